@@ -1,0 +1,89 @@
+"""Which device this process computes on, and whether the torch inside fits the host outside.
+
+Torch answers `cuda.is_available() == False` on a driver that is too old, and then everything silently runs on the CPU
+(skypilot issue 9406). So a GPU that the host shows but torch cannot use is an error here.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from containers.core.errors import AcceleratorError
+
+_REMEDY = (
+    "use a host with a newer driver: on a SageMaker endpoint set InferenceAmiVersion to al2-ami-sagemaker-inference-gpu-3-1, "
+    "on EC2 take the current deep-learning AMI; or set KENNEL_DEVICE=cpu to run without the GPU"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accelerator:
+    """`amp_dtype` is what autocast should use, None for plain float32; `needs_scaler` goes with float16."""
+
+    device: torch.device
+    name: str
+    count: int
+    amp_dtype: torch.dtype | None
+
+    @property
+    def needs_scaler(self) -> bool:
+        return self.amp_dtype is torch.float16
+
+
+def driver_version(path: Path = Path("/proc/driver/nvidia/version")) -> str | None:
+    """The NVIDIA kernel driver's version, None where there is none."""
+    try:
+        found = re.search(r"Kernel Module.*?\s(\d+\.\d+[\d.]*)", path.read_text())
+    except OSError:
+        return None
+    return found.group(1) if found else None
+
+
+def host_shows_gpu() -> bool:
+    return any(Path("/dev").glob("nvidia[0-9]*"))
+
+
+def check_architecture(capability: tuple[int, int], arch_list: Sequence[str], name: str) -> None:
+    """Raises AcceleratorError where the torch build has no code for this GPU (T4 is sm_75, V100 sm_70)."""
+    exact = [int(arch[3:]) for arch in arch_list if arch.startswith("sm_") and arch[3:].isdigit()]
+    portable = [int(arch[8:]) for arch in arch_list if arch.startswith("compute_") and arch[8:].isdigit()]
+    wanted = capability[0] * 10 + capability[1]
+    fits = any(code // 10 == capability[0] and code <= wanted for code in exact) or any(code <= wanted for code in portable)
+    if not fits:
+        built = ", ".join(arch_list) or "no GPU at all"
+        raise AcceleratorError(
+            f"{name} is sm_{wanted}, but this image's torch was built for {built}: use another instance type"
+        )
+
+
+def amp_dtype(capability: tuple[int, int]) -> torch.dtype:
+    """bfloat16 where the hardware has it (sm_80 on), float16 below: torch's own bf16 test also counts emulation."""
+    return torch.bfloat16 if capability >= (8, 0) else torch.float16
+
+
+def detect(requested: str = "auto", *, local_rank: int = 0) -> Accelerator:
+    """`requested` is auto, cpu or cuda. Raises AcceleratorError naming the remedy; CPU runs in float32."""
+    if requested not in ("auto", "cpu", "cuda"):
+        raise AcceleratorError(f"device {requested!r} is not known: use auto, cpu or cuda")
+    if requested == "cpu":
+        return _cpu()
+    if not torch.cuda.is_available():
+        if host_shows_gpu():
+            raise AcceleratorError(
+                f"this host has an NVIDIA GPU with driver {driver_version() or 'unknown'}, "
+                f"which torch {torch.__version__} (CUDA {torch.version.cuda}) cannot use: {_REMEDY}"
+            )
+        if requested == "cuda":
+            raise AcceleratorError("a GPU was asked for, but this host has none: run with --gpus all, or set the device to cpu")
+        return _cpu()
+    capability, name = torch.cuda.get_device_capability(local_rank), torch.cuda.get_device_name(local_rank)
+    check_architecture(capability, torch.cuda.get_arch_list(), name)
+    device = torch.device("cuda", local_rank)
+    return Accelerator(device=device, name=name, count=torch.cuda.device_count(), amp_dtype=amp_dtype(capability))
+
+
+def _cpu() -> Accelerator:
+    return Accelerator(device=torch.device("cpu"), name="cpu", count=1, amp_dtype=None)

@@ -1,0 +1,84 @@
+"""Save and load the model directory that `manifest` describes. What training writes is what serving reads."""
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from containers.core import architectures, manifest
+from containers.core.errors import ArtifactError
+from containers.core.manifest import GOLDEN_FILE, MANIFEST_FILE, WEIGHTS_FILE, Manifest
+
+
+@dataclass(frozen=True)
+class Artifact:
+    model_dir: Path
+    manifest: Manifest
+    state_dict: dict[str, Tensor]
+
+    def build(self) -> nn.Module:
+        """The model with its weights, in eval mode, on the CPU: float (N, 3, crop, crop), normalised → logits (N, classes)."""
+        model = architectures.build(self.manifest.architecture, len(self.manifest.class_names), empty=True)
+        try:
+            model.load_state_dict(self.state_dict, strict=True, assign=True)
+        except RuntimeError as error:
+            raise ArtifactError(
+                f"{self.model_dir / WEIGHTS_FILE} does not fit {self.manifest.architecture}: {error}"
+            ) from error
+        return model.eval()
+
+
+def save(
+    model_dir: Path,
+    state_dict: Mapping[str, Tensor],
+    golden_png: bytes,
+    facts: Manifest,
+    extra_files: Mapping[str, Path] | None = None,
+) -> Manifest:
+    """Write the model directory; returns the manifest as written, with the digest of every file.
+
+    `facts.files` is ignored and computed. `extra_files` maps a name in the directory to a file to copy there (engines).
+    The manifest is written last and by rename: a directory with a manifest is complete.
+    """
+    model_dir.mkdir(parents=True, exist_ok=True)
+    (model_dir / MANIFEST_FILE).unlink(missing_ok=True)
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state_dict.items()}, model_dir / WEIGHTS_FILE)
+    (model_dir / GOLDEN_FILE).write_bytes(golden_png)
+    names = [WEIGHTS_FILE, GOLDEN_FILE]
+    for name, source in (extra_files or {}).items():
+        (model_dir / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, model_dir / name)
+        names.append(name)
+    written = facts.model_copy(update={"files": {name: manifest.sha256(model_dir / name) for name in names}})
+    temporary = model_dir / f".{MANIFEST_FILE}.tmp"
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(written.model_dump_json(indent=2) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.rename(model_dir / MANIFEST_FILE)
+    return written
+
+
+def load(model_dir: Path) -> Artifact:
+    """Read and verify a model directory. Raises ArtifactError."""
+    facts = manifest.read(model_dir)
+    manifest.verify(model_dir, facts)
+    try:
+        state = load_file(model_dir / WEIGHTS_FILE)
+    except (OSError, SafetensorError) as error:
+        raise ArtifactError(f"{model_dir / WEIGHTS_FILE} cannot be read ({error}): copy the model directory again") from error
+    return Artifact(model_dir, facts, state)
+
+
+def normalise(batch: Tensor, mean: tuple[float, float, float], std: tuple[float, float, float]) -> Tensor:
+    """uint8 (N, H, W, 3) as `preprocessing.prepare` makes it → float (N, 3, H, W), channels_last in memory."""
+    shape = (1, 1, 1, 3)
+    centre = torch.tensor(mean, device=batch.device).mul(255).view(shape)
+    scale = torch.tensor(std, device=batch.device).mul(255).view(shape)
+    return batch.float().sub_(centre).div_(scale).permute(0, 3, 1, 2)

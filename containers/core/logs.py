@@ -1,0 +1,57 @@
+"""One JSON line per event on stdout: a constant message, numbers in fields, the context in every line.
+
+log = logs.get(__name__)
+log.info("epoch", extra={"epoch": 3, "train_loss": 0.41})
+{"time": "2026-11-22T14:00:00.123Z", "level": "INFO", "event": "epoch", "logger": "…", "epoch": 3, "train_loss": 0.41}
+"""
+
+import logging
+import math
+import os
+import sys
+from datetime import UTC, datetime
+from typing import Any, TextIO
+
+from pythonjsonlogger.json import JsonFormatter
+
+
+class _Lines(JsonFormatter):
+    """Takes the time from the record, not from the moment of formatting, and never prints NaN (not JSON)."""
+
+    def __init__(self, context: dict[str, Any]) -> None:
+        super().__init__("%(levelname)s %(message)s %(name)s", json_ensure_ascii=False)
+        self._context = context
+
+    def process_log_record(self, log_data: dict[str, Any]) -> dict[str, Any]:
+        return {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in log_data.items()}
+
+    def add_fields(self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]) -> None:
+        fields: dict[str, Any] = {}
+        super().add_fields(fields, record, message_dict)
+        moment = datetime.fromtimestamp(record.created, UTC)
+        log_data["time"] = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        log_data["level"] = fields.pop("levelname")
+        log_data["event"] = fields.pop("message")
+        log_data["logger"] = fields.pop("name")
+        log_data.update(self._context)
+        log_data.update(fields)
+
+
+def configure(level: str | None = None, stream: TextIO | None = None, **context: Any) -> None:
+    """Send every logger of this process to `stream` (stdout) as JSON lines that all carry `context` (rank, host …).
+
+    `level` falls back to KENNEL_LOG_LEVEL, then SageMaker's SAGEMAKER_CONTAINER_LOG_LEVEL (a number), then INFO.
+    An unknown level is INFO. Calling it again replaces the handler, it never doubles lines.
+    """
+    wanted = level or os.environ.get("KENNEL_LOG_LEVEL") or os.environ.get("SAGEMAKER_CONTAINER_LOG_LEVEL") or "INFO"
+    number = int(wanted) if wanted.isdigit() else logging.getLevelNamesMapping().get(wanted.upper(), logging.INFO)
+    handler = logging.StreamHandler(stream or sys.stdout)
+    handler.setFormatter(_Lines(context))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(number)
+    logging.captureWarnings(True)
+
+
+def get(name: str) -> logging.Logger:
+    return logging.getLogger(name)

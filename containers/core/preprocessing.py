@@ -1,0 +1,87 @@
+"""From the bytes of a photo to the uint8 tensor a model is fed: the one definition that evaluation and serving share.
+
+Needs numpy and Pillow only, so the serving fronts can use it without torch. Normalisation is not done here: it belongs to
+the engine's graph, which takes uint8. Random augmentation of training photos lives in `train`.
+"""
+
+import io
+import warnings
+from typing import Annotated, Literal
+
+import numpy as np
+from PIL import Image, ImageOps
+from pydantic import BaseModel, ConfigDict, Field
+
+from containers.core.errors import ImageError
+
+_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+_Triple = tuple[float, float, float]
+
+
+class PreprocessSpec(BaseModel):
+    """Travels in the artifact's manifest, so that serving cannot differ from evaluation."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    resize: Annotated[int, Field(ge=8, le=2048)] = 256
+    """Pixels the shorter side has after resizing."""
+    crop: Annotated[int, Field(ge=8, le=2048)] = 224
+    """Side of the square taken from the centre."""
+    mean: _Triple = (0.485, 0.456, 0.406)
+    std: _Triple = (0.229, 0.224, 0.225)
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(height, width, 3) of what `prepare` returns."""
+        return (self.crop, self.crop, 3)
+
+
+def decode(data: bytes, spec: PreprocessSpec | None = None, *, max_pixels: int = 178_956_970) -> Image.Image:
+    """Decode a photo completely, turned upright by its EXIF orientation, as RGB (transparency on white).
+
+    With `spec`, a JPEG much larger than needed is decoded at a reduced DCT scale that still leaves at least twice
+    `spec.resize` pixels on the shorter side.
+    Raises ImageError when the bytes are no image, are cut short, or hold more than `max_pixels` pixels.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # DecompressionBombWarning: the limit below is the one that counts
+            image = Image.open(io.BytesIO(data))
+            if image.width * image.height > max_pixels:
+                raise ImageError(f"{image.width}x{image.height} pixels; the limit is {max_pixels} in all")
+            if spec is not None and image.format == "JPEG":
+                image.draft("RGB", (2 * spec.resize, 2 * spec.resize))
+            image.load()
+            return _to_rgb(ImageOps.exif_transpose(image))
+    except ImageError:
+        raise
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, EOFError, IndexError, KeyError) as error:
+        raise ImageError(f"not a readable image: {error or type(error).__name__}") from error
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith("I;16") or image.mode == "I":  # 16-bit grey: convert() would clip, not scale
+        wide = np.asarray(image, dtype=np.float64)
+        image = Image.fromarray(np.clip(wide / 257.0, 0, 255).round().astype(np.uint8))
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        canvas = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(canvas, rgba)
+    return image.convert("RGB")
+
+
+def prepare(image: Image.Image, spec: PreprocessSpec) -> np.ndarray:
+    """Resize the shorter side to `spec.resize` and take the central square, in one step.
+
+    Returns uint8 of shape (crop, crop, 3), RGB. The crop is computed in the photo's own coordinates, so that only the
+    pixels that are kept are resampled.
+    """
+    width, height = image.size
+    scale = min(width, height) / spec.resize  # source pixels per output pixel
+    side = min(spec.crop * scale, width, height)
+    left, top = (width - side) / 2, (height - side) / 2
+    box = (left, top, left + side, top + side)
+    return np.asarray(image.resize((spec.crop, spec.crop), _FILTERS[spec.interpolation], box=box))

@@ -1,0 +1,53 @@
+"""How the server behaves, from the environment. Torch-free: `deploy` checks it before anything is sent.
+
+Every setting is an environment variable: the field's name in capitals with the prefix SERVE_ (SERVE_MAX_BATCH). SageMaker's
+own variables (SAGEMAKER_BIND_TO_PORT, SAGEMAKER_MULTI_MODEL, SAGEMAKER_BATCH) are read by `from_environment`.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from containers.core.settings import Settings, parse
+
+PREFIX = "SERVE_"
+
+
+class ServeConfig(Settings):
+    model_dir: Path = Path("/opt/ml/model")
+    """Where the artifact is."""
+    host: str = "0.0.0.0"  # noqa: S104 - a container listens on every interface; its publisher narrows it
+    """Address to listen on."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 8080
+    """Port to listen on; SAGEMAKER_BIND_TO_PORT overrides it."""
+    engine: str = "auto"
+    """auto: the fastest the artifact and the machine offer. Or a name (eager), to force it."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where models run."""
+    slots: Annotated[int, Field(ge=0, le=4096)] = 0
+    """Photos that may wait or be computed at once; more get 503. 0 derives it from cores and devices."""
+    max_batch: Annotated[int, Field(ge=1, le=256)] = 8
+    """Largest batch of one forward pass."""
+    fronts: Annotated[int, Field(ge=0, le=64)] = 0
+    """HTTP processes; 0 is one per core."""
+    request_timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 55.0
+    """A request not answered by then gets 504; SageMaker itself gives up after 60 s."""
+    graceful_timeout_seconds: Annotated[float, Field(gt=0)] = 25.0
+    """After SIGTERM, accepted requests have this long; SageMaker kills after 30 s."""
+    max_body_mb: Annotated[float, Field(gt=0)] = 25.0
+    """Larger bodies get 413. SageMaker's own limit for real-time requests is 25 MB."""
+    max_pixels: Annotated[int, Field(gt=0)] = 100_000_000
+    """Photos with more pixels get 413."""
+    top_k: Annotated[int, Field(ge=1)] = 5
+    """How many classes the answer's top list names."""
+
+
+def from_environment(environ: Mapping[str, str], **overrides: Any) -> ServeConfig:
+    """Raises ConfigError naming every variable that cannot be used. `overrides` (flags) win over the environment."""
+    raw: dict[str, Any] = {k.removeprefix(PREFIX).lower(): v for k, v in environ.items() if k.startswith(PREFIX)}
+    if port := environ.get("SAGEMAKER_BIND_TO_PORT"):
+        raw["port"] = port
+    raw.update({name: value for name, value in overrides.items() if value is not None})
+    return parse(ServeConfig, raw, where="serving settings (SERVE_… variables and flags)")

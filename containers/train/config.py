@@ -1,0 +1,77 @@
+"""The hyperparameters. Torch-free: `deploy` checks them before anything is sent.
+
+The docstring under a field says who would change it; it is also the flag's help and the README's table.
+"""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from containers.core.settings import Settings
+
+
+class TrainConfig(Settings):
+    """Defaults are chosen for the seed's task (133 dog breeds, 6,680 photos); not measured there yet."""
+
+    architecture: str = "resnet50"
+    """Which classifier. Change it for a smaller or faster model."""
+    pretrained: Literal["auto", "none"] = "auto"
+    """auto: ImageNet weights from the `pretrained` channel, else the image, else torchvision's download. none: from scratch."""
+    head_epochs: Annotated[int, Field(ge=0)] = 20
+    """Epochs of phase 1, which trains only the head, on cached features. 0 skips it."""
+    epochs: Annotated[int, Field(ge=0)] = 20
+    """Epochs of phase 2, which trains every layer. 0 skips it."""
+    batch_size: Annotated[int, Field(ge=1)] = 64
+    """Photos per optimiser step over all ranks together. Lower it only if results get worse, not for memory."""
+    micro_batch_size: Annotated[int, Field(ge=0)] = 0
+    """Photos per rank in one forward pass; 0 lets memory decide. Lower it when the GPU runs out of memory."""
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    """adamw is forgiving; sgd for those who tune."""
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    """Peak rate of the head, at the batch size given. The first thing to tune."""
+    backbone_lr_factor: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """The backbone learns this much slower than the head. Raise it for photos unlike ImageNet's."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.05
+    """On weights only, never on biases and norms."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Of sgd."""
+    warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of a phase's steps in which the rate rises before the cosine."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Lower it when probabilities must be sharp."""
+    augmentation: Literal["none", "light", "randaugment"] = "light"
+    """none: centre crop. light: random crop and flip. randaugment: colours and shapes too, for long runs."""
+    mixup: Annotated[float, Field(ge=0)] = 0.0
+    """Alpha of mixup; 0 is off. For long runs on small data."""
+    cutmix: Annotated[float, Field(ge=0)] = 0.0
+    """Alpha of cutmix; 0 is off."""
+    clip_grad_norm: Annotated[float, Field(ge=0)] = 1.0
+    """Largest gradient norm; 0 is off."""
+    class_balance: Literal["none", "weights", "sampler"] = "none"
+    """For unequal classes: weigh the loss, or draw rare classes more often."""
+    patience: Annotated[int, Field(ge=0)] = 5
+    """Evaluations without improvement before a phase ends; 0 never stops early."""
+    min_delta: Annotated[float, Field(ge=0)] = 0.0
+    """Validation loss must fall by more than this to count as an improvement."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Of everything random. Change it to repeat a run."""
+    deterministic: bool = False
+    """Bitwise repeatable on the same kind of device, and slower."""
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
+    """auto: bf16 from sm_80 on, fp16 with scaling on a T4, fp32 on a CPU."""
+    num_workers: Annotated[int, Field(ge=-1)] = -1
+    """Loader processes per rank; -1 derives it from cores and shared memory."""
+    max_bad_fraction: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """Unreadable training photos up to this share are named and skipped; more end the run."""
+    checkpoint_every_seconds: Annotated[float, Field(gt=0)] = 300.0
+    """Also checkpointed at every epoch and when asked to stop."""
+    max_restarts: Annotated[int, Field(ge=0, le=3)] = 0
+    """How often a lost worker restarts the group from the last checkpoint."""
+    engines: Literal["none", "fp32", "int8"] = "int8"
+    """CPU engines written beside the weights; int8 includes fp32 and must pass its accuracy gate."""
+
+    @model_validator(mode="after")
+    def _some_training(self) -> Self:
+        if self.head_epochs == 0 and self.epochs == 0:
+            raise ValueError("head_epochs and epochs are both 0: nothing would be trained")
+        return self
