@@ -1,0 +1,61 @@
+"""Serving's branch of the error tree. The class carries the HTTP status; one handler in `app` reads it.
+
+core.Error
+├── RequestError            the caller must change the request
+│   ├── BadRequest 400  ·  NotAllowed 405  ·  NotAcceptable 406  ·  TooLarge 413  ·  UnsupportedMediaType 415
+└── ServiceError            the caller may try again, or an operator must act
+    ├── Overloaded 503 (Retry-After)  ·  NotReady 503  ·  DeadlineExceeded 504  ·  OutOfMemory 507  ·  ModelFailed 500
+"""
+
+from containers.core.errors import Error
+
+
+class RequestError(Error):
+    status = 400
+
+
+class BadRequest(RequestError):
+    pass
+
+
+class NotAllowed(RequestError):
+    status = 405
+
+
+class NotAcceptable(RequestError):
+    status = 406
+
+
+class TooLarge(RequestError):
+    status = 413
+
+
+class UnsupportedMediaType(RequestError):
+    status = 415
+
+
+class ServiceError(Error):
+    status = 500
+    retry_after_seconds: int | None = None
+
+
+class ModelFailed(ServiceError):
+    pass
+
+
+class Overloaded(ServiceError):
+    status = 503
+    retry_after_seconds = 1
+
+
+class NotReady(ServiceError):
+    status = 503
+    retry_after_seconds = 5
+
+
+class DeadlineExceeded(ServiceError):
+    status = 504
+
+
+class OutOfMemory(ServiceError):
+    status = 507

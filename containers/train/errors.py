@@ -1,0 +1,36 @@
+"""Training's branch of the error tree. Exit codes are read by the launcher and by PID 1, nowhere else.
+
+core.Error
+├── DataError          the photos must be changed                              exit 2
+├── TrainingError      training itself failed                                  exit 1
+│   ├── NonFiniteLoss  the loss became NaN or infinite
+│   ├── WorkerFailed   a rank ended without saying why (killed, out of memory)
+│   └── PeerLost       another host ended first; its failure is the cause
+└── Interrupted        asked to stop, the checkpoint is committed              exit 75, resumable
+"""
+
+from containers.core.errors import Error
+
+
+class DataError(Error):
+    exit_code = 2
+
+
+class TrainingError(Error):
+    exit_code = 1
+
+
+class NonFiniteLoss(TrainingError):
+    pass
+
+
+class WorkerFailed(TrainingError):
+    pass
+
+
+class PeerLost(TrainingError):
+    pass
+
+
+class Interrupted(Error):
+    exit_code = 75
