@@ -4,14 +4,13 @@ Torch answers `cuda.is_available() == False` on a driver that is too old, and th
 (skypilot issue 9406). So a GPU that the host shows but torch cannot use is an error here.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 from containers.core.errors import AcceleratorError
+from containers.core.host import driver_version, host_shows_gpu
 
 _REMEDY = (
     "use a host with a newer driver: on a SageMaker endpoint set InferenceAmiVersion to al2-ami-sagemaker-inference-gpu-3-1, "
@@ -31,19 +30,6 @@ class Accelerator:
     @property
     def needs_scaler(self) -> bool:
         return self.amp_dtype is torch.float16
-
-
-def driver_version(path: Path = Path("/proc/driver/nvidia/version")) -> str | None:
-    """The NVIDIA kernel driver's version, None where there is none."""
-    try:
-        found = re.search(r"Kernel Module.*?\s(\d+\.\d+[\d.]*)", path.read_text())
-    except OSError:
-        return None
-    return found.group(1) if found else None
-
-
-def host_shows_gpu() -> bool:
-    return any(Path("/dev").glob("nvidia[0-9]*"))
 
 
 def check_architecture(capability: tuple[int, int], arch_list: Sequence[str], name: str) -> None:
