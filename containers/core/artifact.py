@@ -49,6 +49,7 @@ def save(
     model_dir.mkdir(parents=True, exist_ok=True)
     (model_dir / MANIFEST_FILE).unlink(missing_ok=True)
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state_dict.items()}, model_dir / WEIGHTS_FILE)
+    (model_dir / WEIGHTS_FILE).chmod(0o644)  # safetensors makes 0600, and the server may be another user than training
     (model_dir / GOLDEN_FILE).write_bytes(golden_png)
     names = [WEIGHTS_FILE, GOLDEN_FILE]
     for name, source in (extra_files or {}).items():
