@@ -5,11 +5,15 @@ core.Error
 ├── TrainingError      training itself failed                                  exit 1
 │   ├── NonFiniteLoss  the loss became NaN or infinite
 │   ├── WorkerFailed   a rank ended without saying why (killed, out of memory)
-│   └── PeerLost       another host ended first; its failure is the cause
-└── Interrupted        asked to stop, the checkpoint is committed              exit 75, resumable
+│   └── PeerLost       another host ended first; its failure is the cause      exit 75
+└── Interrupted        asked to stop, the checkpoint is committed              exit 75
+
+75 (EX_TEMPFAIL) means: nothing is wrong with the job, start it again and it resumes from its last checkpoint.
 """
 
 from containers.core.errors import Error
+
+RESUMABLE = 75
 
 
 class DataError(Error):
@@ -29,8 +33,8 @@ class WorkerFailed(TrainingError):
 
 
 class PeerLost(TrainingError):
-    pass
+    exit_code = RESUMABLE
 
 
 class Interrupted(Error):
-    exit_code = 75
+    exit_code = RESUMABLE

@@ -1,0 +1,210 @@
+"""Why a job ended: each rank reports its own error, the launcher finds the one that came first.
+
+A worker's `main` runs inside `guarded`, which writes a `Failure` where the launcher told it to (TORCHELASTIC_ERROR_FILE).
+A rank that was killed writes nothing; `of_rank` then reads its exit status. `root_cause` tells causes from echoes: when one
+rank fails, the others fail too, with "connection closed by peer", and sometimes a second earlier by the clock.
+Torch-free, so that PID 1 can use it.
+"""
+
+import ctypes
+import enum
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict
+
+from containers.core import logs
+from containers.core.errors import Error
+from containers.train.errors import RESUMABLE, Interrupted, PeerLost, WorkerFailed
+
+ERROR_FILE_VARIABLE = "TORCHELASTIC_ERROR_FILE"
+FAILURE_BYTES = 1024
+"""Of FailureReason (SageMaker API reference, DescribeTrainingJob)."""
+
+_PR_SET_PDEATHSIG = 1
+_SECRET_NAMES = ("SECRET", "TOKEN", "PASSWORD", "PASSWD", "CREDENTIAL", "API_KEY", "ACCESS_KEY", "PRIVATE_KEY")
+_NETWORK_ERRORS = {
+    "RuntimeError", "DistError", "DistBackendError", "DistNetworkError", "DistStoreError", "TimeoutError",
+    "ConnectionError", "ConnectionResetError", "ConnectionRefusedError", "BrokenPipeError", "RendezvousConnectionError",
+}  # fmt: skip
+_NETWORK_WORDS = (
+    "connection closed by peer", "connection reset by peer", "connection refused", "connection was likely closed",
+    "broken pipe", "remote process exited", "remote error", "timed out waiting", "socket timeout", "socket closed",
+    "collective operation timeout", "failed to connect", "failed to recv", "failed to send", "application timeout caused pair",
+    "no route to host", "connection to the c10d store has failed",
+)  # fmt: skip
+
+
+class Category(enum.IntEnum):
+    """Smaller is more likely to be the cause of the others."""
+
+    OWN = 0
+    SIGNAL = 1
+    SILENT = 2
+    PEER = 3  # and interruption: whichever came first
+    ECHO = 4
+
+
+class Failure(BaseModel):
+    """One rank's end. `frames` are the innermost lines of our own code; `moment` is seconds since the epoch."""
+
+    model_config = ConfigDict(frozen=True)
+
+    kind: str
+    message: str
+    exit_code: int
+    category: Category
+    moment: float
+    rank: int | None = None
+    host: str | None = None
+    frames: str = ""
+    trace: str = ""
+
+    @classmethod
+    def of(cls, error: BaseException, *, rank: int | None = None, host: str | None = None) -> Self:
+        kind = error.kind if isinstance(error, Error) else type(error).__name__
+        message = redact(str(error) or "no message", os.environ)
+        category = _category(error, kind, message)
+        exit_code = error.exit_code if isinstance(error, Error) else 1
+        if category is Category.PEER and not isinstance(error, Interrupted):
+            kind, exit_code = PeerLost.__name__, PeerLost.exit_code
+        trace = redact("".join(traceback.format_exception(error)), os.environ)
+        return cls(
+            kind=kind, message=message, exit_code=exit_code, category=category, moment=time.time(),
+            rank=rank, host=host, frames=_own_frames(error), trace=trace,
+        )  # fmt: skip
+
+    @property
+    def where(self) -> str:
+        parts = [f"rank {self.rank}"] * (self.rank is not None) + [f"host {self.host}"] * (self.host is not None)
+        return f" [{' '.join(parts)}]" if parts else ""
+
+    @property
+    def headline(self) -> str:
+        return f"{self.kind}: {self.message}{self.where}"
+
+    def text(self) -> str:
+        """The failure file: kind, message, place, then frames of our code; at most FAILURE_BYTES bytes of UTF-8."""
+        room = FAILURE_BYTES - len(f"{self.kind}: {self.where}".encode())
+        first = f"{self.kind}: {_fit(self.message, room)}{self.where}"
+        whole = f"{first}\n{self.frames}" if self.frames else first
+        return _fit(whole, FAILURE_BYTES)
+
+
+def _fit(text: str, limit: int) -> str:
+    """`text` in at most `limit` bytes of UTF-8, cut between characters and marked with an ellipsis where it was cut."""
+    data = text.encode("utf-8", "replace")
+    if len(data) <= limit:
+        return data.decode("utf-8")
+    mark = "…"
+    return data[: limit - len(mark.encode())].decode("utf-8", "ignore") + mark
+
+
+def _category(error: BaseException, kind: str, message: str) -> Category:
+    if isinstance(error, (PeerLost, Interrupted)):
+        return Category.PEER
+    lower = message.lower()
+    if kind in _NETWORK_ERRORS and any(words in lower for words in _NETWORK_WORDS):
+        return Category.PEER
+    return Category.OWN
+
+
+def _own_frames(error: BaseException, limit: int = 4) -> str:
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if "site-packages" not in f.filename]
+    return "\n".join(f"  {Path(f.filename).name}:{f.lineno} {f.name}: {f.line}" for f in frames[-limit:])
+
+
+def redact(text: str, environ: Mapping[str, str]) -> str:
+    """`text` without the values of environment variables that are named like secrets."""
+    for name, value in environ.items():
+        if len(value) >= 8 and any(word in name.upper() for word in _SECRET_NAMES):
+            text = text.replace(value, f"<{name}>")
+    return text
+
+
+def report(error: BaseException, environ: Mapping[str, str] = os.environ) -> None:
+    """Leave this rank's error for the launcher. Does nothing without a launcher; never replaces an earlier report.
+
+    The file has the two fields that torch's elastic agent insists on (torch 2.10, ProcessFailure) beside ours.
+    """
+    target = environ.get(ERROR_FILE_VARIABLE)
+    if not target or Path(target).exists():
+        return
+    failure = Failure.of(error, rank=int(environ.get("RANK", "0")), host=environ.get("KENNEL_HOST"))
+    elastic = {"message": failure.headline, "extraInfo": {"timestamp": str(int(failure.moment))}}
+    temporary = Path(f"{target}.tmp")
+    temporary.write_text(json.dumps({"message": elastic, "kennel": failure.model_dump(mode="json")}), encoding="utf-8")
+    temporary.rename(target)
+
+
+def end_with_parent(death_signal: signal.Signals = signal.SIGTERM) -> None:
+    """Ask Linux to signal this process when its parent dies, so that no half of a job lives on (prctl(2))."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(death_signal))
+
+
+def guarded(main: Callable[[], int]) -> int:
+    """Run a worker's `main` and return the process exit code; whatever it raises is logged and reported, then mapped."""
+    end_with_parent()
+    try:
+        return main()
+    except Interrupted as interrupted:
+        report(interrupted)
+        logs.get(__name__).info("interrupted", extra={"reason": str(interrupted)})
+        return interrupted.exit_code
+    except Exception as error:  # noqa: BLE001 - the outermost frame of a rank: everything it raises must reach the launcher
+        report(error)
+        logs.get(__name__).exception("worker failed")
+        return error.exit_code if isinstance(error, Error) else 1
+
+
+def of_rank(exit_code: int, error_file: Path, *, rank: int, host: str, moment: float) -> Failure:
+    """What is known of a rank that ended with `exit_code` (negative: the signal that killed it, as in subprocess)."""
+    try:
+        return Failure.model_validate(json.loads(error_file.read_text(encoding="utf-8"))["kennel"])
+    except (OSError, ValueError, KeyError):
+        kind, message, category, code = _from_status(exit_code)
+    return Failure(kind=kind, message=message, exit_code=code, category=category, moment=moment, rank=rank, host=host)
+
+
+def _from_status(exit_code: int) -> tuple[str, str, Category, int]:
+    if exit_code == RESUMABLE:
+        return Interrupted.__name__, "stopped with its checkpoint committed", Category.PEER, RESUMABLE
+    if exit_code >= 0:
+        message = f"ended with exit code {exit_code} and without a word; its last log lines say more"
+        return WorkerFailed.__name__, message, Category.SILENT, WorkerFailed.exit_code
+    number = -exit_code
+    name = signal.Signals(number).name if number in signal.valid_signals() else f"signal {number}"
+    if number == signal.SIGTERM:
+        return WorkerFailed.__name__, "was told to end while another rank failed", Category.ECHO, WorkerFailed.exit_code
+    remedies = {
+        signal.SIGKILL: "most often because memory ran out: lower micro_batch_size or num_workers, or use a larger host",
+        signal.SIGBUS: "most often because /dev/shm is full: set num_workers to 0 or start the container with --shm-size 2g",
+        signal.SIGSEGV: "a crash in native code; its last log lines say where",
+        signal.SIGABRT: "native code gave up; after a lost peer that is the communication library, else its log lines say why",
+    }
+    remedy = remedies.get(signal.Signals(number), "by someone outside this job") if number in signal.valid_signals() else ""
+    return WorkerFailed.__name__, f"was killed ({name}), {remedy}", Category.SIGNAL, WorkerFailed.exit_code
+
+
+def root_cause(failures: Iterable[Failure]) -> Failure:
+    """The first failure of the most telling category. Raises ValueError when there is none."""
+    return min(failures, key=lambda failure: (failure.category, failure.moment))
+
+
+def write_failure_file(failure: Failure, path: Path) -> None:
+    """SageMaker shows its beginning as FailureReason. Never replaces one: the first cause stands."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("x", encoding="utf-8") as file:
+            file.write(failure.text())
+    except FileExistsError:
+        pass
+    except OSError as error:
+        print(f"cannot write {path}: {error}", file=sys.stderr)  # noqa: T201 - the reason itself is in the log already
