@@ -1,0 +1,61 @@
+"""`python -m deploy COMMAND [--stage dev] …`.
+
+Each command is a module with `add_arguments(parser)` and `run(args, context)`, which may return an exit code.
+"""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from containers.core.errors import Error
+
+# command → (module, what it does). A module is imported only when its command runs.
+COMMANDS: dict[str, tuple[str, str]] = {}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The process's exit code: 0, or the error's (2: something in the file or flags must change; 1: AWS said no)."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    chosen = next((word for word in argv if word in COMMANDS), None)
+    args = _parser(chosen).parse_args(argv)
+    err = Console(stderr=True, highlight=False)
+    from deploy import config  # `--help` needs neither pydantic nor boto3
+    from deploy.context import Context
+
+    try:
+        settings = config.read(args.environments / f"{args.stage}.toml")
+        context = Context(settings, as_json=args.json, dry_run=args.dry_run)
+        return int(importlib.import_module(COMMANDS[args.command][0]).run(args, context) or 0)
+    except Error as error:
+        err.print(f"[red]{error.kind}[/] {_escaped(str(error))}", soft_wrap=True)
+        return error.exit_code
+    except KeyboardInterrupt:
+        err.print("interrupted; run the same command again to go on")
+        return 130
+
+
+def _escaped(text: str) -> str:
+    return text.replace("[", r"\[")
+
+
+def _parser(chosen: str | None) -> argparse.ArgumentParser:
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--stage", default="dev", help="which deploy/environments/<stage>.toml (dev)")
+    shared.add_argument("--environments", type=Path, default=Path(__file__).parent / "environments", help=argparse.SUPPRESS)
+    shared.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    shared.add_argument("--dry-run", action="store_true", help="say what would be done, write nothing")
+    parser = argparse.ArgumentParser(prog="python -m deploy", description="From a laptop to a scaled endpoint.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (module, help_text) in COMMANDS.items():
+        command = commands.add_parser(name, help=help_text, description=help_text, parents=[shared])
+        if name == chosen:
+            importlib.import_module(module).add_arguments(command)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

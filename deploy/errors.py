@@ -1,0 +1,79 @@
+"""Deploy's branch of the error tree: where it went wrong, what AWS said, what to try. Exit 1."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    EndpointConnectionError,
+    NoCredentialsError,
+    NoRegionError,
+    TokenRetrievalError,
+)
+
+from containers.core.errors import Error
+
+# AWS error code → what a person can do about it. Codes are unique enough over services to need no service name.
+_HINTS = {
+    "AccessDenied": "give this identity the policy that `python -m deploy policies deployer` prints",
+    "AccessDeniedException": "give this identity the policy that `python -m deploy policies deployer` prints",
+    "UnauthorizedOperation": "give this identity the policy that `python -m deploy policies deployer` prints",
+    "UnrecognizedClientException": "these credentials are not known in this region: check AWS_PROFILE and the stage's region",
+    "InvalidClientTokenId": "these credentials are not known to AWS: check AWS_PROFILE",
+    "ExpiredToken": "the session has ended: log in again",
+    "ExpiredTokenException": "the session has ended: log in again",
+    "RequestExpired": "the session has ended, or this machine's clock is wrong",
+    "ResourceLimitExceeded": "ask for a higher quota in Service Quotas (SageMaker: '<instance type> for endpoint usage'), "
+    "or choose another instance type",
+    "BucketAlreadyExists": "another account owns this bucket name: choose another project name",
+    "ServiceQuotaExceededException": "ask for a higher quota in Service Quotas",
+    "LimitExceededException": "ask for a higher quota in Service Quotas, or delete what is not needed",
+    "ThrottlingException": "AWS is limiting calls: run the same command again, it continues where it stopped",
+    "InsufficientInstanceCapacity": "AWS has no such machine free now: try another zone, type, or later",
+}
+
+
+class DeployError(Error):
+    """`where` names the resource or command, `aws` what AWS answered (empty if it was not asked), `hint` what to try."""
+
+    exit_code = 1
+
+    def __init__(self, where: str, problem: str, *, hint: str = "") -> None:
+        self.where, self.problem, self.hint = where, problem, hint
+        super().__init__(f"{where}: {problem}" + (f"\n  try: {hint}" if hint else ""))
+
+
+class Refused(DeployError):
+    """Stopped before anything was written: a limit, a quota, a guard of our own."""
+
+    exit_code = 2
+
+
+class TimedOut(DeployError):
+    """Nothing is broken for sure: the same command may be run again and goes on waiting."""
+
+
+def code_of(error: ClientError) -> str:
+    """`ResourceNotFoundException`, `404`, …"""
+    return str(error.response["Error"].get("Code", ""))
+
+
+@contextmanager
+def explained(where: str) -> Iterator[None]:
+    """Turn botocore's exceptions into a DeployError about `where`."""
+    try:
+        yield
+    except ClientError as error:
+        code, message = code_of(error), error.response["Error"].get("Message", "no message")
+        raise DeployError(
+            where, f"AWS answered {code} to {error.operation_name}: {message}", hint=_HINTS.get(code, "")
+        ) from error
+    except (NoCredentialsError, TokenRetrievalError) as error:
+        raise DeployError(where, str(error), hint="set AWS_PROFILE, or log in (aws sso login)") from error
+    except NoRegionError as error:
+        raise DeployError(where, str(error), hint="set region in the stage's file") from error
+    except EndpointConnectionError as error:
+        raise DeployError(where, str(error), hint="check the network, the proxy and the stage's region") from error
+    except BotoCoreError as error:
+        raise DeployError(where, str(error)) from error
