@@ -5,6 +5,7 @@ log.info("epoch", extra={"epoch": 3, "train_loss": 0.41})
 {"time": "2026-11-22T14:00:00.123Z", "level": "INFO", "event": "epoch", "logger": "…", "epoch": 3, "train_loss": 0.41}
 """
 
+import io
 import logging
 import math
 import os
@@ -23,7 +24,7 @@ class _Lines(JsonFormatter):
         self._context = context
 
     def process_log_record(self, log_data: dict[str, Any]) -> dict[str, Any]:
-        return {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in log_data.items()}
+        return {key: _finite(value) for key, value in log_data.items()}
 
     def add_fields(self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]) -> None:
         fields: dict[str, Any] = {}
@@ -37,6 +38,15 @@ class _Lines(JsonFormatter):
         log_data.update(fields)
 
 
+def _finite(value: Any) -> Any:
+    """`value` with every NaN and infinity in it, which JSON cannot hold, as None."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
+
+
 def configure(level: str | None = None, stream: TextIO | None = None, **context: Any) -> None:
     """Send every logger of this process to `stream` (stdout) as JSON lines that all carry `context` (rank, host …).
 
@@ -45,7 +55,10 @@ def configure(level: str | None = None, stream: TextIO | None = None, **context:
     """
     wanted = level or os.environ.get("KENNEL_LOG_LEVEL") or os.environ.get("SAGEMAKER_CONTAINER_LOG_LEVEL") or "INFO"
     number = int(wanted) if wanted.isdigit() else logging.getLevelNamesMapping().get(wanted.upper(), logging.INFO)
-    handler = logging.StreamHandler(stream or sys.stdout)
+    target = stream or sys.stdout
+    if isinstance(target, io.TextIOWrapper):  # a file name need not be UTF-8; as JSON's own escape it still fits a line
+        target.reconfigure(errors="backslashreplace")
+    handler = logging.StreamHandler(target)
     handler.setFormatter(_Lines(context))
     root = logging.getLogger()
     root.handlers[:] = [handler]

@@ -12,9 +12,9 @@ Every file that serving reads is listed in `files` with its SHA-256. No pickle i
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from containers.core.errors import ArtifactError
 from containers.core.preprocessing import PreprocessSpec
@@ -29,7 +29,7 @@ Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)  # JSON has no NaN
 
 
 class Calibration(_Part):
@@ -85,6 +85,14 @@ class Manifest(_Part):
     provenance: Provenance
     files: dict[str, Digest]
 
+    @model_validator(mode="after")
+    def _one_probability_per_class(self) -> Self:
+        if len(set(self.class_names)) != len(self.class_names):
+            raise ValueError("class_names holds a name twice")
+        if len(self.golden.probabilities) != len(self.class_names):
+            raise ValueError("golden.probabilities does not hold one number per class")
+        return self
+
 
 def sha256(path: Path) -> str:
     with path.open("rb") as file:
@@ -100,7 +108,7 @@ def read(model_dir: Path) -> Manifest:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ArtifactError(f"{model_dir} holds no {MANIFEST_FILE}: it is not a model directory that Kennel wrote") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise ArtifactError(f"{path} cannot be read ({error}): copy the model directory again") from error
     version = raw.get("format_version") if isinstance(raw, dict) else None
     if version != FORMAT_VERSION:
@@ -110,7 +118,8 @@ def read(model_dir: Path) -> Manifest:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise ArtifactError(f"{path}: {where}: {first['msg']}: the file was altered or is not ours") from error
+        what = f"{where}: {first['msg']}".removeprefix(": ").replace("Value error, ", "")
+        raise ArtifactError(f"{path}: {what}: the file was altered or is not ours") from error
 
 
 def verify(model_dir: Path, manifest: Manifest) -> None:
@@ -122,7 +131,11 @@ def verify(model_dir: Path, manifest: Manifest) -> None:
             raise ArtifactError(f"{name} in {model_dir} is a link or leads outside: refuse to read it")
         if not path.is_file():
             raise ArtifactError(f"{name} is missing from {model_dir}: copy the model directory again")
-        if sha256(path) != wanted:
+        try:
+            found = sha256(path)
+        except OSError as error:
+            raise ArtifactError(f"{path} cannot be read ({error.strerror}): check its owner and permissions") from error
+        if found != wanted:
             raise ArtifactError(f"{path} is not the file that training wrote (SHA-256 differs): copy or train it again")
     for needed in (WEIGHTS_FILE, GOLDEN_FILE, *(engine.file for engine in manifest.engines)):
         if needed not in manifest.files:

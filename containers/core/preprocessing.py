@@ -10,12 +10,15 @@ from typing import Annotated, Literal
 
 import numpy as np
 from PIL import Image, ImageOps
+from PIL.JpegImagePlugin import JpegImageFile
 from pydantic import BaseModel, ConfigDict, Field
 
 from containers.core.errors import ImageError
 
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # Pillow knows dozens more; EPS would start Ghostscript
 _Triple = tuple[float, float, float]
+_Scale = Annotated[float, Field(gt=0)]
 
 
 class PreprocessSpec(BaseModel):
@@ -28,7 +31,7 @@ class PreprocessSpec(BaseModel):
     crop: Annotated[int, Field(ge=8, le=2048)] = 224
     """Side of the square taken from the centre."""
     mean: _Triple = (0.485, 0.456, 0.406)
-    std: _Triple = (0.229, 0.224, 0.225)
+    std: tuple[_Scale, _Scale, _Scale] = (0.229, 0.224, 0.225)
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
 
     @property
@@ -47,10 +50,10 @@ def decode(data: bytes, spec: PreprocessSpec | None = None, *, max_pixels: int =
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # DecompressionBombWarning: the limit below is the one that counts
-            image = Image.open(io.BytesIO(data))
+            image = Image.open(io.BytesIO(data), formats=_FORMATS)
             if image.width * image.height > max_pixels:
                 raise ImageError(f"{image.width}x{image.height} pixels; the limit is {max_pixels} in all")
-            if spec is not None and image.format == "JPEG":
+            if spec is not None and isinstance(image, JpegImageFile):  # phones' multi-picture files are JPEGs too
                 image.draft("RGB", (2 * spec.resize, 2 * spec.resize))
             image.load()
             return _to_rgb(ImageOps.exif_transpose(image))
@@ -61,7 +64,7 @@ def decode(data: bytes, spec: PreprocessSpec | None = None, *, max_pixels: int =
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB":
+    if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode.startswith("I;16") or image.mode == "I":  # 16-bit grey: convert() would clip, not scale
         wide = np.asarray(image, dtype=np.float64)

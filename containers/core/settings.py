@@ -16,9 +16,11 @@ from containers.core.errors import ConfigError
 
 
 class Settings(BaseModel):
-    """Base of every settings object: frozen, unknown names refused, docstrings under fields are their help text."""
+    """Base of every settings object: frozen, finite, unknown names refused, docstrings under fields are their help text."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True, allow_inf_nan=False
+    )
 
 
 S = TypeVar("S", bound=Settings)
@@ -49,7 +51,7 @@ def _decode(value: Any) -> Any:
         return value
     try:
         return json.loads(value)
-    except json.JSONDecodeError:
+    except (json.JSONDecodeError, RecursionError):
         return value
 
 

@@ -1,0 +1,261 @@
+"""containers/core/{manifest,artifact}.py: what training writes is what serving reads, and nothing else is."""
+
+import io
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pydantic import ValidationError
+
+from containers.core import architectures, artifact, manifest
+from containers.core.errors import ArtifactError
+from containers.core.manifest import Golden, Manifest, Provenance
+from containers.core.preprocessing import PreprocessSpec, prepare
+
+CLASSES = ("Käfer", "dog / cat", "z")
+
+
+def facts(**changes):
+    base = {
+        "architecture": "squeezenet1_1",
+        "class_names": CLASSES,
+        "preprocessing": PreprocessSpec(resize=72, crop=64),
+        "metrics": {"valid_loss": 0.25},
+        "golden": Golden(probabilities=(0.2, 0.3, 0.5)),
+        "provenance": Provenance(created="2026-11-22T00:00:00Z", kennel_version="0.1.0", torch_version="2.10.0"),
+        "files": {},
+    }
+    return Manifest.model_validate(base | changes)
+
+
+def golden_png():
+    buffer = io.BytesIO()
+    Image.effect_noise((64, 64), 80).convert("RGB").save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(1)
+    return architectures.build("squeezenet1_1", len(CLASSES)).eval()
+
+
+@pytest.fixture(scope="module")
+def saved(model, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("artifact")
+    engine = directory / "made-elsewhere.bin"
+    engine.write_bytes(b"engine")
+    artifact.save(directory / "model", model.state_dict(), golden_png(), facts(), {"engines/fast/model.bin": engine})
+    return directory / "model"
+
+
+@pytest.fixture
+def copy(saved, tmp_path):
+    shutil.copytree(saved, tmp_path / "model")
+    return tmp_path / "model"
+
+
+def rewrite(model_dir, change):
+    path = model_dir / "manifest.json"
+    raw = json.loads(path.read_text())
+    change(raw)
+    path.write_text(json.dumps(raw))
+
+
+def test_a_round_trip_gives_the_same_answers(saved, model):
+    loaded = artifact.load(saved)
+    pixels = torch.from_numpy(np.array(prepare(Image.open(saved / "golden.png"), loaded.manifest.preprocessing)))[None]
+    batch = artifact.normalise(pixels, loaded.manifest.preprocessing.mean, loaded.manifest.preprocessing.std)
+    built = loaded.build()
+    assert not built.training
+    assert not any(t.is_meta for t in [*built.parameters(), *built.buffers()])
+    with torch.inference_mode():
+        assert torch.equal(built(batch), model(batch))
+
+
+def test_the_manifest_survives_the_round_trip(saved):
+    read = manifest.read(saved)
+    assert read.class_names == CLASSES
+    assert read == facts(files=read.files)
+    assert set(read.files) == {"weights.safetensors", "golden.png", "engines/fast/model.bin"}
+    assert "Käfer" in (saved / "manifest.json").read_text(encoding="utf-8")
+
+
+def test_no_pickle_is_written(saved):
+    for path in saved.rglob("*"):
+        if path.is_file():
+            assert not path.read_bytes().startswith((b"\x80\x02", b"\x80\x04", b"PK\x03\x04")), path
+
+
+def test_saving_again_replaces_and_a_save_cut_short_is_no_model(model, copy):
+    class Broken(dict):
+        def items(self):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        artifact.save(copy, Broken(), golden_png(), facts())
+    with pytest.raises(ArtifactError, match="holds no manifest.json"):
+        manifest.read(copy)
+    artifact.save(copy, model.state_dict(), golden_png(), facts(metrics={"valid_loss": 0.1}))
+    assert artifact.load(copy).manifest.metrics == {"valid_loss": 0.1}
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "golden.png", "engines/fast/model.bin"])
+def test_one_altered_bit_is_found(copy, name):
+    data = bytearray((copy / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (copy / name).write_bytes(data)
+    with pytest.raises(ArtifactError, match=f"{name}.*SHA-256 differs"):
+        artifact.load(copy)
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "golden.png", "engines/fast/model.bin"])
+def test_a_missing_file_is_named(copy, name):
+    (copy / name).unlink()
+    with pytest.raises(ArtifactError, match=f"{name} is missing from"):
+        artifact.load(copy)
+
+
+def test_a_link_is_refused_even_where_its_target_is_right(copy, tmp_path):
+    weights = copy / "weights.safetensors"
+    weights.rename(tmp_path / "elsewhere")
+    weights.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ArtifactError, match="is a link or leads outside"):
+        artifact.load(copy)
+
+
+def test_a_linked_directory_that_leads_outside_is_refused(copy, tmp_path):
+    (copy / "engines").rename(tmp_path / "outside")
+    (copy / "engines").symlink_to(tmp_path / "outside")
+    with pytest.raises(ArtifactError, match="is a link or leads outside"):
+        artifact.load(copy)
+
+
+@pytest.mark.parametrize("name", ["../secret", "/etc/hostname", "engines/../../secret"])
+def test_names_that_lead_outside_are_refused(copy, name):
+    (copy.parent / "secret").write_text("x")
+    rewrite(copy, lambda raw: raw["files"].update({name: "0" * 64}))
+    with pytest.raises(ArtifactError, match="leads outside: refuse to read it"):
+        artifact.load(copy)
+
+
+def test_the_model_directory_itself_may_be_a_link(copy, tmp_path):
+    (tmp_path / "current").symlink_to(copy)
+    assert artifact.load(tmp_path / "current").manifest.class_names == CLASSES
+
+
+@pytest.mark.parametrize("dropped", ["weights.safetensors", "golden.png"])
+def test_a_needed_file_without_a_digest_is_refused(copy, dropped):
+    rewrite(copy, lambda raw: raw["files"].pop(dropped))
+    with pytest.raises(ArtifactError, match=f"no SHA-256 of {dropped}"):
+        artifact.load(copy)
+
+
+def test_an_engine_without_a_digest_is_refused(copy):
+    engine = {"name": "fast", "file": "engines/other.bin", "precision": "fp32", "tolerance": 0.1}
+    rewrite(copy, lambda raw: raw.update(engines=[engine]))
+    with pytest.raises(ArtifactError, match="no SHA-256 of engines/other.bin"):
+        artifact.load(copy)
+
+
+@pytest.mark.parametrize("version", [0, 2, "1", None])
+def test_another_format_version_says_which_image_to_use(copy, version):
+    rewrite(copy, lambda raw: raw.update(format_version=version))
+    with pytest.raises(ArtifactError, match=f"format version {version}; this Kennel reads 1: use the matching image"):
+        manifest.read(copy)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (b"", "cannot be read"),
+        (b"{", "cannot be read"),
+        (b"\xff\xfe", "cannot be read"),
+        (b"[" * 100_000, "cannot be read"),
+        (b"[]", "format version None"),
+        (b'{"format_version": 1}', "architecture: Field required"),
+    ],
+)
+def test_a_manifest_that_is_not_ours(copy, text, words):
+    (copy / "manifest.json").write_bytes(text)
+    with pytest.raises(ArtifactError) as caught:
+        manifest.read(copy)
+    assert words in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"class_names": ["one"]}, "class_names"),
+        ({"class_names": ["a", "a", "b"]}, "class_names"),
+        ({"golden": {"probabilities": [0.5, 0.5]}}, "golden"),
+        ({"calibration": {"temperature": 0}}, "calibration.temperature"),
+        ({"files": {"weights.safetensors": "abc"}}, "files.weights.safetensors"),
+        ({"surprise": 1}, "surprise"),
+    ],
+)
+def test_a_manifest_altered_by_hand_names_the_field(copy, change, words):
+    rewrite(copy, lambda raw: raw.update(change))
+    with pytest.raises(ArtifactError, match="altered or is not ours") as caught:
+        manifest.read(copy)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "change", [{"metrics": {"valid_loss": float("nan")}}, {"golden": {"probabilities": [0.5, float("inf"), 0]}}]
+)
+def test_numbers_that_json_cannot_hold_are_refused_before_they_are_written(change):
+    with pytest.raises(ValidationError):
+        facts(**change)
+
+
+def test_an_empty_or_missing_directory_says_what_to_do(tmp_path):
+    with pytest.raises(ArtifactError, match=r"no such model directory; train one first \(make demo\)"):
+        manifest.read(tmp_path / "none")
+    with pytest.raises(ArtifactError, match="not a model directory that Kennel wrote"):
+        manifest.read(tmp_path)
+
+
+def test_weights_of_another_architecture_are_refused(copy):
+    rewrite(copy, lambda raw: raw.update(architecture="resnet18"))
+    with pytest.raises(ArtifactError, match="does not fit resnet18"):
+        artifact.load(copy).build()
+
+
+def test_weights_that_are_no_safetensors_are_refused(copy):
+    (copy / "weights.safetensors").write_bytes(b"\x80\x04not weights")
+    digest = manifest.sha256(copy / "weights.safetensors")
+    rewrite(copy, lambda raw: raw["files"].update({"weights.safetensors": digest}))
+    with pytest.raises(ArtifactError, match="cannot be read"):
+        artifact.load(copy)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_a_file_that_may_not_be_read_is_an_artifact_error(copy):
+    (copy / "weights.safetensors").chmod(0)
+    with pytest.raises(ArtifactError, match="cannot be read"):
+        artifact.load(copy)
+
+
+def test_strided_and_half_precision_weights_are_kept(tmp_path):
+    state = {"a": torch.arange(12.0).reshape(3, 4).t(), "b": torch.ones(2, dtype=torch.bfloat16)}
+    artifact.save(tmp_path, state, golden_png(), facts())
+    loaded = artifact.load(tmp_path).state_dict
+    assert torch.equal(loaded["a"], state["a"])
+    assert loaded["b"].dtype is torch.bfloat16
+
+
+def test_normalise_is_torchvisions(saved):
+    from torchvision.transforms import v2
+
+    pixels = torch.randint(0, 256, (2, 8, 8, 3), dtype=torch.uint8)
+    spec = PreprocessSpec()
+    ours = artifact.normalise(pixels, spec.mean, spec.std)
+    theirs = v2.functional.normalize(pixels.permute(0, 3, 1, 2).float() / 255, list(spec.mean), list(spec.std))
+    torch.testing.assert_close(ours, theirs)
+    assert ours.is_contiguous(memory_format=torch.channels_last)

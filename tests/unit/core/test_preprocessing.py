@@ -1,0 +1,245 @@
+"""containers/core/preprocessing.py against an independent full-resolution way: Pillow's decoder and torchvision's v2 transforms."""
+
+import io
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageFilter
+from pydantic import ValidationError
+from torchvision.transforms import v2
+
+from containers.core.errors import ImageError
+from containers.core.preprocessing import PreprocessSpec, decode, prepare
+
+SPEC = PreprocessSpec(resize=64, crop=56)
+
+
+def scene(width=320, height=240, seed=0):
+    """A photo-like RGB image: smooth colours with edges."""
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(70, 186, (6, 8, 3), dtype=np.uint8))
+    return coarse.resize((width, height), Image.Resampling.BICUBIC).filter(ImageFilter.GaussianBlur(1))
+
+
+def encoded(image, kind="PNG", **options):
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def full_resolution(image, spec):
+    """What torchvision's presets do, on the whole decoded photo."""
+    mode = v2.InterpolationMode(spec.interpolation)
+    small = v2.functional.resize(image.convert("RGB"), [spec.resize], interpolation=mode, antialias=True)
+    return np.asarray(v2.functional.center_crop(small, [spec.crop, spec.crop]))
+
+
+def difference(a, b):
+    return np.abs(a.astype(int) - b.astype(int))
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("size", [(320, 240), (240, 320), (256, 256), (501, 333), (70, 64), (40, 50), (64, 64), (1000, 66)])
+def test_prepare_agrees_with_torchvision_at_full_resolution(size, interpolation):
+    spec = SPEC.model_copy(update={"interpolation": interpolation})
+    ours, theirs = prepare(scene(*size), spec), full_resolution(scene(*size), spec)
+    assert ours.shape == spec.shape
+    assert ours.dtype == np.uint8
+    # torchvision rounds the long side and the crop to whole pixels first: at most half a pixel of shift
+    assert difference(ours, theirs).mean() < 2.0
+    assert difference(ours, theirs).max() < 40
+
+
+def test_prepare_is_exactly_pillows_resize_where_nothing_is_rounded():
+    spec = PreprocessSpec(resize=64, crop=64)
+    image = scene(256, 256)
+    assert np.array_equal(prepare(image, spec), np.asarray(image.resize((64, 64), Image.Resampling.BILINEAR)))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 4000), (4000, 1), (3, 2), (8, 2000)])
+def test_extreme_shapes_are_prepared(size):
+    assert prepare(Image.new("RGB", size, (10, 200, 30)), SPEC).reshape(-1, 3).tolist() == [[10, 200, 30]] * 56 * 56
+
+
+def test_a_crop_larger_than_the_resize_takes_the_whole_short_side():
+    spec = PreprocessSpec(resize=64, crop=96)
+    image = scene(200, 100)
+    whole = image.crop((50, 0, 150, 100)).resize((96, 96), Image.Resampling.BILINEAR)
+    assert difference(prepare(image, spec), np.asarray(whole)).max() <= 1
+
+
+@pytest.mark.parametrize("quality", [60, 95])
+@pytest.mark.parametrize("size", [(1600, 1200), (1200, 1600), (2049, 515), (300, 200)])
+def test_reduced_scale_decoding_agrees_with_full_resolution(size, quality):
+    data = encoded(scene(*size), "JPEG", quality=quality)
+    fast, full = prepare(decode(data, SPEC), SPEC), full_resolution(decode(data), SPEC)
+    assert min(decode(data, SPEC).size) >= min(2 * SPEC.resize, *size)
+    assert difference(fast, full).mean() < 2.0
+
+
+def test_reduced_scale_decoding_is_used_for_large_photos_only():
+    assert decode(encoded(scene(1600, 1200), "JPEG"), SPEC).size == (200, 150)
+    assert decode(encoded(scene(1600, 1200), "JPEG")).size == (1600, 1200)
+    assert decode(encoded(scene(250, 200), "JPEG"), SPEC).size == (250, 200)
+    assert decode(encoded(scene(1600, 1200), "PNG"), SPEC).size == (1600, 1200)
+
+
+def test_phones_multi_picture_files_are_read_as_their_first_picture():
+    buffer = io.BytesIO()
+    scene(1600, 1200).save(buffer, "MPO", save_all=True, append_images=[scene(1600, 1200, seed=9)])
+    assert decode(buffer.getvalue(), SPEC).size == (200, 150)
+    assert difference(prepare(decode(buffer.getvalue(), SPEC), SPEC), full_resolution(scene(1600, 1200), SPEC)).mean() < 2
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("spec", [None, SPEC], ids=["full", "reduced"])
+def test_exif_orientation_is_applied(orientation, spec):
+    upright = scene(800, 600)
+    undo = {
+        1: None, 2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_90, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_270,
+    }[orientation]  # fmt: skip
+    stored = upright if undo is None else upright.transpose(undo)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    seen = decode(encoded(stored, "JPEG", quality=95, exif=exif), spec)
+    assert seen.width > seen.height
+    assert difference(prepare(seen, SPEC), full_resolution(upright, SPEC)).mean() < 3
+
+
+def test_cmyk_is_converted_not_inverted():
+    for kind in ("JPEG", "TIFF"):
+        image = decode(encoded(scene().convert("CMYK"), kind), SPEC)
+        assert image.mode == "RGB"
+        assert difference(prepare(image, SPEC), full_resolution(scene(), SPEC)).mean() < 6
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P"])
+def test_grey_bilevel_and_palette(mode):
+    source = scene().convert(mode)
+    assert np.array_equal(np.asarray(decode(encoded(source))), np.asarray(source.convert("RGB")))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_sixteen_bit_grey_is_scaled_not_clipped(kind):
+    ramp = np.linspace(0, 65535, 64 * 64).reshape(64, 64).astype(np.uint16)
+    grey = np.asarray(decode(encoded(Image.fromarray(ramp), kind)))[..., 0]
+    assert np.abs(grey - ramp / 257.0).max() <= 0.51
+
+
+def test_transparency_lands_on_white():
+    rgba = Image.new("RGBA", (20, 10), (255, 0, 0, 0))
+    rgba.paste((0, 0, 255, 255), (0, 0, 10, 10))
+    for data in (encoded(rgba), encoded(rgba, "WEBP", lossless=True), encoded(rgba.convert("LA"))):
+        pixels = np.asarray(decode(data))
+        assert pixels[5, 15].tolist() == [255, 255, 255]
+        assert pixels[5, 5].tolist() != [255, 255, 255]
+
+
+def test_half_transparency_is_blended():
+    assert np.asarray(decode(encoded(Image.new("RGBA", (4, 4), (0, 0, 0, 128)))))[0, 0].tolist() == [127, 127, 127]
+
+
+@pytest.mark.parametrize(("mode", "colour"), [("P", 0), ("RGB", (9, 8, 7)), ("L", 33)])
+def test_one_transparent_colour_is_white_too(mode, colour):
+    image = Image.new(mode, (4, 4), colour)
+    assert np.asarray(decode(encoded(image, transparency=colour)))[0, 0].tolist() == [255, 255, 255]
+
+
+def test_an_animation_is_its_first_frame():
+    frames = [Image.new("RGB", (8, 8), c) for c in ("red", "blue")]
+    for kind in ("GIF", "WEBP"):
+        data = encoded(frames[0], kind, save_all=True, append_images=frames[1:], duration=100)
+        red = np.asarray(decode(data))[0, 0]
+        assert red[0] > 240
+        assert red[2] < 15
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
+@pytest.mark.parametrize("spec", [None, SPEC], ids=["full", "reduced"])
+def test_a_photo_cut_short_is_refused(kind, spec):
+    data = encoded(scene(1600, 1200), kind)
+    with pytest.raises(ImageError, match="not a readable image"):
+        decode(data[: len(data) // 2], spec)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"\x00", b"not a photo", b"<svg></svg>", b"\xff\xd8\xff", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", b"%PDF-1.7\n"],
+    ids=["empty", "nul", "text", "svg", "jpeg-magic", "postscript", "pdf"],
+)  # fmt: skip
+def test_what_is_no_photo_is_refused(data):
+    with pytest.raises(ImageError, match="not a readable image"):
+        decode(data)
+
+
+def test_only_photo_formats_are_tried():
+    """Pillow knows dozens of formats, some of which start other programs (EPS runs Ghostscript)."""
+    for kind in ("EPS", "PCX", "TGA", "ICO", "SGI"):
+        with pytest.raises(ImageError, match="not a readable image"):
+            decode(encoded(scene(32, 32), kind))
+
+
+def test_a_bomb_is_refused_by_its_header():
+    data = encoded(Image.new("1", (20_000, 20_000)))
+    assert len(data) < 100_000
+    with pytest.raises(ImageError, match=r"20000x20000 pixels|not a readable image"):
+        decode(data)
+    with pytest.raises(ImageError, match=r"^300x200 pixels; the limit is 59999 in all$"):
+        decode(encoded(scene(300, 200)), max_pixels=59_999)
+    assert decode(encoded(scene(300, 200)), max_pixels=60_000).size == (300, 200)
+
+
+def test_decoding_warns_nobody():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        decode(encoded(Image.new("1", (10_000, 9_500))))
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    kind=st.sampled_from(["JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP"]),
+    edits=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), min_size=1, max_size=12),
+    keep=st.floats(0.2, 1),
+)
+def test_damaged_bytes_are_an_image_or_an_image_error(kind, edits, keep):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    exif[0x010F] = "maker"
+    options = {"exif": exif} if kind in ("JPEG", "PNG", "WEBP") else {}
+    data = bytearray(encoded(scene(48, 32), kind, **options))
+    for where, value in edits:
+        data[min(int(where * len(data)), len(data) - 1)] = value
+    try:
+        image = decode(bytes(data[: int(keep * len(data))]), SPEC, max_pixels=1_000_000)
+    except ImageError as error:
+        assert "\n" not in str(error)
+    else:
+        assert image.mode == "RGB"
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"resize": 4}, {"crop": 4000}, {"interpolation": "nearest"}, {"colour": "grey"}, {"std": (1, 1, 0)}]
+)
+def test_a_spec_that_cannot_be_right_is_refused(wrong):
+    with pytest.raises(ValidationError):
+        PreprocessSpec.model_validate(wrong)
+
+
+def test_the_spec_survives_json():
+    spec = PreprocessSpec(resize=232, interpolation="bicubic")
+    assert PreprocessSpec.model_validate_json(spec.model_dump_json()) == spec
+
+
+def test_this_module_needs_no_torch():
+    """The serving fronts and `deploy` import it; torch costs seconds and 200 MB."""
+    import subprocess
+    import sys
+
+    code = "import sys, containers.core.preprocessing, containers.core.manifest; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+    assert torch.__version__  # this process did import it: the check above needs its own
