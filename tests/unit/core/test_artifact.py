@@ -98,7 +98,7 @@ def test_saving_again_replaces_and_a_save_cut_short_is_no_model(model, copy):
 
     with pytest.raises(KeyboardInterrupt):
         artifact.save(copy, Broken(), golden_png(), facts())
-    with pytest.raises(ArtifactError, match="holds no manifest.json"):
+    with pytest.raises(ArtifactError, match=r"holds no manifest\.json"):
         manifest.read(copy)
     artifact.save(copy, model.state_dict(), golden_png(), facts(metrics={"valid_loss": 0.1}))
     assert artifact.load(copy).manifest.metrics == {"valid_loss": 0.1}
@@ -158,7 +158,7 @@ def test_a_needed_file_without_a_digest_is_refused(copy, dropped):
 def test_an_engine_without_a_digest_is_refused(copy):
     engine = {"name": "fast", "file": "engines/other.bin", "precision": "fp32", "tolerance": 0.1}
     rewrite(copy, lambda raw: raw.update(engines=[engine]))
-    with pytest.raises(ArtifactError, match="no SHA-256 of engines/other.bin"):
+    with pytest.raises(ArtifactError, match=r"no SHA-256 of engines/other\.bin"):
         artifact.load(copy)
 
 

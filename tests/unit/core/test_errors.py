@@ -1,9 +1,8 @@
-"""containers/core/errors.py and the branches that hang on it: exit codes are what issue 2 and the design promise."""
+"""containers/core/errors.py: exit codes are what the design promises."""
 
 import pytest
 
 from containers.core import errors
-from containers.train import errors as train_errors
 
 
 @pytest.mark.parametrize(
@@ -14,11 +13,6 @@ from containers.train import errors as train_errors
         (errors.ArtifactError, 3),
         (errors.AcceleratorError, 4),
         (errors.ImageError, 2),
-        (train_errors.DataError, 2),
-        (train_errors.TrainingError, 1),
-        (train_errors.NonFiniteLoss, 1),
-        (train_errors.PeerLost, 1),
-        (train_errors.Interrupted, 75),
     ],
 )
 def test_exit_codes(cls, code):
