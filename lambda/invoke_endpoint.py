@@ -1,0 +1,188 @@
+"""AWS Lambda in front of the SageMaker endpoint: an event with a photo in, the endpoint's answer out.
+
+Handler: `invoke_endpoint.handler`. This directory is the zip; it needs boto3, which the Lambda runtime brings. Events:
+
+    {"image": "<base64>", "content_type": "image/jpeg"}           direct call, or a JSON body of any of the next
+    {"s3": "s3://BUCKET/PREFIX/photo.jpg"}                        likewise
+    API Gateway REST (v1) · HTTP API (v2) · function URL · load balancer: POST with the photo as the body
+    {"warmup": true} · scheduled events · GET /health             answered here, the endpoint is not called
+
+The answer is always {"statusCode", "headers", "body", "isBase64Encoded"}. What the endpoint said keeps its status and message.
+
+Time is nested: connect (2 s) + READ_TIMEOUT_SECONDS + 1 s must fit into the function's own timeout; when what is left is
+less, nothing is sent and the answer is 504. Only what the model has not worked on is tried again.
+"""
+
+import json
+import os
+import random
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+import lambda_events
+from lambda_errors import Refused, translate
+from lambda_events import Event, Request
+from lambda_settings import Settings
+
+CONNECT_TIMEOUT_SECONDS = 2.0
+RESERVE_SECONDS = 1.0  # to encode and send the answer
+ANSWER_LIMIT_BYTES = 6 * 1024 * 1024 - 64 * 1024  # Lambda's limit for a synchronous answer, less room for the envelope
+MEGABYTE = 1024 * 1024
+
+
+class Function:
+    """The handler with its clients. `runtime` and `s3` are boto3 clients, `sleep` waits between attempts."""
+
+    def __init__(self, settings: Settings, runtime: Any, s3: Any, *, sleep: Callable[[float], None] = time.sleep) -> None:
+        self._settings, self._runtime, self._s3, self._sleep = settings, runtime, s3, sleep
+        self._needed_seconds = CONNECT_TIMEOUT_SECONDS + settings.read_timeout_seconds + RESERVE_SECONDS
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str]) -> "Function":
+        """Clients are made once per execution environment; botocore's own retries are off, `_invoke` decides."""
+        settings = Settings.from_environment(environ)
+        once = Config(connect_timeout=CONNECT_TIMEOUT_SECONDS, retries={"mode": "standard", "total_max_attempts": 1})
+        runtime = boto3.client("sagemaker-runtime", config=once.merge(Config(read_timeout=settings.read_timeout_seconds)))
+        s3 = boto3.client("s3", config=once.merge(Config(read_timeout=5.0))) if settings.input_bucket else None
+        return cls(settings, runtime, s3)
+
+    def __call__(self, event: Any, context: Any) -> Event:
+        started = time.monotonic()
+        request = Request(source="unknown")
+        line: dict[str, Any] = {"event": "invocation", "request_id": context.aws_request_id}
+        try:
+            request = lambda_events.read(event)
+            status, headers, body = self._answer(request, context, line)
+        except Refused as refused:
+            status, headers, body = refused.answer()
+            line |= {"error": refused.kind, "message": str(refused)[:500], "detail": refused.detail[:1000]}
+        headers |= {"x-request-id": context.aws_request_id} | self._cors(request)
+        line |= {"source": request.source, "status": status, "bytes_out": len(body)}
+        _log("ERROR" if status >= 500 else "INFO", line | {"milliseconds": round((time.monotonic() - started) * 1000, 1)})
+        return lambda_events.answer(request, status, headers, body)
+
+    def _answer(self, request: Request, context: Any, line: dict[str, Any]) -> tuple[int, dict[str, str], bytes]:
+        if request.method == "OPTIONS" and self._settings.cors_origins:
+            return 204, {}, b""
+        if request.method in ("GET", "HEAD") and request.path.rstrip("/").endswith(("/health", "/ping")):
+            return 200, {"content-type": "application/json"}, b'{"status": "ok"}'
+        if request.method != "POST":
+            raise Refused(405, "NotAllowed", f"{request.method} is not supported: POST a photo, or GET /health")
+        self._require_time(context)
+        body, content_type = self._photo(request)
+        line["bytes_in"] = len(body)
+        self._check_size(len(body))
+        answer, media_type = self._invoke(body, content_type, request.headers.get("accept"), context, line)
+        if len(answer) > ANSWER_LIMIT_BYTES:
+            raise Refused(502, "AnswerTooLarge", f"the endpoint answered {len(answer)} bytes, Lambda can return 6 MB")
+        return 200, {"content-type": media_type}, answer
+
+    def _photo(self, request: Request) -> tuple[bytes, str]:
+        """The bytes for the endpoint and their media type; follows `image` and `s3` of a JSON body, passes other JSON on."""
+        body = request.body()
+        if request.media_type != "application/json":
+            return body, request.content_type
+        try:
+            document = json.loads(body)
+        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise Refused(400, "BadRequest", f"the body is not JSON: {error}") from None
+        document = document if isinstance(document, dict) else {}
+        content_type = document.get("content_type")
+        if content_type is not None and not (
+            isinstance(content_type, str) and content_type.isascii() and len(content_type) < 200
+        ):
+            raise Refused(400, "BadRequest", "content_type must be a short ASCII text such as image/jpeg")
+        if isinstance(document.get("image"), str):
+            return lambda_events.decode(document["image"], "image"), content_type or "application/octet-stream"
+        if isinstance(document.get("s3"), str):
+            return self._fetch(document["s3"], content_type)
+        if request.source == "direct" and "instances" not in document:
+            raise Refused(400, "BadRequest", 'the event has neither "image" (base64) nor "s3" (s3://bucket/prefix/key)')
+        return body, request.content_type
+
+    def _fetch(self, pointer: str, content_type: str | None) -> tuple[bytes, str]:
+        """Only objects below the configured bucket and prefix are read, whatever this function's role would allow."""
+        bucket, prefix = self._settings.input_bucket, self._settings.input_prefix
+        if self._s3 is None:
+            raise Refused(403, "Forbidden", "this function does not read from S3: send the photo itself")
+        if not pointer.startswith(f"s3://{bucket}/{prefix}") or ".." in pointer.split("/"):  # HTTP clients may resolve ..
+            raise Refused(403, "Forbidden", f"only objects below s3://{bucket}/{prefix} may be named")
+        try:
+            found = self._s3.get_object(Bucket=bucket, Key=pointer.removeprefix(f"s3://{bucket}/"))
+            self._check_size(found["ContentLength"])
+            return found["Body"].read(), content_type or found.get("ContentType") or "application/octet-stream"
+        except ClientError as error:
+            if error.response["Error"]["Code"] in ("NoSuchKey", "AccessDenied"):  # S3 denies where it may not tell
+                raise Refused(404, "NotFound", "no such object, or this function may not read it", detail=str(error)) from error
+            raise Refused(502, "BadGateway", "S3 could not be read", detail=str(error)) from error
+        except BotoCoreError as error:
+            raise Refused(502, "BadGateway", "S3 could not be read", detail=str(error)) from error
+
+    def _check_size(self, size: int) -> None:
+        if size == 0:
+            raise Refused(400, "BadRequest", "the body is empty: POST the bytes of a photo")
+        if size > self._settings.max_body_mb * MEGABYTE:
+            raise Refused(413, "TooLarge", f"{size} bytes; at most {self._settings.max_body_mb:g} MB are accepted")
+
+    def _seconds_left(self, context: Any) -> float:
+        return float(context.get_remaining_time_in_millis()) / 1000
+
+    def _require_time(self, context: Any) -> None:
+        if (left := self._seconds_left(context)) < self._needed_seconds:
+            detail = f"{left:.1f} s of {self._needed_seconds:.1f} s: raise the function's timeout or lower READ_TIMEOUT_SECONDS"
+            raise Refused(504, "DeadlineExceeded", "too little of this function's time is left for a call", detail=detail)
+
+    def _invoke(
+        self, body: bytes, content_type: str, accept: str | None, context: Any, line: dict[str, Any]
+    ) -> tuple[bytes, str]:
+        """(answer, its media type). Raises the Refused of the last attempt."""
+        call = {"EndpointName": self._settings.endpoint_name, "Body": body, "ContentType": content_type}
+        call |= {"InferenceId": context.aws_request_id} | ({"Accept": accept} if accept else {})
+        self._require_time(context)
+        attempt = 1
+        while True:
+            line["attempts"] = attempt
+            try:
+                response = self._runtime.invoke_endpoint(**call)
+                return response["Body"].read(), response.get("ContentType", "application/octet-stream")
+            except (ClientError, BotoCoreError) as error:
+                refused = translate(error)
+                pause = random.uniform(0, 0.2 * 2**attempt)
+                too_late = self._seconds_left(context) - pause < self._needed_seconds
+                if not refused.again or attempt >= self._settings.max_attempts or too_late:
+                    raise refused from error
+            self._sleep(pause)
+            attempt += 1
+
+    def _cors(self, request: Request) -> dict[str, str]:
+        origins, origin = self._settings.cors_origins, request.headers.get("origin", "")
+        if request.source not in ("rest_api", "http_api") or not {"*", origin} & set(origins):
+            return {}
+        headers = {"access-control-allow-origin": "*" if "*" in origins else origin, "vary": "origin"}
+        if request.method == "OPTIONS":
+            headers |= {"access-control-allow-methods": "POST, GET, OPTIONS", "access-control-max-age": "3600"}
+            headers["access-control-allow-headers"] = "content-type, accept"
+        return headers
+
+
+def _log(level: str, fields: dict[str, Any]) -> None:
+    """One JSON line; never the photo or the answer."""
+    sys.stdout.write(json.dumps({"level": level} | {key: value for key, value in fields.items() if value != ""}) + "\n")
+    sys.stdout.flush()
+
+
+# Inside Lambda this runs at cold start, so a wrong environment fails there, with its reason, not at the first request.
+_function = Function.from_environment(os.environ) if "AWS_LAMBDA_RUNTIME_API" in os.environ else None
+
+
+def handler(event: Any, context: Any) -> Event:
+    """What Lambda calls."""
+    if _function is None:
+        raise RuntimeError("handler runs inside Lambda; elsewhere make a Function")
+    return _function(event, context)

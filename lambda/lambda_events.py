@@ -1,0 +1,91 @@
+"""The kinds of event Lambda is called with, brought to one form, and the answer back. Part of the zip of `invoke_endpoint`."""
+
+import base64
+import binascii
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lambda_errors import Refused
+
+Event = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One event, whatever its kind. Header names are in small letters."""
+
+    source: str
+    method: str = "POST"
+    path: str = "/"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    text: str = ""
+    is_base64: bool = False
+    many_headers: bool = False
+    """The load balancer wants `multiValueHeaders` back."""
+
+    @property
+    def content_type(self) -> str:
+        return self.headers.get("content-type", "application/octet-stream")
+
+    @property
+    def media_type(self) -> str:
+        return self.content_type.split(";")[0].strip().lower()
+
+    def body(self) -> bytes:
+        """Raises Refused(400) when the body is not the base64 it has to be."""
+        if self.is_base64:
+            return decode(self.text, "the body")
+        if self.media_type.startswith("image/") and self.text:
+            # Lambda events are JSON: a photo that comes as text is base64, or was broken by an API that took it for text
+            return decode(self.text, "the body (send base64 text, or list image/* in the API's binaryMediaTypes)")
+        return self.text.encode()
+
+
+def read(event: Any) -> Request:
+    """Raises Refused(400) when `event` is not a JSON object; anything that is not a known HTTP event is a direct call."""
+    if not isinstance(event, dict):
+        raise Refused(400, "BadRequest", f"the event must be a JSON object, not {type(event).__name__}")
+    context = event.get("requestContext") or {}
+    if "http" in context:
+        source = "function_url" if ".lambda-url." in context.get("domainName", "") else "http_api"
+        method, path = context["http"].get("method", "POST"), event.get("rawPath", "/")
+    elif "httpMethod" in event:
+        source = "load_balancer" if "elb" in context else "rest_api"
+        method, path = event["httpMethod"], event.get("path", "/")
+    elif event.get("warmup") or event.get("source") == "aws.events":
+        return Request(source="warmup", method="GET", path="/health")
+    else:
+        return Request(source="direct", headers={"content-type": "application/json"}, text=json.dumps(event))
+    many = event.get("multiValueHeaders") or {}
+    single = {name: values[-1] for name, values in many.items() if values} | (event.get("headers") or {})
+    return Request(
+        source=source,
+        method=method.upper(),
+        path=path,
+        headers={name.lower(): str(value) for name, value in single.items()},
+        text=str(event.get("body") or ""),
+        is_base64=bool(event.get("isBase64Encoded")),
+        many_headers=bool(many),
+    )
+
+
+def decode(text: str, what: str) -> bytes:
+    """Base64, with or without line breaks or a `data:…;base64,` in front. Raises Refused(400) naming `what`."""
+    try:
+        return base64.b64decode(re.sub(r"\s+", "", text.rpartition(";base64,")[2]), validate=True)
+    except (binascii.Error, ValueError):
+        raise Refused(400, "BadRequest", f"{what} is not valid base64") from None
+
+
+def answer(request: Request, status: int, headers: dict[str, str], body: bytes) -> Event:
+    """What Lambda returns: text as text, anything else as base64."""
+    media_type = headers.get("content-type", "").split(";")[0]
+    is_text = not body or media_type.startswith("text/") or media_type in ("application/json", "application/jsonlines")
+    text = body.decode("utf-8", "replace") if is_text else base64.b64encode(body).decode()
+    event: Event = {"statusCode": status, "headers": headers, "body": text, "isBase64Encoded": not is_text}
+    if request.many_headers:
+        event["multiValueHeaders"] = {name: [value] for name, value in headers.items()}
+    return event

@@ -1,0 +1,282 @@
+"""The handler, with fakes for its two clients. What boto3 really raises is tested in tests/aws/test_lambda_process.py."""
+
+import base64
+import io
+import json
+
+import pytest
+from botocore.exceptions import ClientError, EndpointConnectionError, ReadTimeoutError
+
+from invoke_endpoint import Function, handler
+from lambda_settings import Settings
+
+PHOTO = b"\x89PNG not really"
+BASE64 = base64.b64encode(PHOTO).decode()
+
+
+class Context:
+    aws_request_id = "11111111-2222-3333-4444-555555555555"
+
+    def __init__(self, *seconds_left: float) -> None:
+        self._seconds_left = list(seconds_left) or [30.0]
+
+    def get_remaining_time_in_millis(self) -> int:
+        left = self._seconds_left.pop(0) if len(self._seconds_left) > 1 else self._seconds_left[0]
+        return int(left * 1000)
+
+
+class Runtime:
+    """Raises or returns what it is given, in turn; then always answers."""
+
+    def __init__(self, *outcomes: object, answer: bytes = b'{"class": "pug"}', media_type: str = "application/json") -> None:
+        self.outcomes, self.calls, self._answer, self._media_type = list(outcomes), [], answer, media_type
+
+    def invoke_endpoint(self, **call: object) -> dict:
+        self.calls.append(call)
+        if self.outcomes and isinstance(error := self.outcomes.pop(0), Exception):
+            raise error
+        return {"Body": io.BytesIO(self._answer), "ContentType": self._media_type}
+
+
+class S3:
+    def __init__(self, objects: dict[str, bytes]) -> None:
+        self._objects = objects
+
+    def get_object(self, *, Bucket: str, Key: str) -> dict:
+        if Key not in self._objects:
+            raise ClientError({"Error": {"Code": "AccessDenied", "Message": "role/secret"}}, "GetObject")
+        body = self._objects[Key]
+        return {"Body": io.BytesIO(body), "ContentLength": len(body), "ContentType": "image/png"}
+
+
+def service_error(code: str, http: int = 400, **more: object) -> ClientError:
+    response = {"Error": {"Code": code, "Message": "arn:aws:…:123456789012"}, "ResponseMetadata": {"HTTPStatusCode": http}}
+    return ClientError({**response, **more}, "InvokeEndpoint")
+
+
+def model_error(status: int, message: str) -> ClientError:
+    return service_error("ModelError", 424, OriginalStatusCode=status, OriginalMessage=message)
+
+
+def function(runtime: Runtime, s3: S3 | None = None, pauses: list[float] | None = None, **settings: object) -> Function:
+    sleep = [].append if pauses is None else pauses.append
+    return Function(Settings(endpoint_name="dogs", **settings), runtime, s3, sleep=sleep)
+
+
+def url_event(body: str = BASE64, *, method: str = "POST", path: str = "/", is_base64: bool = True, **headers: str) -> dict:
+    named = {name.replace("_", "-"): value for name, value in ({"content_type": "image/png"} | headers).items()}
+    context = {"http": {"method": method, "path": path}, "domainName": "abc.lambda-url.eu-west-1.on.aws"}
+    return {"requestContext": context, "rawPath": path, "headers": named, "body": body, "isBase64Encoded": is_base64}
+
+
+def rest_event(body: str = BASE64, *, method: str = "POST", is_base64: bool = True, **headers: str) -> dict:
+    many = {"Content-Type": ["image/png"]} | {name.replace("_", "-"): [value] for name, value in headers.items()}
+    event = {"httpMethod": method, "path": "/classify", "headers": None, "multiValueHeaders": many, "requestContext": {}}
+    return event | {"body": body, "isBase64Encoded": is_base64}
+
+
+def balancer_event() -> dict:
+    return rest_event() | {"requestContext": {"elb": {"targetGroupArn": "arn"}}}
+
+
+@pytest.mark.parametrize(
+    ("event", "media_type"),
+    [
+        ({"image": BASE64, "content_type": "image/png"}, "image/png"),
+        ({"image": f"data:image/png;base64,{BASE64}"}, "application/octet-stream"),
+        (url_event(), "image/png"),
+        (url_event(is_base64=False), "image/png"),
+        (
+            url_event(json.dumps({"image": BASE64}), is_base64=False, content_type="application/json"),
+            "application/octet-stream",
+        ),
+        (rest_event(), "image/png"),
+        (balancer_event(), "image/png"),
+        ({"s3": "s3://inbox/photos/a b.png"}, "image/png"),
+        ({"s3": "s3://inbox/photos/a b.png", "content_type": "image/webp"}, "image/webp"),
+    ],
+    ids=["direct", "data-url", "url", "text-base64", "json-body", "rest", "balancer", "s3", "s3-typed"],
+)
+def test_every_kind_of_event_reaches_the_endpoint_as_the_same_bytes(event, media_type):
+    runtime = Runtime()
+    answer = function(runtime, S3({"photos/a b.png": PHOTO}), input_bucket="inbox", input_prefix="photos/")(event, Context())
+    assert (answer["statusCode"], answer["body"], answer["isBase64Encoded"]) == (200, '{"class": "pug"}', False)
+    (call,) = runtime.calls
+    assert call["Body"] == PHOTO
+    assert call["ContentType"] == media_type
+    assert call["InferenceId"] == Context.aws_request_id
+
+
+def test_the_load_balancer_gets_the_header_form_it_asked_for():
+    answer = function(Runtime())(balancer_event(), Context())
+    assert answer["multiValueHeaders"]["content-type"] == ["application/json"]
+
+
+def test_accept_and_other_json_are_passed_on():
+    runtime = Runtime(answer=b"\x93NUMPY", media_type="application/x-npy")
+    body = json.dumps({"instances": [{"b64": "x"}]})
+    event = url_event(body, is_base64=False, content_type="application/json", accept="application/x-npy")
+    answer = function(runtime)(event, Context())
+    assert runtime.calls[0]["Accept"] == "application/x-npy"
+    assert runtime.calls[0]["Body"] == body.encode()
+    assert answer["isBase64Encoded"]
+    assert base64.b64decode(answer["body"]) == b"\x93NUMPY"
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"warmup": True},
+        {"source": "aws.events"},
+        url_event(method="GET", path="/health"),
+        url_event(method="GET", path="/v1/ping/"),
+    ],
+)
+def test_warm_up_and_health_do_not_call_the_endpoint(event):
+    runtime = Runtime()
+    assert function(runtime)(event, Context(0.1))["statusCode"] == 200
+    assert runtime.calls == []
+
+
+@pytest.mark.parametrize(
+    ("event", "status", "says"),
+    [
+        ([1], 400, "JSON object"),
+        ({"picture": BASE64}, 400, '"image"'),
+        ({"image": "no base64!"}, 400, "image is not valid base64"),
+        ({"image": BASE64, "content_type": "ünicode"}, 400, "content_type"),
+        (url_event("{", is_base64=False, content_type="application/json"), 400, "not JSON"),
+        (url_event("\ufffdPNG", is_base64=False), 400, "binaryMediaTypes"),
+        (url_event(""), 400, "empty"),
+        (url_event(base64.b64encode(bytes(2000)).decode()), 413, "0.001 MB"),
+        (url_event(method="GET", path="/"), 405, "GET"),
+        (url_event(method="OPTIONS"), 405, "OPTIONS"),
+        ({"s3": "s3://inbox/photos/large.png"}, 413, "0.001 MB"),
+        ({"s3": "s3://inbox/photos/absent.png"}, 404, "no such object"),
+        ({"s3": "s3://inbox/other/a.png"}, 403, "s3://inbox/photos/"),
+        ({"s3": "s3://elsewhere/photos/a.png"}, 403, "s3://inbox/photos/"),
+        ({"s3": "https://example.com/a.png"}, 403, "s3://inbox/photos/"),
+    ],
+)
+def test_what_the_caller_got_wrong_is_said_and_the_endpoint_is_not_called(event, status, says):
+    runtime, s3 = Runtime(), S3({"photos/large.png": bytes(2000), "other/a.png": PHOTO})
+    settings = {"input_bucket": "inbox", "input_prefix": "photos/", "max_body_mb": 0.001}
+    answer = function(runtime, s3, **settings)(event, Context())
+    assert answer["statusCode"] == status
+    assert says in json.loads(answer["body"])["message"]
+    assert runtime.calls == []
+
+
+def test_without_a_bucket_pointers_are_refused():
+    assert function(Runtime())({"s3": "s3://any/thing"}, Context())["statusCode"] == 403
+
+
+@pytest.mark.parametrize("status", [400, 405, 406, 413, 415, 500, 503, 504, 507])
+def test_the_models_own_status_and_message_are_kept(status):
+    said = json.dumps({"error": "UnsupportedMediaType", "message": "not a photo"})
+    runtime = Runtime(model_error(status, said))
+    answer = function(runtime)(url_event(), Context())
+    assert (answer["statusCode"], answer["body"]) == (status, said)
+    assert answer["headers"].get("retry-after") == ("1" if status == 503 else None)
+    assert len(runtime.calls) == 1
+
+
+def test_a_model_error_that_is_not_json_is_wrapped():
+    answer = function(Runtime(model_error(500, "<html>oops")))(url_event(), Context())
+    assert json.loads(answer["body"]) == {"error": "ModelError", "message": "<html>oops"}
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (model_error(0, "Your invocation timed out while waiting for a response from container primary."), 504),
+        (model_error(0, "connection reset"), 502),
+        (ReadTimeoutError(endpoint_url="https://runtime"), 504),
+        (service_error("ValidationError"), 502),
+        (service_error("AccessDeniedException", 403), 502),
+        (service_error("ValidationError", 413), 413),
+    ],
+)
+def test_what_may_have_cost_work_or_cannot_succeed_is_not_tried_again(error, status, capsys):
+    runtime = Runtime(error)
+    answer = function(runtime)(url_event(), Context())
+    assert answer["statusCode"] == status
+    assert len(runtime.calls) == 1
+    assert "123456789012" not in answer["body"]
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (service_error("ThrottlingException"), 429),
+        (service_error("ModelNotReadyException", 429), 503),
+        (service_error("ServiceUnavailable", 503), 503),
+        (service_error("InternalFailure", 500), 502),
+        (EndpointConnectionError(endpoint_url="https://runtime"), 502),
+    ],
+)
+def test_what_the_model_never_saw_is_tried_again_then_said(error, status):
+    pauses: list[float] = []
+    runtime = Runtime(error)
+    assert function(runtime, pauses=pauses)(url_event(), Context())["statusCode"] == 200
+    assert len(runtime.calls) == 2
+    assert len(pauses) == 1
+    assert 0 <= pauses[0] <= 0.4
+    runtime = Runtime(error, error, error)
+    answer = function(runtime)(url_event(), Context())
+    assert answer["statusCode"] == status
+    assert len(runtime.calls) == 2
+    assert answer["headers"].get("retry-after") == ("1" if status in (429, 503) else None)
+    assert "123456789012" not in answer["body"]
+
+
+def test_too_little_time_sends_nothing():
+    runtime = Runtime()
+    answer = function(runtime, read_timeout_seconds=20)(url_event(), Context(22.9))
+    assert answer["statusCode"] == 504
+    assert runtime.calls == []
+
+
+def test_no_second_attempt_when_it_would_not_fit():
+    runtime = Runtime(service_error("ThrottlingException"))
+    assert function(runtime, read_timeout_seconds=20)(url_event(), Context(23.5, 23.5, 22))["statusCode"] == 429
+    assert len(runtime.calls) == 1
+
+
+def test_an_answer_that_lambda_cannot_carry_is_an_error_of_ours():
+    answer = function(Runtime(answer=bytes(6 * 1024 * 1024), media_type="application/x-npy"))(url_event(), Context())
+    assert answer["statusCode"] == 502
+
+
+def test_cors_only_for_api_gateway_and_only_where_configured():
+    origin = "https://dogs.example"
+    allowed = function(Runtime(), cors_origins=(origin,))
+    assert allowed(rest_event(Origin=origin), Context())["headers"]["access-control-allow-origin"] == origin
+    assert "access-control-allow-origin" in allowed(rest_event("!", Origin=origin), Context())["headers"]  # errors too
+    assert "access-control-allow-origin" not in allowed(rest_event(Origin="https://evil.example"), Context())["headers"]
+    assert "access-control-allow-origin" not in allowed(url_event(origin=origin), Context())["headers"]
+    preflight = allowed(rest_event(method="OPTIONS", Origin=origin), Context())
+    assert preflight["statusCode"] == 204
+    assert "POST" in preflight["headers"]["access-control-allow-methods"]
+    anyone = function(Runtime(), cors_origins=("*",))
+    assert anyone(rest_event(Origin="https://a"), Context())["headers"]["access-control-allow-origin"] == "*"
+    assert "access-control-allow-origin" not in function(Runtime())(rest_event(Origin=origin), Context())["headers"]
+
+
+def test_one_log_line_per_event_without_the_photo_or_the_answer(capsys):
+    function(Runtime(service_error("ThrottlingException")))(url_event(), Context())
+    (line,) = [json.loads(text) for text in capsys.readouterr().out.splitlines()]
+    assert line["request_id"] == Context.aws_request_id
+    assert (line["event"], line["status"], line["source"], line["attempts"]) == ("invocation", 200, "function_url", 2)
+    assert line["bytes_in"] == len(PHOTO)
+    assert BASE64 not in json.dumps(line)
+    assert "pug" not in json.dumps(line)
+    function(Runtime(service_error("AccessDeniedException")))(url_event(), Context())
+    line = json.loads(capsys.readouterr().out)
+    assert line["level"] == "ERROR"
+    assert "123456789012" in line["detail"]  # the operator's side sees what AWS said
+
+
+def test_the_handler_outside_lambda_says_so():
+    with pytest.raises(RuntimeError, match="inside Lambda"):
+        handler({}, Context())
