@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from containers.core import architectures, manifest
 from containers.core.errors import ArtifactError
-from containers.core.manifest import GOLDEN_FILE, MANIFEST_FILE, WEIGHTS_FILE, Manifest
+from containers.core.manifest import ENGINES_DIR, GOLDEN_FILE, MANIFEST_FILE, WEIGHTS_FILE, EngineEntry, Manifest
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,34 @@ def save(
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state_dict.items()}, model_dir / WEIGHTS_FILE)
     (model_dir / WEIGHTS_FILE).chmod(0o644)  # safetensors makes 0600, and the server may be another user than training
     (model_dir / GOLDEN_FILE).write_bytes(golden_png)
-    names = [WEIGHTS_FILE, GOLDEN_FILE]
-    for name, source in (extra_files or {}).items():
+    names = [WEIGHTS_FILE, GOLDEN_FILE, *_copy(model_dir, extra_files or {})]
+    return _commit(model_dir, facts, {name: manifest.sha256(model_dir / name) for name in names})
+
+
+def replace_engines(model_dir: Path, facts: Manifest, engines: tuple[EngineEntry, ...], files: Mapping[str, Path]) -> Manifest:
+    """Give a written model directory these engines instead of those it has; returns the manifest as written.
+
+    `files` maps a name in the directory to a file to copy there. Whenever it is interrupted, what the manifest lists is whole.
+    """
+    old = {name for name in facts.files if name.startswith(ENGINES_DIR)}
+    kept = {name: digest for name, digest in facts.files.items() if name not in old}
+    if old:
+        _commit(model_dir, facts.model_copy(update={"engines": ()}), kept)
+        for name in old:
+            (model_dir / name).unlink(missing_ok=True)
+    new = {name: manifest.sha256(model_dir / name) for name in _copy(model_dir, files)}
+    return _commit(model_dir, facts.model_copy(update={"engines": engines}), kept | new)
+
+
+def _copy(model_dir: Path, files: Mapping[str, Path]) -> list[str]:
+    for name, source in files.items():
         (model_dir / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, model_dir / name)
-        names.append(name)
-    written = facts.model_copy(update={"files": {name: manifest.sha256(model_dir / name) for name in names}})
+    return list(files)
+
+
+def _commit(model_dir: Path, facts: Manifest, digests: dict[str, str]) -> Manifest:
+    written = facts.model_copy(update={"files": digests})
     temporary = model_dir / f".{MANIFEST_FILE}.tmp"
     with temporary.open("w", encoding="utf-8") as file:
         file.write(written.model_dump_json(indent=2) + "\n")

@@ -23,6 +23,7 @@ FORMAT_VERSION: Literal[1] = 1
 MANIFEST_FILE = "manifest.json"
 WEIGHTS_FILE = "weights.safetensors"
 GOLDEN_FILE = "golden.png"
+ENGINES_DIR = "engines/"
 EAGER_TOLERANCE = 1e-4
 
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
