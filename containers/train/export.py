@@ -75,7 +75,7 @@ def add_engines(model_dir: Path, want: str, calibration: Sequence[Path], validat
         files = {name: Path(scratch) / Path(name).name for name in names}
         artifact.replace_engines(model_dir, model.manifest, tuple(entries), files)
     for entry in entries:
-        log.info("engine written", extra=entry.model_dump())
+        log.info("engine written", extra={"engine": entry.name, **entry.model_dump(exclude={"name"})})
     for note in notes:
         log.warning("engine refused", extra={"note": note})
     return Exported(tuple(entries), tuple(notes))
