@@ -1,22 +1,54 @@
-# Kennel. `make` lists the targets.
+# Kennel. `make` lists the targets. The work is in scripts/; CONTRIBUTING.md says how they fit together.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
+PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+PORT ?= 8080
+DATA ?=
 
 .PHONY: help
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | while IFS=$$'\t' read -r t d; do printf '  %-12s %s\n' "$$t" "$$d"; done
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | while IFS=$$'\t' read -r t d; do printf '  %-12s %s\n' "$$t" "$$d"; done
+
+.PHONY: python
+python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	  { echo "make: Python 3.11 or newer is needed as $(PYTHON): install the package python3, or name one with PYTHON=" >&2; exit 1; }
+
+.PHONY: demo
+demo: python ## train on photos, serve the model, classify a photo [DATA=folder] [PORT=8080]
+	@$(PYTHON) -m scripts.demo $(if $(DATA),--data "$(DATA)") --port $(PORT)
+
+.PHONY: stop
+stop: python ## end the server that the demo left running
+	@$(PYTHON) -m scripts.demo --stop
+
+.PHONY: test
+test: python ## every kind of test this machine can run; what it cannot is listed with the reason
+	@$(PYTHON) -m scripts.run_tests
 
 .PHONY: check
-check: ## format, lint, types, import contracts, unit and contract tests
+check: setup ## format, lint, types, import contracts, unit and contract tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/pytest tests/unit tests/contract -q -n 2
 
+.PHONY: setup
+setup: python ## a virtual environment with everything for development, from the locks
+	@$(PYTHON) -m scripts.environment $(VENV) all
+
+.PHONY: base
+base: ## a base image out of Debian packages, where none can be pulled (root, debootstrap)
+	@scripts/make_base.sh
+
+.PHONY: images
+images: python ## the two images, kennel-train:dev and kennel-serve:dev [BASE_IMAGE=] [COMPAT_IMAGE=] [PRETRAINED=none]
+	@$(PYTHON) -m scripts.images
+
 .PHONY: lock
-lock: ## rewrite requirements/*.lock from pyproject.toml
+lock: setup ## rewrite requirements/*.lock from pyproject.toml
 	UV=$(BIN)/uv scripts/lock.sh

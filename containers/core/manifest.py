@@ -108,6 +108,10 @@ def read(model_dir: Path) -> Manifest:
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
+        if all(entry.name.startswith(".") for entry in model_dir.iterdir()):
+            raise ArtifactError(
+                f"no model in {model_dir} yet: train one first (make demo), or name another directory"
+            ) from None
         raise ArtifactError(f"{model_dir} holds no {MANIFEST_FILE}: it is not a model directory that Kennel wrote") from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise ArtifactError(f"{path} cannot be read ({error}): copy the model directory again") from error

@@ -1,0 +1,152 @@
+"""make demo: from a folder of photos to a served model, in containers where there is a Docker engine, else without.
+
+    python3 -m scripts.demo [--data FOLDER] [--port 8080]
+    python3 -m scripts.demo --stop
+
+Standard library only: it runs before anything is installed.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from scripts.images import NoBase
+from scripts.machine import ROOT, NoDocker, Stop, check_port, find_docker, say
+from scripts.runners import Containers, Processes, Runner
+
+EXAMPLE = ROOT / "examples" / "photos"
+RUN = ROOT / "runs" / "demo"
+MEDIA_TYPES = {".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png", ".webp": "image/webp"}
+TRAINING_FLAGS = ("--architecture", "efficientnet_lite0", "--head-epochs", "15", "--epochs", "0", "--engines", "fp32")
+READY_SECONDS = 180.0
+
+
+def main(arguments: Sequence[str]) -> int:
+    flags = argparse.ArgumentParser(
+        prog="make demo", description="Train on a folder of photos, serve the model, classify a photo."
+    )
+    flags.add_argument("--data", type=Path, default=EXAMPLE, help="a folder per class, or train/valid/test of them")
+    flags.add_argument("--port", type=int, default=8080)
+    flags.add_argument("--stop", action="store_true", help="end the server that an earlier demo left")
+    given = flags.parse_args(arguments)
+    try:
+        if given.stop:
+            stop()
+        else:
+            demo(given.data.expanduser().absolute(), given.port)
+    except Stop as problem:
+        print(f"\nmake demo: {problem}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nmake demo: stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+def demo(data: Path, port: int) -> None:
+    started = time.monotonic()
+    if not data.is_dir():
+        raise Stop(f"{data} is not a folder: DATA names a folder that holds a folder of photos for each class")
+    stop_earlier()
+    check_port(port)
+    runner = prepared_runner()
+    say(f"Training on {data}")
+    shutil.rmtree(RUN / "model.run", ignore_errors=True)  # checkpoints of an earlier demo: this one starts anew
+    runner.train(data, RUN, TRAINING_FLAGS)
+    say("Starting the server")
+    runner.serve(RUN / "model", port)
+    url = f"http://127.0.0.1:{port}"
+    wait_until_ready(url, runner)
+    report(url, data, time.monotonic() - started)
+
+
+def prepared_runner() -> Runner:
+    """Containers with their images built, else processes with their packages installed; says which and why."""
+    try:
+        runner: Runner = Containers(find_docker())
+        say("A Docker engine answers: everything runs in containers, nothing is installed on this machine")
+        runner.prepare()
+    except (NoDocker, NoBase) as why:
+        say(f"No containers, as {why}: the same programs run as processes of this machine")
+        runner = Processes()
+        runner.prepare()
+    return runner
+
+
+def stop_earlier() -> bool:
+    """End what an earlier demo left serving, in whichever way it ran; True when there was something."""
+    try:
+        containers = Containers(find_docker()).stop()
+    except NoDocker:
+        containers = False
+    return Processes().stop() or containers
+
+
+def stop() -> None:
+    print("The demo's server has ended." if stop_earlier() else "No server of the demo was running.")
+
+
+def wait_until_ready(url: str, runner: Runner) -> None:
+    """Until /ping answers 200. Raises Stop when the server ends or takes too long."""
+    deadline = time.monotonic() + READY_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(f"{url}/ping", timeout=5):
+                return
+        except (urllib.error.URLError, OSError):
+            runner.check_alive()
+            time.sleep(0.3)
+    raise Stop(f"the server did not become ready within {READY_SECONDS:.0f} s: its log is {runner.log}")
+
+
+def report(url: str, data: Path, seconds: float) -> None:
+    """Classify one photo and print what a newcomer wants to see."""
+    photo, seen = choose_photo(data)
+    answer = classify(url, photo)
+    metrics = json.loads((RUN / "model" / "manifest.json").read_text())["metrics"]
+    say(f"Answer for {shown(photo)}, {'a photo of the training folder' if seen else 'a photo it has not seen'}")
+    for entry in answer["top"]:
+        print(f"    {entry['class']:<24} {entry['probability']:7.4f}  {'█' * round(30 * entry['probability'])}")
+    if "test_accuracy" in metrics:
+        print(f"\nAccuracy on all test photos: {metrics['test_accuracy']:.3f}")
+    print(
+        f"\nServing at {url}  (done in {seconds:.0f} s; the model is in {shown(RUN / 'model')})\n"
+        f"  your own photo:  curl --data-binary @photo.jpg -H 'Content-Type: image/jpeg' {url}/invocations\n"
+        f"  end the server:  make stop"
+    )
+
+
+def choose_photo(data: Path) -> tuple[Path, bool]:
+    """(a photo, whether training may have seen it): of the test folder where there is one, else of the last class."""
+    for folder, seen in ((data / "test", False), (data / "valid", True), (data, True)):
+        photos = sorted(p for p in folder.glob("*/*") if p.suffix.lower() in MEDIA_TYPES)
+        if photos:
+            return photos[len(photos) // 2], seen
+    raise Stop(f"no JPEG, PNG or WebP photo to classify in {data}: the server is running all the same")
+
+
+def classify(url: str, photo: Path) -> dict[str, Any]:
+    request = urllib.request.Request(
+        f"{url}/invocations", data=photo.read_bytes(), headers={"Content-Type": MEDIA_TYPES[photo.suffix.lower()]}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=60) as response:
+            answer: dict[str, Any] = json.load(response)["predictions"][0]
+            return answer
+    except urllib.error.HTTPError as error:
+        raise Stop(f"the server answered {error.code}: {error.read().decode(errors='replace')}") from error
+
+
+def shown(path: Path) -> str:
+    return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

