@@ -1,0 +1,56 @@
+"""Local mode runs in a virtual environment of its own (requirements/local.lock): the SDK brings another Flask and gunicorn.
+
+KENNEL_LOCAL_DATA chooses other photos (train/, valid/ and test/, each with a folder per class).
+"""
+
+import os
+import warnings
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "photos"
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.docker)
+            item.add_marker(pytest.mark.slow)
+            item.add_marker(pytest.mark.timeout(600))
+            item.add_marker(pytest.mark.filterwarnings("default"))  # the SDK's own warnings are not ours to mend
+
+
+@pytest.fixture(scope="session")
+def sdk(engine):
+    """tests.local_mode.sdk; and nothing of it is left on the machine afterwards."""
+    pytest.importorskip("sagemaker", reason="the SageMaker SDK is not in this environment: make test-local")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from tests.local_mode import sdk
+    before = {network.id for network in engine.networks.list()}
+    yield sdk
+    for network in engine.networks.list():
+        network.reload()
+        made_here = network.id not in before and (network.name == "sagemaker-local" or network.name.startswith("job-"))
+        if made_here and not network.containers:
+            network.remove()
+
+
+@pytest.fixture(scope="session")
+def photos() -> Path:
+    """A dataset with the splits train, valid and test."""
+    return Path(os.environ.get("KENNEL_LOCAL_DATA", EXAMPLES)).resolve()
+
+
+@pytest.fixture(scope="session")
+def channels(photos) -> dict[str, Path]:
+    return {split: photos / split for split in ("train", "valid", "test")}
+
+
+@pytest.fixture
+def root(sdk, tmp_path_factory) -> Path:
+    """A directory for local mode to write below. No container of it may outlive the test."""
+    path = tmp_path_factory.mktemp("local-mode")
+    yield path
+    assert sdk.remove_containers(path) == []
