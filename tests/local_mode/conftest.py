@@ -3,6 +3,7 @@
 KENNEL_LOCAL_DATA chooses other photos (train/, valid/ and test/, each with a folder per class).
 """
 
+import gc
 import os
 import warnings
 from pathlib import Path
@@ -35,6 +36,9 @@ def sdk(engine):
         made_here = network.id not in before and (network.name == "sagemaker-local" or network.name.startswith("job-"))
         if made_here and not network.containers:
             network.remove()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the SDK leaves the pipes of its serving container to the collector
+        gc.collect()
 
 
 @pytest.fixture(scope="session")

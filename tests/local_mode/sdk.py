@@ -37,9 +37,7 @@ def remove_containers(root: Path) -> list[str]:
     return [container.name for container in ours]
 
 
-def train(
-    image: str, channels: Mapping[str, Path], hyperparameters: Mapping[str, Any], root: Path, *, hosts: int = 1
-) -> Path:
+def train(image: str, channels: Mapping[str, Path], hyperparameters: Mapping[str, Any], root: Path, *, hosts: int = 1) -> Path:
     """`ModelTrainer` in LOCAL_CONTAINER mode; returns the model archive. Raises RuntimeError with the job's failure reason.
 
     Below `root`, afterwards: artifacts/{model,output} and compressed_artifacts/*.tar.gz. Its last component becomes the
@@ -132,7 +130,7 @@ def endpoint(sagemaker: Any, image: str, archive: Path, environment: Mapping[str
 
 
 def transform(sagemaker: Any, model: str, folder: Path, output: Path, *, content_type: str) -> None:
-    """Batch transform, one request per file of `folder`; answers are `output`/NAME.out."""
+    """Batch transform, one request per file directly in `folder`; answers are `output`/NAME.out."""
     sagemaker.create_transform_job(
         TransformJobName=f"{model}-batch",
         ModelName=model,
