@@ -35,3 +35,7 @@ class AcceleratorError(Error):
 
 class ImageError(Error):
     exit_code = 2
+
+
+class ImageTooLarge(ImageError):
+    """More pixels than the reader allows."""

@@ -1,5 +1,7 @@
 """What the machine shows without asking torch: read by processes that must not import it."""
 
+import math
+import os
 import re
 from pathlib import Path
 
@@ -15,3 +17,44 @@ def driver_version(path: Path = Path("/proc/driver/nvidia/version")) -> str | No
 
 def host_shows_gpu(dev: Path = Path("/dev")) -> bool:
     return any(dev.glob("nvidia[0-9]*"))
+
+
+def cores(root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")) -> int:
+    """Cores this process may keep busy: the smaller of its CPU affinity and its cgroup's quota, at least 1.
+
+    A quota of 1.5 cores counts as 2. Reads cgroup v2 (`cpu.max` of the group and its parents) and v1
+    (`cpu.cfs_quota_us`).
+    """
+    quotas = [float(len(os.sched_getaffinity(0)))]
+    try:
+        lines = membership.read_text().splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        base = root if not controllers else root / "cpu"
+        group = base / path.lstrip("/")
+        quotas += [q for folder in (group, *group.parents, base) if folder.is_relative_to(base) and (q := _quota(folder))]
+    return max(1, math.ceil(min(quotas)))
+
+
+def _quota(group: Path) -> float | None:
+    """Cores granted by one cgroup folder, None where it sets no limit."""
+    try:
+        if (group / "cpu.max").exists():
+            allowed, period = (group / "cpu.max").read_text().split()
+        else:
+            allowed, period = (group / "cpu.cfs_quota_us").read_text(), (group / "cpu.cfs_period_us").read_text()
+        return None if allowed == "max" or int(allowed) <= 0 else int(allowed) / int(period)
+    except (OSError, ValueError):
+        return None
+
+
+def gpus(dev: Path = Path("/dev"), visible: str | None = os.environ.get("CUDA_VISIBLE_DEVICES")) -> int:
+    """How many NVIDIA GPUs this process may use, by the device files and CUDA_VISIBLE_DEVICES."""
+    files = sum(1 for path in dev.glob("nvidia[0-9]*") if path.name[6:].isdigit())
+    return (
+        files if visible is None else min(files, len([name for name in visible.split(",") if name.strip() not in ("", "-1")]))
+    )

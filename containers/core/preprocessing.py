@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from PIL.JpegImagePlugin import JpegImageFile
 from pydantic import BaseModel, ConfigDict, Field
 
-from containers.core.errors import ImageError
+from containers.core.errors import ImageError, ImageTooLarge
 
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # Pillow knows dozens more; EPS would start Ghostscript
@@ -45,21 +45,23 @@ def decode(data: bytes, spec: PreprocessSpec | None = None, *, max_pixels: int =
 
     With `spec`, a JPEG much larger than needed is decoded at a reduced DCT scale that still leaves at least twice
     `spec.resize` pixels on the shorter side.
-    Raises ImageError when the bytes are no image, are cut short, or hold more than `max_pixels` pixels.
+    Raises ImageError when the bytes are no image, are cut short, or hold more than `max_pixels` pixels (ImageTooLarge).
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # DecompressionBombWarning: the limit below is the one that counts
             image = Image.open(io.BytesIO(data), formats=_FORMATS)
             if image.width * image.height > max_pixels:
-                raise ImageError(f"{image.width}x{image.height} pixels; the limit is {max_pixels} in all")
+                raise ImageTooLarge(f"{image.width}x{image.height} pixels; the limit is {max_pixels} in all")
             if spec is not None and isinstance(image, JpegImageFile):  # phones' multi-picture files are JPEGs too
                 image.draft("RGB", (2 * spec.resize, 2 * spec.resize))
             image.load()
             return _to_rgb(ImageOps.exif_transpose(image))
     except ImageError:
         raise
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, EOFError, IndexError, KeyError) as error:
+    except Image.DecompressionBombError as error:  # Pillow's own limit, met before ours when ours is the larger
+        raise ImageTooLarge(f"too many pixels: {error}") from error
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError) as error:
         raise ImageError(f"not a readable image: {error or type(error).__name__}") from error
 
 

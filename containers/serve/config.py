@@ -26,6 +26,9 @@ class ServeConfig(Settings):
     """auto: the fastest the artifact and the machine offer. Or a name (eager), to force it."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where models run."""
+    model_processes: Annotated[int, Field(ge=0, le=64)] = 0
+    """0: one per GPU, or one per core with one thread each (most requests per second). 1 on a CPU gives one process all cores:
+    half the latency of a single request on two cores, a quarter less throughput."""
     slots: Annotated[int, Field(ge=0, le=4096)] = 0
     """Photos that may wait or be computed at once; more get 503. 0 derives it from cores and devices."""
     max_batch: Annotated[int, Field(ge=1, le=256)] = 8
@@ -36,12 +39,18 @@ class ServeConfig(Settings):
     """A request not answered by then gets 504; SageMaker itself gives up after 60 s."""
     graceful_timeout_seconds: Annotated[float, Field(gt=0)] = 25.0
     """After SIGTERM, accepted requests have this long; SageMaker kills after 30 s."""
+    stuck_after_seconds: Annotated[float, Field(gt=0)] = 30.0
+    """A model process that shows no life for so long is killed and replaced. Raise it where one batch takes longer."""
     max_body_mb: Annotated[float, Field(gt=0)] = 25.0
     """Larger bodies get 413. SageMaker's own limit for real-time requests is 25 MB."""
     max_pixels: Annotated[int, Field(gt=0)] = 100_000_000
     """Photos with more pixels get 413."""
     top_k: Annotated[int, Field(ge=1)] = 5
     """How many classes the answer's top list names."""
+    max_instances: Annotated[int, Field(ge=1)] = 1024
+    """Photos in one request (JSON, JSON Lines, multipart); more get 413."""
+    multi_model: bool = False
+    """SageMaker's multi-model endpoint; SAGEMAKER_MULTI_MODEL sets it."""
 
 
 def from_environment(environ: Mapping[str, str], **overrides: Any) -> ServeConfig:
@@ -49,5 +58,10 @@ def from_environment(environ: Mapping[str, str], **overrides: Any) -> ServeConfi
     raw: dict[str, Any] = {k.removeprefix(PREFIX).lower(): v for k, v in environ.items() if k.startswith(PREFIX)}
     if port := environ.get("SAGEMAKER_BIND_TO_PORT"):
         raw["port"] = port
+    if environ.get("SAGEMAKER_MULTI_MODEL", "").lower() == "true":
+        raw["multi_model"] = True
+    if environ.get("SAGEMAKER_BATCH", "").lower() == "true":  # a transform may send 100 MB and wait an hour
+        raw.setdefault("max_body_mb", environ.get("SAGEMAKER_MAX_PAYLOAD_IN_MB") or "100")
+        raw.setdefault("request_timeout_seconds", "3540")
     raw.update({name: value for name, value in overrides.items() if value is not None})
     return parse(ServeConfig, raw, where="serving settings (SERVE_… variables and flags)")

@@ -2,7 +2,7 @@
 
 core.Error
 ├── RequestError            the caller must change the request
-│   ├── BadRequest 400  ·  NotAllowed 405  ·  NotAcceptable 406  ·  TooLarge 413  ·  UnsupportedMediaType 415
+│   ├── BadRequest 400 · NotAllowed 405 · NotAcceptable 406 · TooSlow 408 · TooLarge 413 · UnsupportedMediaType 415
 └── ServiceError            the caller may try again, or an operator must act
     ├── Overloaded 503 (Retry-After)  ·  NotReady 503  ·  DeadlineExceeded 504  ·  OutOfMemory 507  ·  ModelFailed 500
 """
@@ -24,6 +24,10 @@ class NotAllowed(RequestError):
 
 class NotAcceptable(RequestError):
     status = 406
+
+
+class TooSlow(RequestError):
+    status = 408
 
 
 class TooLarge(RequestError):

@@ -1,0 +1,81 @@
+"""`python -m containers.serve --model-dir DIR`: serve a model directory over HTTP, on a laptop as in the container."""
+
+import argparse
+import os
+import resource
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from containers.serve.signals import Signals
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Returns the exit code: 0 after SIGTERM, that of the error otherwise."""
+    signals = Signals()  # before the heavy imports: PID 1 has no default action for SIGTERM
+    flags = _parse(arguments)
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's; a process that forks must have one thread
+    memory = Path("/dev/shm")  # noqa: S108 - the root may be read-only
+    metrics = tempfile.mkdtemp(prefix="kennel-metrics-", dir=memory if os.access(memory, os.W_OK) else None)
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = metrics
+    try:
+        return _serve(flags, signals)
+    finally:
+        shutil.rmtree(metrics, ignore_errors=True)
+
+
+def _serve(flags: argparse.Namespace, signals: Signals) -> int:
+    from containers.core import host, logs
+    from containers.core.errors import Error
+    from containers.serve import sizing
+    from containers.serve.config import from_environment
+    from containers.serve.supervisor import Supervisor, listen
+
+    logs.configure(process="supervisor")
+    _raise_open_files()
+    try:
+        config = from_environment(os.environ, **vars(flags))
+        sizes = sizing.derive(config, host.cores(), host.gpus())
+        listener = listen(config.host, config.port)
+        supervisor = Supervisor(config, sizes, listener, signals)
+    except Error as error:
+        sys.stderr.write(f"kennel serve: {error.kind}: {error}\n")
+        return error.exit_code
+    address, port = listener.getsockname()[:2]
+    logs.get(__name__).info(
+        "listening",
+        extra={
+            "url": f"http://{address}:{port}",
+            "port": port,
+            "model_dir": str(config.model_dir),
+            "fronts": sizes.fronts,
+            "slots": sizes.slots,
+            "models": list(sizes.devices),
+        },
+    )
+    return supervisor.run()
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m containers.serve",
+        description="Serve a model directory over HTTP. Every other setting is an environment variable (docs/serving.md).",
+    )
+    parser.add_argument("--model-dir", metavar="DIR", help="what training wrote (default: /opt/ml/model)")
+    parser.add_argument("--host", help="address to listen on (default: 0.0.0.0)")
+    parser.add_argument("--port", help="port to listen on (default: 8080)")
+    parser.add_argument("--engine", help="auto, or the engine to force")
+    parser.add_argument("--device", help="auto, cpu or cuda")
+    return parser.parse_args(arguments)
+
+
+def _raise_open_files() -> None:
+    """Slots and connections need one file descriptor each: allow what the host allows."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

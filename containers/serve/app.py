@@ -1,0 +1,186 @@
+"""The Flask application of one front: routes, the order of events of an invocation, and one place where errors become answers.
+
+A front speaks HTTP and decodes photos. It never imports torch or an engine; the model is on the other side of the slots.
+"""
+
+import json
+import re
+import threading
+import time
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+from flask import Flask, Response, g, request
+from werkzeug.exceptions import HTTPException
+
+from containers.core import logs
+from containers.core.errors import Error
+from containers.serve import content_types, telemetry
+from containers.serve.config import ServeConfig
+from containers.serve.content_types import Labels
+from containers.serve.errors import Overloaded, RequestError, ServiceError, TooLarge, TooSlow
+from containers.serve.health import Health
+from containers.serve.invocations import Classifier
+
+log = logs.get(__name__)
+
+HERE = Path(__file__).parent
+ATTRIBUTES, INFERENCE_ID = "X-Amzn-SageMaker-Custom-Attributes", "X-Amzn-SageMaker-Inference-Id"
+_RECEIVE_SECONDS = 10.0  # a client that sends nothing for so long has lost its turn
+_UPLOAD_SECONDS = 30.0
+_CHUNK = 1 << 20
+_QUIET = {"/ping", "/metrics"}
+
+
+@dataclass(frozen=True)
+class Front:
+    """What one front needs. `readers` bounds the requests that may hold a thread, so that `/ping` always finds one."""
+
+    config: ServeConfig
+    health: Health
+    labels: Labels
+    classifier: Classifier
+    readers: threading.BoundedSemaphore
+    gauges: telemetry.Now
+
+    def is_serving(self) -> bool:
+        return not self.health.draining and self.health.serving(self.config.stuck_after_seconds) > 0
+
+
+def create_app(front: Front) -> Flask:
+    """The WSGI application. Every error it answers with is JSON under 2,048 characters, without a traceback."""
+    app = Flask(__name__, static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = int(front.config.max_body_mb * 1024 * 1024)
+    page, openapi = (HERE / "page" / "index.html").read_bytes(), (HERE / "openapi.json").read_bytes()
+
+    @app.get("/ping")
+    def ping() -> Response:
+        return Response(status=200 if front.is_serving() else 503)
+
+    @app.post("/invocations")
+    def invocations() -> Response:
+        if not front.readers.acquire(blocking=False):
+            raise Overloaded("every request thread is taken: try again in a moment, or add instances")
+        try:
+            return _invoke(front)
+        finally:
+            front.readers.release()
+
+    @app.get("/execution-parameters")
+    def execution_parameters() -> Response:
+        """SageMaker's batch transform asks how it should send."""
+        return _json(
+            {
+                "MaxConcurrentTransforms": max(1, min(front.config.max_batch, int(100 / front.config.max_body_mb))),
+                "BatchStrategy": "SINGLE_RECORD",
+                "MaxPayloadInMB": int(min(front.config.max_body_mb, 100)),
+            }
+        )
+
+    @app.get("/metrics")
+    def metrics() -> Response:
+        return Response(telemetry.exposition(front.gauges), content_type="text/plain; version=0.0.4; charset=utf-8")
+
+    @app.get("/openapi.json")
+    def document() -> Response:
+        return Response(openapi, content_type="application/json")
+
+    @app.get("/")
+    def try_it() -> Response:
+        return Response(page, content_type="text/html; charset=utf-8")
+
+    app.before_request(_begin)
+    app.after_request(_finish)
+    app.register_error_handler(Exception, _answer_error)
+    return app
+
+
+def _invoke(front: Front) -> Response:
+    deadline = time.monotonic() + front.config.request_timeout_seconds
+    kind, options = content_types.kind_of(request.headers.get("Content-Type"))
+    media_type = content_types.choose_writer(request.accept_mimetypes, kind)
+    body = content_types.Body(_read_body(), options, front.config.max_instances)
+    items = kind.read(body)
+    g.photos, g.bytes = len(items), len(body.data)
+    outcomes = front.classifier.classify(items, deadline)
+    for outcome in outcomes:
+        telemetry.PHOTOS.labels(outcome.kind if isinstance(outcome, Error) else "classified").inc()
+    if kind.single and isinstance(outcomes[0], Error):
+        raise outcomes[0]
+    return Response(content_types.WRITERS[media_type](outcomes, front.labels), content_type=media_type)
+
+
+def _read_body() -> bytes:
+    """Raises TooLarge, TooSlow. A client that went away raises OSError, which nobody is left to read."""
+    connection = request.environ.get("gunicorn.socket")
+    if connection is not None:
+        connection.settimeout(_RECEIVE_SECONDS)
+    limit = time.monotonic() + _UPLOAD_SECONDS
+    parts = []
+    try:
+        while part := request.stream.read(_CHUNK):
+            parts.append(part)
+            if time.monotonic() > limit:
+                raise TooSlow(f"the body did not arrive within {_UPLOAD_SECONDS:.0f} s")
+    except TimeoutError:
+        raise TooSlow(f"no byte of the body arrived for {_RECEIVE_SECONDS:.0f} s") from None
+    return b"".join(parts)
+
+
+def _begin() -> None:
+    g.started = time.perf_counter()
+    wanted = re.sub(r"[^\x21-\x7e]", "", request.headers.get(INFERENCE_ID, ""))[:64]
+    g.request_id = wanted or uuid.uuid4().hex
+
+
+def _finish(response: Response) -> Response:
+    route = request.url_rule.rule if request.url_rule else "unknown"
+    telemetry.REQUESTS.labels(route, str(response.status_code)).inc()
+    response.headers["X-Request-Id"] = g.request_id
+    attributes = request.headers.get(ATTRIBUTES, "")
+    if attributes and attributes.isascii() and attributes.isprintable():
+        response.headers[ATTRIBUTES] = attributes[:1024]
+    if route in _QUIET:
+        return response
+    seconds = time.perf_counter() - g.started
+    if route == "/invocations":
+        telemetry.REQUEST_SECONDS.observe(seconds)
+    log.info(
+        "request",
+        extra={
+            "request_id": g.request_id,
+            "route": route,
+            "status": response.status_code,
+            "ms": round(seconds * 1000, 1),
+            "bytes": g.get("bytes"),
+            "photos": g.get("photos"),
+            "error": g.get("error"),
+        },
+    )
+    return response
+
+
+def _answer_error(error: Exception) -> Response:
+    """The one place where an exception becomes an HTTP answer."""
+    if isinstance(error, HTTPException):
+        status = error.code or 500
+        error = TooLarge("the body is larger than the limit (SERVE_MAX_BODY_MB)") if status == 413 else error
+        kind, message = type(error).__name__, str(getattr(error, "description", error))
+    elif isinstance(error, RequestError | ServiceError):
+        status, kind, message = error.status, error.kind, str(error)
+    else:
+        log.exception("unexpected error", extra={"request_id": g.get("request_id")})
+        status, kind, message = 500, "InternalError", "the server made a mistake; its log has the reason under this request id"
+    g.error = kind
+    described = {"kind": kind, "message": message[:1000], "request_id": g.get("request_id", "")}
+    response = _json({"error": described}, status)
+    if isinstance(error, ServiceError) and error.retry_after_seconds is not None:
+        response.headers["Retry-After"] = str(error.retry_after_seconds)
+    if isinstance(error, HTTPException) and error.code == 405 and getattr(error, "valid_methods", None):
+        response.headers["Allow"] = ", ".join(sorted(error.valid_methods))  # type: ignore[attr-defined]
+    return response
+
+
+def _json(document: object, status: int = 200) -> Response:
+    return Response(json.dumps(document), status, content_type="application/json")

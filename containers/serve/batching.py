@@ -1,0 +1,50 @@
+"""Turn what waits in the slots into batches for a callable. It never waits for photos that are not there: a batch forms only
+because the model was busy, so an idle server adds no delay.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from containers.core import logs
+from containers.serve import telemetry
+from containers.serve.errors import OutOfMemory
+from containers.serve.health import Health
+from containers.serve.predictor import PoisonedDevice
+from containers.serve.slots import Slots, State
+
+log = logs.get(__name__)
+
+IDLE_SECONDS = 1.0  # an idle process shows a sign of life this often
+
+
+def run(slots: Slots, health: Health, process: int, predict: Callable[[np.ndarray], np.ndarray], max_batch: int) -> None:
+    """Serve batches for ever. `predict`: uint8 (N, height, width, 3) → float32 (N, classes).
+
+    A failed batch fails the photos in it and no other. Raises PoisonedDevice, after failing the batch.
+    """
+    while True:
+        health.beat(process)
+        batch = slots.take(process, max_batch, IDLE_SECONDS)
+        if batch:
+            health.beat(process)
+            _answer(slots, batch, predict)
+
+
+def _answer(slots: Slots, batch: list[int], predict: Callable[[np.ndarray], np.ndarray]) -> None:
+    outcome = State.FAILED
+    try:
+        with telemetry.forward(len(batch)):
+            slots.probabilities[batch] = predict(slots.images[batch])
+        outcome = State.ANSWERED
+    except OutOfMemory:
+        outcome = State.NO_MEMORY
+        log.exception("no memory for one photo")
+    except PoisonedDevice:
+        log.exception("the device is unusable: this process ends")
+        raise
+    except Exception:
+        log.exception("batch failed", extra={"photos": len(batch)})
+    finally:
+        for slot in batch:
+            slots.finish(slot, outcome)

@@ -1,0 +1,200 @@
+"""What a request's body may be, and what an answer may look like. One function and one table row per media type."""
+
+import base64
+import binascii
+import csv
+import io
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from werkzeug.datastructures import FileStorage, MIMEAccept
+from werkzeug.exceptions import HTTPException
+from werkzeug.formparser import FormDataParser
+from werkzeug.http import parse_options_header
+
+from containers.core.errors import Error
+from containers.serve.errors import BadRequest, NotAcceptable, TooLarge, UnsupportedMediaType
+
+Item = bytes | Error
+"""One photo of a request: its encoded bytes, or what is wrong with this one."""
+Outcome = np.ndarray | Error
+"""One photo's answer: float32 probabilities (classes,), or why there is none."""
+
+JSON, JSON_LINES, CSV = "application/json", "application/jsonlines", "text/csv"
+_MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF", b"GIF8", b"BM", b"II*\0", b"MM\0*")
+
+
+@dataclass(frozen=True)
+class Body:
+    """`options` are the parameters of the Content-Type header (boundary, charset)."""
+
+    data: bytes
+    options: dict[str, str]
+    max_instances: int
+
+
+@dataclass(frozen=True)
+class Kind:
+    """`single`: the body is one photo, and what is wrong with it is wrong with the request. `answer`: the default output."""
+
+    read: Callable[[Body], Sequence[Item]]
+    single: bool = False
+    answer: str = JSON
+
+
+def _photo(body: Body) -> list[Item]:
+    if not body.data:
+        raise BadRequest("the body is empty: send the bytes of a photo")
+    return [body.data]
+
+
+def _sniffed(body: Body) -> list[Item]:
+    photo = _photo(body)
+    if not body.data.startswith(_MAGIC):
+        raise UnsupportedMediaType(
+            f"the body starts like no photo: send JPEG, PNG or WebP, or name its Content-Type: {', '.join(READERS)}"
+        )
+    return photo
+
+
+def _json_instances(body: Body) -> list[Item]:
+    document = _parse_json(body.data)
+    instances = document.get("instances") if isinstance(document, dict) else None
+    if not isinstance(instances, list) or not instances:
+        raise BadRequest('the JSON must be {"instances": [{"b64": "…"}, …]} with at least one instance')
+    _check_count(len(instances), body)
+    return [_instance(instance) for instance in instances]
+
+
+def _json_lines(body: Body) -> list[Item]:
+    lines = [line for line in body.data.splitlines() if line.strip()]
+    if not lines:
+        raise BadRequest('the body has no lines: send {"b64": "…"} on each line')
+    _check_count(len(lines), body)
+    items: list[Item] = []
+    for line in lines:
+        try:
+            items.append(_instance(_parse_json(line)))
+        except BadRequest as error:
+            items.append(error)
+    return items
+
+
+def _multipart(body: Body) -> list[Item]:
+    parser = FormDataParser(stream_factory=lambda *_: io.BytesIO(), max_form_parts=body.max_instances, silent=False)
+    try:
+        _, _fields, files = parser.parse(io.BytesIO(body.data), "multipart/form-data", len(body.data), body.options)
+    except HTTPException as error:
+        raise TooLarge(f"more than {body.max_instances} parts in one request") from error
+    except ValueError as error:
+        raise BadRequest(f"the multipart body cannot be read: {error}") from None
+    uploads: list[FileStorage] = [file for _, file in files.items(multi=True)]
+    if not uploads:
+        raise BadRequest("the form has no file: send each photo as a file part, as curl -F photo=@dog.jpg does")
+    return [upload.read() or BadRequest("the file is empty") for upload in uploads]
+
+
+def _parse_json(data: bytes) -> Any:
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise BadRequest(f"not JSON: {error}") from None
+
+
+def _instance(instance: Any) -> Item:
+    text = instance.get("b64") if isinstance(instance, dict) else None
+    if not isinstance(text, str) or not text:
+        return BadRequest('an instance must be {"b64": "…"}, a photo in base64')
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        return BadRequest(f"b64 is not base64: {error}")
+
+
+def _check_count(count: int, body: Body) -> None:
+    if count > body.max_instances:
+        raise TooLarge(f"{count} instances in one request; the limit is {body.max_instances} (SERVE_MAX_INSTANCES)")
+
+
+READERS: dict[str, Kind] = {
+    "image/jpeg": Kind(_photo, single=True),
+    "image/png": Kind(_photo, single=True),
+    "image/webp": Kind(_photo, single=True),
+    "application/x-image": Kind(_photo, single=True),
+    "application/octet-stream": Kind(_sniffed, single=True),
+    "application/json": Kind(_json_instances),
+    "application/jsonlines": Kind(_json_lines, answer=JSON_LINES),
+    "multipart/form-data": Kind(_multipart),
+}
+
+
+def kind_of(content_type: str | None) -> tuple[Kind, dict[str, str]]:
+    """The table's row for a Content-Type header, and the header's parameters; a missing header means octet-stream.
+
+    Raises UnsupportedMediaType naming what is known.
+    """
+    name, options = parse_options_header(content_type or "application/octet-stream")
+    kind = READERS.get(name.lower())
+    if kind is None:
+        raise UnsupportedMediaType(f"Content-Type {name[:100]!r} is not supported: use one of {', '.join(READERS)}")
+    return kind, options
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What turns probabilities into an answer. `model` is repeated in every JSON answer."""
+
+    class_names: tuple[str, ...]
+    top_k: int
+    model: dict[str, str]
+
+    def describe(self, outcome: Outcome) -> dict[str, Any]:
+        """One prediction as JSON: class, probability, the best `top_k`, and the probability of every class."""
+        if isinstance(outcome, Error):
+            return {"error": describe_error(outcome)}
+        values = [round(value, 6) for value in outcome.tolist()]
+        best = np.argsort(-outcome, kind="stable")[: self.top_k].tolist()
+        top = [{"class": self.class_names[index], "probability": values[index]} for index in best]
+        return {**top[0], "top": top, "probabilities": dict(zip(self.class_names, values, strict=True))}
+
+
+def describe_error(error: Error) -> dict[str, str]:
+    """Cut short, since SageMaker passes on at most 2,048 characters of an error's body."""
+    return {"kind": error.kind, "message": str(error)[:1000]}
+
+
+def _as_json(outcomes: Sequence[Outcome], labels: Labels) -> str:
+    return json.dumps({"predictions": [labels.describe(outcome) for outcome in outcomes], "model": labels.model})
+
+
+def _as_json_lines(outcomes: Sequence[Outcome], labels: Labels) -> str:
+    return "".join(json.dumps(labels.describe(outcome)) + "\n" for outcome in outcomes)
+
+
+def _as_csv(outcomes: Sequence[Outcome], labels: Labels) -> str:
+    """One line per photo: class, probability, error; no header, as SageMaker's own algorithms answer."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    for outcome in outcomes:
+        if isinstance(outcome, Error):
+            writer.writerow(["", "", f"{outcome.kind}: {outcome}"[:1000]])
+        else:
+            best = int(outcome.argmax())
+            writer.writerow([labels.class_names[best], round(float(outcome[best]), 6), ""])
+    return buffer.getvalue()
+
+
+WRITERS: dict[str, Callable[[Sequence[Outcome], Labels], str]] = {JSON: _as_json, JSON_LINES: _as_json_lines, CSV: _as_csv}
+
+
+def choose_writer(accept: MIMEAccept, kind: Kind) -> str:
+    """The media type to answer with. Without a wish it is the kind's own. Raises NotAcceptable."""
+    if not accept:
+        return kind.answer
+    best = accept.best_match([kind.answer, *WRITERS])
+    if best is None:
+        raise NotAcceptable(f"Accept {accept.to_header()[:100]!r} cannot be met: use one of {', '.join(WRITERS)}")
+    return best

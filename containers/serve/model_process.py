@@ -1,0 +1,59 @@
+"""One model process: load and verify the artifact, warm up, check against the golden photo, say ready, answer batches."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from containers.core import logs, manifest
+from containers.core.errors import Error
+from containers.serve import batching, engines
+from containers.serve.config import ServeConfig
+from containers.serve.health import Health
+from containers.serve.predictor import PoisonedDevice, Predictor
+from containers.serve.slots import Slots
+
+log = logs.get(__name__)
+
+EXIT_POISONED = 70
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assignment:
+    """What one model process works on."""
+
+    process: int
+    model_dir: Path
+    device: str
+    threads: int
+
+
+def run(job: Assignment, config: ServeConfig, slots: Slots, health: Health) -> int:
+    """The life of a model process; returns its exit code. Errors that are ours are explained in `health`, not raised."""
+    logs.configure(process=f"model-{job.process}")
+    os.environ["OMP_NUM_THREADS"] = str(job.threads)  # before torch or OpenVINO load their runtimes
+    try:
+        predictor = load(job, config)
+    except Error as error:
+        health.explain(job.process, f"{error.kind}: {error}")
+        return error.exit_code
+    health.ready(job.process)
+    try:
+        batching.run(slots, health, job.process, predictor, config.max_batch)
+    except PoisonedDevice:
+        return EXIT_POISONED
+    return 0
+
+
+def load(job: Assignment, config: ServeConfig) -> Predictor:
+    """Raises ArtifactError, AcceleratorError, ConfigError: this model cannot be served here."""
+    facts = manifest.read(job.model_dir)
+    manifest.verify(job.model_dir, facts)
+    engine = engines.load(job.model_dir, facts, requested=config.engine, device=job.device, threads=job.threads)
+    predictor = Predictor(engine, config.max_batch)
+    predictor.warm_up(facts.preprocessing.shape)
+    difference = engines.check_golden(engine, job.model_dir, facts)
+    log.info(
+        "model loaded",
+        extra={"engine": engine.name, "device": engine.device, "threads": job.threads, "golden_difference": difference},
+    )
+    return predictor

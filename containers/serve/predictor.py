@@ -1,0 +1,74 @@
+"""An engine, made safe to call: memory that runs out, devices that break, answers that are not probabilities."""
+
+import sys
+
+import numpy as np
+
+from containers.core import logs
+from containers.serve.engines import Engine
+from containers.serve.errors import ModelFailed, OutOfMemory
+
+log = logs.get(__name__)
+
+
+class PoisonedDevice(Exception):
+    """The CUDA context is unusable for good; only a new process helps."""
+
+
+class Predictor:
+    """uint8 (N, crop, crop, 3) → float32 (N, classes), N from 1 to `max_batch`."""
+
+    def __init__(self, engine: Engine, max_batch: int) -> None:
+        self._engine = engine
+        self.max_batch = max_batch
+
+    def warm_up(self, shape: tuple[int, int, int]) -> None:
+        """Run every power-of-two batch size up to the largest once, so that no caller pays for first-time work."""
+        size = 1
+        while size <= self.max_batch:
+            self(np.zeros((size, *shape), np.uint8))
+            size *= 2
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """When the device's memory runs out the batch is halved, for this call and from then on.
+
+        Raises OutOfMemory when not even one photo fits, ModelFailed when the answer is not probabilities, PoisonedDevice.
+        """
+        parts = [images[start : start + self.max_batch] for start in range(0, len(images), self.max_batch)]
+        return np.concatenate([self._forward(part) for part in parts])
+
+    def _forward(self, images: np.ndarray) -> np.ndarray:
+        try:
+            answers = self._engine(images)
+        except Exception as error:
+            if is_poisoned(error):
+                raise PoisonedDevice(str(error)) from error
+            if not is_out_of_memory(error):
+                raise
+            if len(images) == 1:
+                raise OutOfMemory("the device has not enough free memory for one photo: use a larger instance") from error
+            self.max_batch = len(images) // 2
+            log.warning("out of memory: smaller batches from now on", extra={"max_batch": self.max_batch})
+            _release_cached_memory()
+            return self(images)
+        if len(answers) != len(images) or not np.isfinite(answers).all():
+            raise ModelFailed("the model's answer is not a probability for each class")
+        return answers
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Also without torch in the process: its error is recognised by name."""
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+
+
+def is_poisoned(error: BaseException) -> bool:
+    """CUDA errors other than "out of memory" stay with the context: every later call fails too (CUDA driver API)."""
+    return not is_out_of_memory(error) and (
+        type(error).__name__ == "AcceleratorError" or "CUDA error" in str(error) or "CUBLAS_STATUS" in str(error)
+    )
+
+
+def _release_cached_memory() -> None:
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()

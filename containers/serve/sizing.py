@@ -1,0 +1,45 @@
+"""How many processes, threads and slots, from the settings and what the machine grants."""
+
+from dataclasses import dataclass
+
+from containers.serve.config import ServeConfig
+
+_SLOTS_PER_FRONT = 64  # twice what keeps two cores busy at concurrency 64; 10 MB of photos of 224 pixels
+SPARE_THREADS = 8
+"""Request threads of a front beyond its slots, so that pings, refusals and slow uploads find one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizing:
+    """`devices[i]` is where model process i computes, with `threads_per_process` threads if that is a CPU."""
+
+    fronts: int
+    slots_per_front: int
+    devices: tuple[str, ...]
+    threads_per_process: int
+
+    @property
+    def slots(self) -> int:
+        return self.fronts * self.slots_per_front
+
+    @property
+    def request_threads(self) -> int:
+        return self.slots_per_front + SPARE_THREADS
+
+
+def derive(config: ServeConfig, cores: int, gpus: int) -> Sizing:
+    """On a CPU one model process per core with one thread each, measured 25 to 45 % faster than one process with all cores.
+
+    On a GPU host one model process per GPU. Fronts: one per core.
+    """
+    fronts = config.fronts or cores
+    slots_per_front = -(-config.slots // fronts) if config.slots else _SLOTS_PER_FRONT
+    on_gpu = config.device == "cuda" or (config.device == "auto" and gpus > 0)
+    processes = config.model_processes or (max(gpus, 1) if on_gpu else cores)
+    devices = tuple(f"cuda:{n % max(gpus, 1)}" if on_gpu else "cpu" for n in range(processes))
+    return Sizing(
+        fronts=fronts,
+        slots_per_front=slots_per_front,
+        devices=devices,
+        threads_per_process=1 if on_gpu else max(1, cores // processes),
+    )

@@ -1,0 +1,54 @@
+"""Prometheus metrics, summed over all processes of the server, and one JSON line per request.
+
+Every process writes its numbers into files of PROMETHEUS_MULTIPROC_DIR (set before this module is imported; memory, never a
+disk); any front can answer `/metrics`. Numbers of processes that died stay in the sums.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+REQUESTS = Counter("kennel_requests", "Requests answered", ["route", "status"])
+REQUEST_SECONDS = Histogram("kennel_request_seconds", "From the first byte read to the answer, /invocations", buckets=_SECONDS)
+PHOTOS = Counter("kennel_photos", "Photos by outcome", ["outcome"])
+DECODE_SECONDS = Histogram("kennel_decode_seconds", "Decode and resize, per photo", buckets=_SECONDS)
+WAIT_SECONDS = Histogram("kennel_wait_seconds", "In a slot: queue and forward pass, per photo", buckets=_SECONDS)
+FORWARD_SECONDS = Histogram("kennel_forward_seconds", "One batch through the engine", buckets=_SECONDS)
+BATCH_PHOTOS = Histogram("kennel_batch_photos", "Photos per batch", buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256))
+
+
+@contextmanager
+def forward(photos: int) -> Iterator[None]:
+    """Times one batch."""
+    started = time.perf_counter()
+    yield
+    FORWARD_SECONDS.observe(time.perf_counter() - started)
+    BATCH_PHOTOS.observe(photos)
+
+
+class Now(Collector):
+    """Gauges read at the moment of the scrape: name → (help, function)."""
+
+    def __init__(self, gauges: dict[str, tuple[str, Callable[[], float]]]) -> None:
+        self._gauges = gauges
+
+    def collect(self) -> Iterable[Metric]:
+        for name, (meaning, read) in self._gauges.items():
+            yield GaugeMetricFamily(name, meaning, value=read())
+
+
+def exposition(now: Now) -> bytes:
+    """The text of `/metrics` (Prometheus text format 0.0.4)."""
+    registry = CollectorRegistry()
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    registry.register(now)
+    return generate_latest(registry)
