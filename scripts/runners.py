@@ -54,8 +54,6 @@ class Containers:
         terminal = [] if sys.stderr.isatty() else ["-T"]
         command: list[str | Path] = [
             *self._compose,
-            "--profile",
-            "train",
             "run",
             "--rm",
             "--no-deps",
