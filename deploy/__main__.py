@@ -14,7 +14,12 @@ from rich.console import Console
 from containers.core.errors import Error
 
 # command → (module, what it does). A module is imported only when its command runs.
-COMMANDS: dict[str, tuple[str, str]] = {}
+COMMANDS: dict[str, tuple[str, str]] = {
+    "plan": ("deploy.plan", "what apply would create, change and keep, and what it costs"),
+    "apply": ("deploy.apply", "make AWS what the stage's file says"),
+    "destroy": ("deploy.destroy", "delete the stage and prove that nothing is left"),
+    "costs": ("deploy.costs", "what the stage costs per hour and per month"),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

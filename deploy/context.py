@@ -10,6 +10,7 @@ from typing import Any
 
 import boto3
 from botocore.config import Config
+from botocore.exceptions import ClientError
 from rich.console import Console
 
 from deploy.config import StageConfig
@@ -120,6 +121,20 @@ class Context:
     def say(self, message: str) -> None:
         """A line for people, kept out of stdout."""
         self.console.print(message)
+
+    def patiently(self, what: str, call: Callable[[], Any], *, limit_seconds: float = 60.0) -> Any:
+        """Call again while AWS has not yet spread a role that was made a moment ago (IAM is eventually consistent)."""
+        started = self.clock.monotonic()
+        while True:
+            try:
+                return call()
+            except ClientError as error:
+                text = str(error).lower()
+                young = any(words in text for words in ("assume role", "assumed by", "invalid iam instance profile"))
+                if not young or self.clock.monotonic() - started > limit_seconds:
+                    raise
+                self.say(f"waiting for {what} to be usable")
+                self.clock.sleep(3)
 
     def wait(
         self,

@@ -1,0 +1,155 @@
+"""How many instances the endpoint has.
+
+`SageMakerVariantInvocationsPerInstance` counts per minute: the seed's target of 30 is one request every two seconds per
+instance. The default profile tracks requests in flight instead, every 10 seconds, which is right for long and uneven requests.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from deploy.config import StageConfig
+from deploy.context import Context
+from deploy.engine import Changes, Resource, State
+
+DIMENSION = "sagemaker:variant:DesiredInstanceCount"
+POLICY = "SageMakerEndpointInvocationScalingPolicy"  # the console shows policies of this name only (boto3 issue 2839)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """`metric` is a predefined metric type; cooldowns in seconds."""
+
+    metric: str
+    target: float
+    scale_in: int
+    scale_out: int
+    meaning: str
+
+
+def profile(config: StageConfig) -> Profile:
+    """The stage's scaling with the overrides of `[scaling]` applied."""
+    scaling = config.scaling
+    if scaling.profile == "seed":
+        base = Profile(metric="SageMakerVariantInvocationsPerInstance", target=30.0, scale_in=30, scale_out=30, meaning="")
+    else:
+        base = Profile(
+            metric="SageMakerVariantConcurrentRequestsPerModelHighResolution",
+            target=round(0.7 * config.serving.max_batch, 1),  # a new instance is on its way before a batch is full
+            scale_in=300,
+            scale_out=60,
+            meaning="",
+        )
+    target = scaling.target or base.target
+    if scaling.profile == "seed":
+        meaning = f"{target:g} invocations per minute and instance, that is {target / 60:.2g} requests/s each"
+    else:
+        meaning = f"{target:g} requests in flight per instance"
+    return Profile(
+        metric=base.metric,
+        target=target,
+        scale_in=base.scale_in if scaling.scale_in_cooldown_seconds is None else scaling.scale_in_cooldown_seconds,
+        scale_out=base.scale_out if scaling.scale_out_cooldown_seconds is None else scaling.scale_out_cooldown_seconds,
+        meaning=meaning,
+    )
+
+
+class ScalableTarget(Resource):
+    """The bounds. Application Auto Scaling's resources have tags, but no state besides these two numbers."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self._client = context.client("application-autoscaling")
+        self._where = {
+            "ServiceNamespace": "sagemaker",
+            "ResourceId": self.names.variant_resource,
+            "ScalableDimension": DIMENSION,
+        }
+
+    @property
+    def key(self) -> str:
+        return f"scaling-target/{self.names.endpoint}"
+
+    def desired(self) -> State:
+        scaling = self.context.config.scaling
+        return {"minimum": scaling.minimum, "maximum": scaling.maximum}
+
+    def observe(self) -> State | None:
+        targets = self._client.describe_scalable_targets(
+            ServiceNamespace="sagemaker", ResourceIds=[self.names.variant_resource], ScalableDimension=DIMENSION
+        )["ScalableTargets"]
+        return {"minimum": targets[0]["MinCapacity"], "maximum": targets[0]["MaxCapacity"]} if targets else None
+
+    def create(self) -> None:
+        wanted = self.desired()
+        self._client.register_scalable_target(
+            MinCapacity=wanted["minimum"], MaxCapacity=wanted["maximum"], Tags=self.context.tags, **self._where
+        )
+
+    def update(self, changes: Changes) -> None:
+        del changes
+        wanted = self.desired()
+        self._client.register_scalable_target(MinCapacity=wanted["minimum"], MaxCapacity=wanted["maximum"], **self._where)
+
+    def delete(self) -> None:
+        """Takes its policies and their alarms with it."""
+        self._client.deregister_scalable_target(**self._where)
+
+
+class TrackingPolicy(Resource):
+    """Keeps the profile's metric at its target; for an asynchronous endpoint, the backlog per instance."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self._client = context.client("application-autoscaling")
+
+    @property
+    def key(self) -> str:
+        return f"scaling-policy/{self.names.endpoint}/{POLICY}"
+
+    def desired(self) -> State:
+        config = self.context.config
+        wanted = profile(config)
+        tracking: State = {"ScaleInCooldown": wanted.scale_in, "ScaleOutCooldown": wanted.scale_out}
+        if config.endpoint.kind == "async":
+            tracking["TargetValue"] = config.scaling.target or 5.0
+            tracking["CustomizedMetricSpecification"] = {
+                "MetricName": "ApproximateBacklogSizePerInstance",
+                "Namespace": "AWS/SageMaker",
+                "Dimensions": [{"Name": "EndpointName", "Value": self.names.endpoint}],
+                "Statistic": "Average",
+            }
+        else:
+            tracking["TargetValue"] = wanted.target
+            tracking["PredefinedMetricSpecification"] = {"PredefinedMetricType": wanted.metric}
+        return {"tracking": tracking}
+
+    def observe(self) -> State | None:
+        policy = _policy(self._client, self.names.variant_resource, POLICY)
+        return policy and {"tracking": policy["TargetTrackingScalingPolicyConfiguration"]}
+
+    def create(self) -> None:
+        self._client.put_scaling_policy(
+            PolicyName=POLICY,
+            ServiceNamespace="sagemaker",
+            ResourceId=self.names.variant_resource,
+            ScalableDimension=DIMENSION,
+            PolicyType="TargetTrackingScaling",
+            TargetTrackingScalingPolicyConfiguration=self.desired()["tracking"],
+        )
+
+    def update(self, changes: Changes) -> None:
+        del changes
+        self.create()
+
+    def delete(self) -> None:
+        self._client.delete_scaling_policy(
+            PolicyName=POLICY,
+            ServiceNamespace="sagemaker",
+            ResourceId=self.names.variant_resource,
+            ScalableDimension=DIMENSION,
+        )
+
+
+def _policy(client: Any, resource: str, name: str) -> dict[str, Any] | None:
+    policies = client.describe_scaling_policies(ServiceNamespace="sagemaker", ResourceId=resource, PolicyNames=[name])
+    return next(iter(policies["ScalingPolicies"]), None)

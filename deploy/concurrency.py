@@ -1,0 +1,252 @@
+"""How many calls Lambda serves at once, and how many execution environments are warm before they come.
+
+Provisioned concurrency sits on the published version, not on the alias: the new version is warm before `live` flips to it,
+and the old one is cooled after.
+"""
+
+from typing import Any
+
+from deploy.context import Context
+from deploy.engine import Changes, Resource, State, found
+from deploy.errors import Refused
+from deploy.function import Lambda
+
+DIMENSION = "lambda:function:ProvisionedConcurrency"
+POLICY = "provisioned-concurrency-utilization"
+
+
+class Reserved(Resource):
+    """The function's share of the account, and the brake that protects the endpoint. Absent: no share, no brake."""
+
+    def __init__(self, context: Context, function: Lambda) -> None:
+        super().__init__(context)
+        self._function = function
+
+    @property
+    def key(self) -> str:
+        return f"reserved-concurrency/{self._function.name}"
+
+    def desired(self) -> State:
+        return {"reserved": self.context.config.function.reserved_concurrency}
+
+    def observe(self) -> State | None:
+        if found(self._function.client.get_function_configuration, FunctionName=self._function.name) is None:
+            return None
+        answer = self._function.client.get_function_concurrency(FunctionName=self._function.name)
+        return {"reserved": answer.get("ReservedConcurrentExecutions")}
+
+    def create(self) -> None:
+        self._put()
+
+    def update(self, changes: Changes) -> None:
+        del changes
+        self._put()
+
+    def _put(self) -> None:
+        name, wanted = self._function.name, self.context.config.function.reserved_concurrency
+        if wanted is None:
+            self._function.client.delete_function_concurrency(FunctionName=name)
+        else:
+            self._function.client.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=wanted)
+
+    def check(self) -> None:
+        check_account(self.context, self._function)
+
+    def delete(self) -> None:
+        """Goes with the function."""
+
+
+class Provisioned(Resource):
+    """Warm environments of the wanted version. Where it scales, any number between the bounds is right."""
+
+    def __init__(self, context: Context, function: Lambda) -> None:
+        super().__init__(context)
+        self._function = function
+
+    @property
+    def key(self) -> str:
+        return f"provisioned-concurrency/{self._function.name}"
+
+    def desired(self) -> State:
+        return {"count": self.context.config.function.provisioned_concurrency}
+
+    def observe(self) -> State | None:
+        version = self._function.wanted_version()
+        if version is None:
+            return None
+        seen = _provisioned(self._function, version)
+        if seen is None:
+            return None
+        low, high = self.desired()["count"], self.context.config.function.provisioned_maximum
+        return {"count": low if low <= seen <= high else seen}
+
+    def create(self) -> None:
+        self._function.client.put_provisioned_concurrency_config(
+            FunctionName=self._function.name,
+            Qualifier=self._function.wanted_version(),
+            ProvisionedConcurrentExecutions=self.desired()["count"],
+        )
+
+    def update(self, changes: Changes) -> None:
+        del changes
+        self.create()
+
+    def check(self) -> None:
+        check_account(self.context, self._function)
+
+    def settle(self) -> None:
+        version = self._function.wanted_version()
+
+        def state() -> str:
+            answer = self._function.client.get_provisioned_concurrency_config(
+                FunctionName=self._function.name, Qualifier=version
+            )
+            return str(answer["Status"])
+
+        failed = {"FAILED": "`python -m deploy logs function` shows how the handler starts; the old version still serves"}
+        self.context.wait(
+            f"{self.key}: version {version} warms up", state, until={"READY"}, failed=failed, limit_seconds=900, every_seconds=5
+        )
+
+    def delete(self) -> None:
+        """Goes with the function."""
+
+
+class Cooled(Resource):
+    """No other version stays warm: it would be paid for and never called."""
+
+    def __init__(self, context: Context, function: Lambda) -> None:
+        super().__init__(context)
+        self._function = function
+
+    @property
+    def key(self) -> str:
+        return f"warm-leftovers/{self._function.name}"
+
+    def desired(self) -> State:
+        return {"versions": []}
+
+    def observe(self) -> State | None:
+        wanted = self._function.wanted_version() if self.context.config.function.provisioned_concurrency else None
+        warm = [v["Version"] for v in self._function.versions() if _provisioned(self._function, v["Version"]) is not None]
+        return {"versions": [version for version in warm if version != wanted]}
+
+    def create(self) -> None:
+        """Nothing to make: an absence."""
+
+    def update(self, changes: Changes) -> None:
+        scaling = self.context.client("application-autoscaling")
+        for version in changes["versions"].seen:
+            resource = f"function:{self._function.name}:{version}"
+            if _target(scaling, resource):
+                scaling.deregister_scalable_target(ServiceNamespace="lambda", ResourceId=resource, ScalableDimension=DIMENSION)
+            self._function.client.delete_provisioned_concurrency_config(FunctionName=self._function.name, Qualifier=version)
+
+    def delete(self) -> None:
+        """Goes with the function."""
+
+
+class ProvisionedScaling(Resource):
+    """Bounds and target tracking at 70 % use, on the wanted version."""
+
+    def __init__(self, context: Context, function: Lambda) -> None:
+        super().__init__(context)
+        self._function = function
+        self._scaling = context.client("application-autoscaling")
+
+    @property
+    def key(self) -> str:
+        return f"provisioned-scaling/{self._function.name}"
+
+    @property
+    def _where(self) -> dict[str, str]:
+        resource = f"function:{self._function.name}:{self._function.wanted_version()}"
+        return {"ServiceNamespace": "lambda", "ResourceId": resource, "ScalableDimension": DIMENSION}
+
+    def desired(self) -> State:
+        function = self.context.config.function
+        metric = {"PredefinedMetricType": "LambdaProvisionedConcurrencyUtilization"}
+        return {
+            "bounds": [function.provisioned_concurrency, function.provisioned_maximum],
+            "tracking": {"TargetValue": 0.7, "PredefinedMetricSpecification": metric},
+        }
+
+    def observe(self) -> State | None:
+        where = self._where
+        target = _target(self._scaling, where["ResourceId"])
+        if target is None:
+            return None
+        policies = self._scaling.describe_scaling_policies(
+            ServiceNamespace="lambda", ResourceId=where["ResourceId"], PolicyNames=[POLICY]
+        )["ScalingPolicies"]
+        tracking = policies[0]["TargetTrackingScalingPolicyConfiguration"] if policies else None
+        return {"bounds": [target["MinCapacity"], target["MaxCapacity"]], "tracking": tracking}
+
+    def create(self) -> None:
+        self._register()
+        self._track()
+
+    def update(self, changes: Changes) -> None:
+        if "bounds" in changes:
+            self._register()
+        if "tracking" in changes:
+            self._track()
+
+    def exists(self) -> bool:
+        return bool(self._targets())
+
+    def delete(self) -> None:
+        """Of every version."""
+        for resource in self._targets():
+            self._scaling.deregister_scalable_target(
+                ServiceNamespace="lambda", ResourceId=resource, ScalableDimension=DIMENSION
+            )
+
+    def _targets(self) -> list[str]:
+        pages = self._scaling.get_paginator("describe_scalable_targets").paginate(ServiceNamespace="lambda")
+        rows = [row["ResourceId"] for page in pages for row in page["ScalableTargets"]]
+        return [row for row in rows if row.startswith(f"function:{self._function.name}:")]
+
+    def _register(self) -> None:
+        low, high = self.desired()["bounds"]
+        self._scaling.register_scalable_target(MinCapacity=low, MaxCapacity=high, **self._where)
+
+    def _track(self) -> None:
+        self._scaling.put_scaling_policy(
+            PolicyName=POLICY,
+            PolicyType="TargetTrackingScaling",
+            TargetTrackingScalingPolicyConfiguration=self.desired()["tracking"],
+            **self._where,
+        )
+
+
+def check_account(context: Context, function: Lambda) -> None:
+    """Raises Refused where the account has too little concurrency left: Lambda keeps 100 (or the whole limit of a new
+    account, 10) out of reach, so three warm environments are refused there.
+    """
+    wanted = context.config.function
+    limits = function.client.get_account_settings()["AccountLimit"]
+    limit, free = int(limits["ConcurrentExecutions"]), int(limits["UnreservedConcurrentExecutions"])
+    more = wanted.provisioned_concurrency
+    if wanted.reserved_concurrency is not None:  # then warm environments come out of the function's own share
+        exists = found(function.client.get_function_configuration, FunctionName=function.name) is not None
+        held = function.client.get_function_concurrency(FunctionName=function.name) if exists else {}
+        more = wanted.reserved_concurrency - int(held.get("ReservedConcurrentExecutions", 0))
+    floor = min(limit, 100)
+    if more > 0 and free - more < floor:
+        raise Refused(
+            f"function/{function.name}",
+            f"needs {more} more of the account's concurrency, but {free} are free of {limit} and Lambda keeps {floor}",
+            hint="ask for a higher 'Concurrent executions' quota in Service Quotas, or set provisioned_concurrency = 0 "
+            "and no reserved_concurrency in [function]",
+        )
+
+
+def _provisioned(function: Lambda, version: str) -> int | None:
+    answer = found(function.client.get_provisioned_concurrency_config, FunctionName=function.name, Qualifier=version)
+    return answer and int(answer["RequestedProvisionedConcurrentExecutions"])
+
+
+def _target(scaling: Any, resource: str) -> dict[str, int] | None:
+    targets = scaling.describe_scalable_targets(ServiceNamespace="lambda", ResourceIds=[resource])
+    return next(iter(targets["ScalableTargets"]), None)

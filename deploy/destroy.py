@@ -1,0 +1,72 @@
+"""`destroy`: everything of the stage in reverse order, then proof that nothing is left. Data only with --delete-data."""
+
+import argparse
+from collections.abc import Callable
+
+from deploy import stack
+from deploy.context import Context
+from deploy.engine import Engine
+from deploy.errors import DeployError, Refused, explained
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--delete-data", action="store_true", help="the bucket too, with every object and version")
+    parser.add_argument("--yes", action="store_true", help="do not ask")
+
+
+def run(args: argparse.Namespace, context: Context) -> None:
+    engine = stack.removal(context, delete_data=args.delete_data)
+    there = standing(engine)
+    if context.dry_run:
+        context.emit({"stage": context.config.name, "would_delete": there}, lambda: _list("would delete", there))
+        return
+    if there and not args.yes:
+        _ask(context, there)
+    done = []
+    for step in engine.destroy():
+        done.append(step.key)
+        context.say(f"[red]-[/] {step.key}")
+    prove(context, engine, delete_data=args.delete_data)
+    context.emit({"stage": context.config.name, "deleted": done, "left": []}, lambda: _list("deleted", done))
+
+
+def standing(engine: Engine) -> list[str]:
+    """Keys of what is there, in the order in which it would go."""
+    keys = []
+    for resource in reversed(engine.resources):
+        with explained(resource.key):
+            if resource.exists():
+                keys.append(resource.key)
+    return keys
+
+
+def prove(context: Context, engine: Engine, *, delete_data: bool) -> None:
+    """Raises DeployError naming whatever a describe call or the tags still find."""
+    left = standing(engine) + tagged(context, keep_bucket=not delete_data)
+    if left:
+        hint = "run destroy again; what has these tags and was not made by deploy must be deleted by hand"
+        raise DeployError(f"stage {context.config.name}", f"still there: {', '.join(left)}", hint=hint)
+
+
+def tagged(context: Context, *, keep_bucket: bool) -> list[str]:
+    """ARNs that carry the stage's tags, besides the bucket that stays and finished jobs, which AWS never deletes."""
+    filters = [{"Key": key, "Values": [value]} for key, value in context.names.tags.items()]
+    with explained("tags"):
+        pages = context.client("resourcegroupstaggingapi").get_paginator("get_resources").paginate(TagFilters=filters)
+        arns = [row["ResourceARN"] for page in pages for row in page["ResourceTagMappingList"]]
+    kept: list[Callable[[str], bool]] = [lambda arn: ":training-job/" in arn or ":transform-job/" in arn]
+    if keep_bucket:
+        kept.append(lambda arn: arn == context.names.s3_arn())
+    return [arn for arn in arns if not any(keep(arn) for keep in kept)]
+
+
+def _ask(context: Context, there: list[str]) -> None:
+    if context.as_json or not context.console.is_terminal:
+        raise Refused(f"stage {context.config.name}", f"{len(there)} things would be deleted", hint="say --yes")
+    context.say(_list("will be deleted", there))
+    if context.console.input(f"Type the stage's name ({context.config.name}) to go on: ") != context.config.name:
+        raise Refused(f"stage {context.config.name}", "not confirmed, nothing was deleted")
+
+
+def _list(title: str, keys: list[str]) -> str:
+    return "\n".join([f"{title}: {len(keys)}", *(f"  {key}" for key in keys)])

@@ -1,0 +1,153 @@
+"""The endpoint: created, moved to a new configuration behind alarms, and never believed before it is checked.
+
+`InService` alone says nothing: an update that SageMaker rolled back also ends so, on the old configuration. Updates keep the
+number of instances that scaling has reached, and a change of instance type takes the scaling target off first
+(SageMaker refuses it otherwise).
+"""
+
+from typing import Any
+
+from deploy.autoscaling import DIMENSION
+from deploy.context import Context
+from deploy.engine import Changes, Resource, State, found
+from deploy.errors import DeployError, Refused
+from deploy.serving import EndpointConfig
+from deploy.storage import tag_list
+
+_SETTLED = {"InService", "Failed", "OutOfService", "UpdateRollbackFailed", "Gone"}
+ROLLBACK_ALARMS = ("endpoint-5xx", "endpoint-latency")
+
+
+class Endpoint(Resource):
+    """`config` may be None where only `delete` is called."""
+
+    def __init__(self, context: Context, config: EndpointConfig | None) -> None:
+        super().__init__(context)
+        self._sagemaker = context.client("sagemaker")
+        self._config = config
+        self._name = self.names.endpoint
+
+    @property
+    def key(self) -> str:
+        return f"endpoint/{self._name}"
+
+    @property
+    def _wanted(self) -> EndpointConfig:
+        if self._config is None:
+            raise DeployError(self.key, "there is no release to serve", hint="`python -m deploy release`")
+        return self._config
+
+    def desired(self) -> State:
+        return {"config": self._wanted.name, "status": "InService"}
+
+    def observe(self) -> State | None:
+        endpoint = found(self._sagemaker.describe_endpoint, EndpointName=self._name)
+        return endpoint and {"config": endpoint["EndpointConfigName"], "status": endpoint["EndpointStatus"]}
+
+    def check(self) -> None:
+        """An endpoint cannot change between serverless, asynchronous and the rest while it lives."""
+        seen = self.observe()
+        live = seen and self._describe_config(seen["config"])
+        if live and _kind(live) != _kind(self._wanted.request):
+            hint = "`python -m deploy destroy` (the data stays), then release again"
+            raise Refused(self.key, f"a {_kind(live)} endpoint cannot become {_kind(self._wanted.request)}", hint=hint)
+
+    def create(self) -> None:
+        tags = tag_list(self.context.tags)
+        self._sagemaker.create_endpoint(EndpointName=self._name, EndpointConfigName=self._wanted.name, Tags=tags)
+
+    def update(self, changes: Changes) -> None:
+        del changes  # what was in flight when it was observed may have ended since
+        status = self._wait("finishes what was begun before")
+        if status in ("Failed", "UpdateRollbackFailed"):
+            self.delete()  # AWS allows nothing else with it
+            self.create()
+        elif status == "Gone":
+            self.create()
+        elif self._live_config() != self._wanted.name:
+            self._move()
+
+    def _move(self) -> None:
+        live = self._describe_config(self._live_config())
+        if live and live["ProductionVariants"][0].get("InstanceType") != self._wanted_variant.get("InstanceType"):
+            self._unscale()
+        excluded = ["DataCaptureConfig"]  # capture follows the new configuration, the instance count follows scaling
+        if self.context.config.scaling.profile == "none":
+            excluded.append("DesiredInstanceCount")
+        self._sagemaker.update_endpoint(
+            EndpointName=self._name,
+            EndpointConfigName=self._wanted.name,
+            RetainAllVariantProperties=True,
+            ExcludeRetainedVariantProperties=[{"VariantPropertyType": kind} for kind in excluded],
+            **self._deployment(),
+        )
+
+    def settle(self) -> None:
+        status = self._wait(f"becomes {self._wanted.name}")
+        live = self._sagemaker.describe_endpoint(EndpointName=self._name) if status != "Gone" else {}
+        on = live.get("EndpointConfigName", "nothing")
+        if status == "InService" and on == self._wanted.name:
+            return
+        reason = live.get("FailureReason") or "SageMaker gave no reason"
+        logs = f"`python -m deploy logs endpoint`, then {self.names.endpoint_log_group} in CloudWatch"
+        if status == "InService":
+            raise DeployError(self.key, f"SageMaker rolled the update back; it still serves {on}: {reason}", hint=logs)
+        raise DeployError(self.key, f"ended as {status}: {reason}", hint=logs)
+
+    def delete(self) -> None:
+        if self._wait("can be deleted") == "Gone":
+            return
+        self._sagemaker.delete_endpoint(EndpointName=self._name)
+        self._wait("is gone", until={"Gone"})
+
+    def _unscale(self) -> None:
+        scaling, target = self.context.client("application-autoscaling"), self.names.variant_resource
+        if scaling.describe_scalable_targets(ServiceNamespace="sagemaker", ResourceIds=[target])["ScalableTargets"]:
+            scaling.deregister_scalable_target(ServiceNamespace="sagemaker", ResourceId=target, ScalableDimension=DIMENSION)
+
+    @property
+    def _wanted_variant(self) -> dict[str, Any]:
+        return dict(self._wanted.request["ProductionVariants"][0])
+
+    def _deployment(self) -> State:
+        """Traffic moves in steps, watched by alarms, where SageMaker offers it: not for serverless and asynchronous."""
+        rollout, endpoint = self.context.config.rollout, self.context.config.endpoint
+        if endpoint.kind not in ("real-time", "multi-model"):
+            return {}
+        kind = rollout.traffic.upper().replace("ALL-AT-ONCE", "ALL_AT_ONCE")
+        traffic: State = {"Type": kind, "WaitIntervalInSeconds": rollout.wait_seconds}
+        share = {"Type": "CAPACITY_PERCENT", "Value": rollout.percent}
+        if rollout.traffic == "canary":
+            traffic["CanarySize"] = share
+        elif rollout.traffic == "linear":
+            traffic["LinearStepSize"] = share
+        alarms = [{"AlarmName": self.names.alarm(name)} for name in ROLLBACK_ALARMS]
+        policy = {
+            "TrafficRoutingConfiguration": traffic,
+            "TerminationWaitInSeconds": rollout.termination_wait_seconds,
+            "MaximumExecutionTimeoutInSeconds": endpoint.update_limit_minutes * 60,
+        }
+        return {
+            "DeploymentConfig": {"BlueGreenUpdatePolicy": policy, "AutoRollbackConfiguration": {"Alarms": alarms}},
+        }
+
+    def _live_config(self) -> str:
+        return str(self._sagemaker.describe_endpoint(EndpointName=self._name)["EndpointConfigName"])
+
+    def _describe_config(self, name: str) -> dict[str, Any] | None:
+        return found(self._sagemaker.describe_endpoint_config, EndpointConfigName=name)
+
+    def _wait(self, what: str, until: set[str] | None = None) -> str:
+        def status() -> str:
+            seen = self.observe()
+            return str(seen["status"]) if seen else "Gone"
+
+        limit = self.context.config.endpoint.update_limit_minutes * 60.0
+        return self.context.wait(f"{self.key} {what}", status, until=until or _SETTLED, limit_seconds=limit)
+
+
+def _kind(request: dict[str, Any]) -> str:
+    """Of an endpoint configuration, as given or as described."""
+    if request.get("AsyncInferenceConfig"):
+        return "asynchronous"
+    return "serverless" if request["ProductionVariants"][0].get("ServerlessConfig") else "real-time"

@@ -1,0 +1,252 @@
+"""The Lambda in front of the endpoint: code, published version, `live` alias, and what is left of older versions.
+
+A release of the function is: code to $LATEST → publish → warm the new version (`concurrency`) → flip `live` → cool the old one.
+"""
+
+import base64
+import hashlib
+import io
+import zipfile
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from deploy.context import Context
+from deploy.engine import Changes, Resource, State, found
+from deploy.names import ALIAS
+from deploy.storage import INBOX
+
+SOURCE = Path(__file__).parent.parent / "lambda"
+HANDLER = "invoke_endpoint.handler"
+RUNTIME = "python3.13"
+_KEPT_VERSIONS = 3
+
+
+def zip_directory(directory: Path) -> bytes:
+    """The modules in `directory` as a zip whose bytes depend on nothing but their content, so its digest is an identity."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted(directory.glob("*.py")):
+            entry = zipfile.ZipInfo(path.name, (1980, 1, 1, 0, 0, 0))
+            entry.external_attr = 0o644 << 16
+            entry.create_system = 3
+            archive.writestr(entry, path.read_bytes(), zipfile.ZIP_DEFLATED)
+    return buffer.getvalue()
+
+
+class Lambda:
+    """What the resources below share: the wanted code and configuration, and which versions carry them."""
+
+    def __init__(self, context: Context, source: Path = SOURCE) -> None:
+        self.context = context
+        self.client = context.client("lambda")
+        self.name = context.names.function
+        self._source = source
+
+    @cached_property
+    def code(self) -> bytes:
+        return zip_directory(self._source)
+
+    @cached_property
+    def digest(self) -> str:
+        """As Lambda writes CodeSha256."""
+        return base64.b64encode(hashlib.sha256(self.code).digest()).decode()
+
+    @cached_property
+    def settings(self) -> State:
+        """CreateFunction's and UpdateFunctionConfiguration's common part."""
+        function, names = self.context.config.function, self.context.names
+        variables = {
+            "ENDPOINT_NAME": names.endpoint,
+            "READ_TIMEOUT_SECONDS": str(min(60, max(1, function.timeout_seconds - 3))),  # the handler needs 3 s around a call
+            "INPUT_BUCKET": names.bucket,
+            "INPUT_PREFIX": f"{INBOX}/",
+        }
+        if function.cors_origins:
+            variables["CORS_ORIGINS"] = ",".join(function.cors_origins)
+        return {
+            "Runtime": RUNTIME,
+            "Handler": HANDLER,
+            "Role": names.role_arn("lambda"),
+            "MemorySize": function.memory_mb,
+            "Timeout": function.timeout_seconds,
+            "Environment": {"Variables": variables},
+        }
+
+    def matches(self, seen: dict[str, Any]) -> bool:
+        return seen["CodeSha256"] == self.digest and all(seen.get(name) == value for name, value in self.settings.items())
+
+    def versions(self) -> list[dict[str, Any]]:
+        """Published ones, newest first."""
+        if found(self.client.get_function_configuration, FunctionName=self.name) is None:
+            return []
+        pages = self.client.get_paginator("list_versions_by_function").paginate(FunctionName=self.name)
+        published = [version for page in pages for version in page["Versions"] if version["Version"] != "$LATEST"]
+        return sorted(published, key=lambda version: -int(version["Version"]))
+
+    def wanted_version(self) -> str | None:
+        """The newest version with the wanted code and configuration; None before it is published."""
+        return next((str(version["Version"]) for version in self.versions() if self.matches(version)), None)
+
+    def live_version(self) -> str | None:
+        alias = found(self.client.get_alias, FunctionName=self.name, Name=ALIAS)
+        return alias and str(alias["FunctionVersion"])
+
+    def wait_until_usable(self, what: str) -> None:
+        def state() -> str:
+            seen = self.client.get_function_configuration(FunctionName=self.name)
+            if "Failed" in (seen.get("State"), seen.get("LastUpdateStatus")):
+                return "Failed"
+            return (
+                "ready" if (seen.get("State", "Active"), seen.get("LastUpdateStatus", "Successful")) in _USABLE else "pending"
+            )
+
+        hint = {"Failed": "`aws lambda get-function-configuration` names the reason"}
+        self.context.wait(
+            f"function/{self.name} {what}", state, until={"ready"}, failed=hint, limit_seconds=180, every_seconds=2
+        )
+
+
+_USABLE = {("Active", "Successful"), ("Inactive", "Successful")}
+
+
+class Function(Resource):
+    """$LATEST: code and configuration. Deleting it deletes versions, aliases and provisioned concurrency."""
+
+    def __init__(self, context: Context, function: Lambda) -> None:
+        super().__init__(context)
+        self._function = function
+
+    @property
+    def key(self) -> str:
+        return f"function/{self._function.name}"
+
+    def desired(self) -> State:
+        return {"code": self._function.digest, "tags": self.context.tags, **self._function.settings}
+
+    def observe(self) -> State | None:
+        answer = found(self._function.client.get_function, FunctionName=self._function.name)
+        if answer is None:
+            return None
+        seen = answer["Configuration"]
+        return {
+            **{name: seen.get(name) for name in self._function.settings},
+            "code": seen["CodeSha256"],
+            "tags": answer["Tags"],
+        }
+
+    def create(self) -> None:
+        client, function = self._function.client, self._function
+        self.context.patiently(
+            "the lambda role",
+            lambda: client.create_function(
+                FunctionName=function.name,
+                Code={"ZipFile": function.code},
+                PackageType="Zip",
+                Tags=self.context.tags,
+                **function.settings,
+            ),
+        )
+
+    def update(self, changes: Changes) -> None:
+        client, function = self._function.client, self._function
+        function.wait_until_usable("finishes what was begun before")
+        if "code" in changes:
+            client.update_function_code(FunctionName=function.name, ZipFile=function.code)
+            function.wait_until_usable("takes the new code")
+        if set(changes) & set(function.settings):
+            client.update_function_configuration(FunctionName=function.name, **function.settings)
+        if "tags" in changes:
+            arn = self.names.arn("lambda", f"function:{function.name}")
+            client.tag_resource(Resource=arn, Tags=self.context.tags)
+
+    def settle(self) -> None:
+        self._function.wait_until_usable("becomes usable")
+
+    def delete(self) -> None:
+        self._function.client.delete_function(FunctionName=self._function.name)
+
+
+class Version(Resource):
+    """The wanted code and configuration, frozen under a number. Goes with the function."""
+
+    def __init__(self, context: Context, function: Lambda) -> None:
+        super().__init__(context)
+        self._function = function
+
+    @property
+    def key(self) -> str:
+        return f"function-version/{self._function.name}"
+
+    def desired(self) -> State:
+        return {}
+
+    def observe(self) -> State | None:
+        return None if self._function.wanted_version() is None else {}
+
+    def create(self) -> None:
+        self._function.client.publish_version(FunctionName=self._function.name, CodeSha256=self._function.digest)
+
+    def delete(self) -> None:
+        """The function takes its versions with it."""
+
+
+class Alias(Resource):
+    """`live`: what callers name. Flipping it is the release, and the way back."""
+
+    def __init__(self, context: Context, function: Lambda) -> None:
+        super().__init__(context)
+        self._function = function
+
+    @property
+    def key(self) -> str:
+        return f"function-alias/{self._function.name}:{ALIAS}"
+
+    def desired(self) -> State:
+        return {"version": self._function.wanted_version()}
+
+    def observe(self) -> State | None:
+        version = self._function.live_version()
+        return {"version": version} if version else None
+
+    def create(self) -> None:
+        self._function.client.create_alias(
+            FunctionName=self._function.name, Name=ALIAS, FunctionVersion=self._function.wanted_version()
+        )
+
+    def update(self, changes: Changes) -> None:
+        version = changes["version"].wanted
+        self._function.client.update_alias(FunctionName=self._function.name, Name=ALIAS, FunctionVersion=version)
+
+    def delete(self) -> None:
+        self._function.client.delete_alias(FunctionName=self._function.name, Name=ALIAS)
+
+
+class OldVersions(Resource):
+    """The last few stay as a way back."""
+
+    def __init__(self, context: Context, function: Lambda) -> None:
+        super().__init__(context)
+        self._function = function
+
+    @property
+    def key(self) -> str:
+        return f"function-versions/{self._function.name}"
+
+    def desired(self) -> State:
+        return {"too_old": []}
+
+    def observe(self) -> State | None:
+        kept = {self._function.live_version(), self._function.wanted_version()}
+        old = [version["Version"] for version in self._function.versions() if version["Version"] not in kept]
+        return {"too_old": old[_KEPT_VERSIONS - 1 :]}
+
+    def create(self) -> None:
+        """Nothing to make: an absence."""
+
+    def update(self, changes: Changes) -> None:
+        for version in changes["too_old"].seen:
+            self._function.client.delete_function(FunctionName=self._function.name, Qualifier=version)
+
+    def delete(self) -> None:
+        """Nothing to take away."""

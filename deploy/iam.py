@@ -1,0 +1,221 @@
+"""Who may do what, as data: one document per principal, pure functions of names and options. No AWS is called here.
+
+Principals: `train` (SageMaker training jobs), `serve` (endpoints and transforms), `lambda`, `ec2` (training on instances).
+The people who deploy have their own documents in `deployer_policies`.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from deploy.config import StageConfig
+from deploy.names import Names
+from deploy.storage import ASYNC, CAPTURE, CHECKPOINTS, DATA, EC2, INBOX, MODELS, TRAINING, TRANSFORM
+
+Document = dict[str, Any]
+Statement = dict[str, Any]
+SERVICE = {"train": "sagemaker", "serve": "sagemaker", "lambda": "lambda", "ec2": "ec2"}
+PRINCIPALS = tuple(SERVICE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scope:
+    """What the documents depend on."""
+
+    names: Names
+    kms_key: str | None = None
+    vpc: bool = False
+    capture: bool = False
+    boundary: str | None = None
+    """ARN of the permission boundary that every role carries; None: roles carry none."""
+
+    @classmethod
+    def of(cls, names: Names, config: StageConfig) -> "Scope":
+        security = config.security
+        ours = names.boundary_arn if security.boundary else None
+        return cls(
+            names=names,
+            kms_key=security.kms_key_arn,
+            vpc=bool(security.subnet_ids),
+            capture=config.endpoint.capture_percent > 0,
+            boundary=security.boundary_arn or ours,
+        )
+
+
+def allow(sid: str, actions: str | list[str], resources: str | list[str], **conditions: dict[str, Any]) -> Statement:
+    """`conditions` are operator=…: StringEquals={key: value}."""
+    listed = [actions] if isinstance(actions, str) else sorted(actions)
+    statement: Statement = {"Sid": sid, "Effect": "Allow", "Action": listed, "Resource": resources}
+    return statement | ({"Condition": conditions} if conditions else {})
+
+
+def document(*statements: Statement | list[Statement] | None) -> Document:
+    """Lists are flattened, None left out."""
+    flat: list[Statement] = []
+    for statement in statements:
+        flat += statement if isinstance(statement, list) else [statement] if statement else []
+    return {"Version": "2012-10-17", "Statement": flat}
+
+
+def trust(scope: Scope, principal: str) -> Document:
+    """Only our own account's use of the service may assume the role (no confused deputy). EC2 sends no such keys."""
+    names, service = scope.names, SERVICE[principal]
+    statement: Statement = {
+        "Effect": "Allow",
+        "Principal": {"Service": names.service(service)},
+        "Action": "sts:AssumeRole",
+    }
+    if service != "ec2":
+        statement["Condition"] = {"StringEquals": {"aws:SourceAccount": names.account}}
+    if service == "sagemaker":
+        statement["Condition"]["ArnLike"] = {"aws:SourceArn": names.arn("sagemaker", "*")}
+    return {"Version": "2012-10-17", "Statement": [statement]}
+
+
+def role_policy(scope: Scope, principal: str) -> Document:
+    """What `principal` may do, and nothing else."""
+    return {"train": _train, "serve": _serve, "lambda": _lambda, "ec2": _ec2}[principal](scope)
+
+
+def boundary(scope: Scope) -> Document:
+    """The most that any role of this stage can ever do: no IAM, no STS, nothing outside the stage's names."""
+    names = scope.names
+    groups = ("/aws/sagemaker/*", f"{names.function_log_group}*", f"{names.ec2_log_group}*")
+    return document(
+        allow("Bucket", ["s3:ListBucket"], names.s3_arn()),
+        allow("Objects", ["s3:AbortMultipartUpload", "s3:DeleteObject", "s3:GetObject", "s3:PutObject"], names.s3_arn("*")),
+        allow("Pull", _PULL, names.arn("ecr", f"repository/{names.repository('*')}")),
+        allow("Global", ["cloudwatch:PutMetricData", "ecr:GetAuthorizationToken"], "*"),
+        allow("Logs", _WRITE_LOGS, [names.arn("logs", f"log-group:{group}") for group in groups]),
+        allow("Alarms", "cloudwatch:DescribeAlarms", names.arn("cloudwatch", f"alarm:{names.base}-*")),
+        allow("Invoke", ["sagemaker:InvokeEndpoint"], names.arn("sagemaker", f"endpoint/{names.endpoint}")),
+        _network(scope),
+        _kms(scope, volumes=True),
+    )
+
+
+_PULL = ["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"]
+_WRITE_LOGS = ["logs:CreateLogGroup", "logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"]
+
+
+def _train(scope: Scope) -> Document:
+    return document(
+        _pull(scope, "train"),
+        _list(scope, DATA, CHECKPOINTS, TRAINING),
+        allow("ReadData", "s3:GetObject", scope.names.s3_arn(f"{DATA}/*")),
+        allow("WriteModel", ["s3:AbortMultipartUpload", "s3:PutObject"], scope.names.s3_arn(f"{TRAINING}/*")),
+        _checkpoints(scope),
+        _sagemaker_logs(scope, "TrainingJobs"),
+        _metrics("/aws/sagemaker/TrainingJobs"),
+        _network(scope),
+        _kms(scope, volumes=True),
+    )
+
+
+def _serve(scope: Scope) -> Document:
+    names = scope.names
+    read = [names.s3_arn(f"{prefix}/*") for prefix in (TRAINING, MODELS, f"{ASYNC}/in", f"{TRANSFORM}/in")]
+    write = [names.s3_arn(f"{prefix}/*") for prefix in (f"{ASYNC}/out", f"{TRANSFORM}/out")]
+    if scope.capture:
+        write.append(names.s3_arn(f"{CAPTURE}/*"))
+    alarms = names.arn("cloudwatch", f"alarm:{names.base}-*")
+    return document(
+        _pull(scope, "serve"),
+        _list(scope, TRAINING, MODELS, ASYNC, TRANSFORM),
+        allow("Read", "s3:GetObject", read),
+        allow("Write", ["s3:AbortMultipartUpload", "s3:PutObject"], write),
+        allow("RollbackAlarms", "cloudwatch:DescribeAlarms", alarms),  # AutoRollbackConfiguration reads them with this role
+        _sagemaker_logs(scope, "Endpoints"),
+        _sagemaker_logs(scope, "TransformJobs"),
+        _metrics("/aws/sagemaker/Endpoints", "/aws/sagemaker/TransformJobs"),
+        _network(scope),
+        _kms(scope, volumes=True),
+    )
+
+
+def _lambda(scope: Scope) -> Document:
+    """No CreateLogGroup: deploy makes the group, with a retention."""
+    names = scope.names
+    return document(
+        allow("Invoke", "sagemaker:InvokeEndpoint", names.arn("sagemaker", f"endpoint/{names.endpoint}")),
+        allow("ReadPhotos", "s3:GetObject", names.s3_arn(f"{INBOX}/*")),
+        allow(
+            "Logs",
+            ["logs:CreateLogStream", "logs:PutLogEvents"],
+            names.arn("logs", f"log-group:{names.function_log_group}:log-stream:*"),
+        ),
+        _kms(scope),
+    )
+
+
+def _ec2(scope: Scope) -> Document:
+    """No ec2:TerminateInstances: a shutdown ends the instance. No ec2:Describe*: peers meet through the bucket."""
+    names = scope.names
+    return document(
+        _pull(scope, "train"),
+        _list(scope, DATA, CHECKPOINTS, EC2),
+        allow("ReadData", "s3:GetObject", names.s3_arn(f"{DATA}/*")),
+        allow("Run", ["s3:AbortMultipartUpload", "s3:GetObject", "s3:PutObject"], names.s3_arn(f"{EC2}/*")),
+        allow("WriteModel", ["s3:AbortMultipartUpload", "s3:PutObject"], names.s3_arn(f"{TRAINING}/*")),
+        _checkpoints(scope),
+        allow(
+            "Logs",
+            ["logs:CreateLogStream", "logs:PutLogEvents"],
+            names.arn("logs", f"log-group:{names.ec2_log_group}:log-stream:*"),
+        ),
+        _kms(scope),
+    )
+
+
+def _pull(scope: Scope, image: str) -> list[Statement]:
+    repository = scope.names.arn("ecr", f"repository/{scope.names.repository(image)}")
+    return [allow("Login", "ecr:GetAuthorizationToken", "*"), allow("Pull", _PULL, repository)]
+
+
+def _list(scope: Scope, *prefixes: str) -> Statement:
+    wanted = sorted([*prefixes, *(f"{prefix}/*" for prefix in prefixes)])
+    return allow("List", "s3:ListBucket", scope.names.s3_arn(), StringLike={"s3:prefix": wanted})
+
+
+def _checkpoints(scope: Scope) -> Statement:
+    actions = ["s3:AbortMultipartUpload", "s3:DeleteObject", "s3:GetObject", "s3:PutObject"]
+    return allow("Checkpoints", actions, scope.names.s3_arn(f"{CHECKPOINTS}/*"))
+
+
+def _sagemaker_logs(scope: Scope, kind: str) -> Statement:
+    group = scope.names.arn("logs", f"log-group:/aws/sagemaker/{kind}*")
+    return allow(f"Logs{kind}", _WRITE_LOGS, [group, f"{group}:log-stream:*"])
+
+
+def _metrics(*namespaces: str) -> Statement:
+    return allow("Metrics", "cloudwatch:PutMetricData", "*", StringEquals={"cloudwatch:namespace": list(namespaces)})
+
+
+def _network(scope: Scope) -> list[Statement]:
+    """What SageMaker needs to reach private subnets; nothing where none are used."""
+    if not scope.vpc:
+        return []
+    names = scope.names
+    describe = ["DhcpOptions", "NetworkInterfaces", "SecurityGroups", "Subnets", "Vpcs"]
+    interfaces = names.arn("ec2", "network-interface/*")
+    parts = [interfaces, names.arn("ec2", "subnet/*"), names.arn("ec2", "security-group/*")]
+    return [
+        allow("NetworkRead", [f"ec2:Describe{what}" for what in describe], "*"),
+        allow("NetworkMake", ["ec2:CreateNetworkInterface", "ec2:DeleteNetworkInterface"], parts),
+        allow(
+            "NetworkJoin",
+            ["ec2:CreateNetworkInterfacePermission", "ec2:DeleteNetworkInterfacePermission"],
+            interfaces,
+        ),
+    ]
+
+
+def _kms(scope: Scope, *, volumes: bool = False) -> list[Statement]:
+    if not scope.kms_key:
+        return []
+    names = scope.names
+    via = {"kms:ViaService": f"s3.{names.region}.{names.dns_suffix}"}
+    statements = [allow("Key", ["kms:Decrypt", "kms:GenerateDataKey"], scope.kms_key, StringEquals=via)]
+    if volumes:
+        grant = {"kms:GrantIsForAWSResource": "true"}
+        statements.append(allow("KeyForVolumes", "kms:CreateGrant", scope.kms_key, Bool=grant))
+    return statements

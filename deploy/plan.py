@@ -1,0 +1,108 @@
+"""`plan` and `apply`: what would be done as a table with its price, and doing it."""
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from deploy import autoscaling, costs, releases, stack
+from deploy.context import Context
+from deploy.engine import Engine, Step
+from deploy.errors import Refused
+from deploy.serving import Release
+
+_LOOK = {"create": ("+", "green"), "update": ("~", "yellow"), "delete": ("-", "red"), "keep": (" ", "dim")}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    costs.add_prices_argument(parser)
+
+
+def add_apply_arguments(parser: argparse.ArgumentParser) -> None:
+    """For every command that ends in `carry_out`."""
+    costs.add_prices_argument(parser)
+    parser.add_argument("--yes-cost", action="store_true", help="go above the stage's price_ceiling_per_month")
+
+
+def run(args: argparse.Namespace, context: Context) -> None:
+    show(args, context, releases.live(context))
+
+
+def show(args: argparse.Namespace, context: Context, release: Release | None) -> list[Step]:
+    """Print the plan for `release` and return it. Reads only."""
+    engine = stack.engine(context, release)
+    plan = engine.plan()
+    prices = costs.Prices.read(args.prices)
+    document = as_dict(plan, release, context) | {"cost": costs.as_dict(context.config, prices)}
+    context.emit(document, lambda: Group(table(plan, release, context), costs.table(context.config, prices)))
+    return plan
+
+
+def carry_out(args: argparse.Namespace, context: Context, release: Release | None) -> list[Step]:
+    """Plan, price, check, then apply; returns what was done. Raises Refused before the first write."""
+    if context.dry_run:
+        return show(args, context, release)
+    engine = stack.engine(context, release)
+    plan = engine.plan()
+    check(args, context, engine, plan)
+    done = []
+    total = len(plan)
+    for step in engine.apply():
+        done.append(step)
+        if step.action != "keep":
+            context.say(f"{len(done):>2}/{total} {_mark(step)} {step.key}")
+    return done
+
+
+def check(args: argparse.Namespace, context: Context, engine: Engine, plan: Sequence[Step]) -> None:
+    """The price ceiling and the account's limits. Raises Refused."""
+    prices = costs.Prices.read(args.prices)
+    most = costs.ceiling(costs.estimate(context.config, prices))
+    allowed = context.config.stage.price_ceiling_per_month
+    if not args.yes_cost and any(step.action in ("create", "update") for step in plan):
+        hint = "lower [scaling] maximum, raise [stage] price_ceiling_per_month, or say --yes-cost; `costs` shows the parts"
+        if most is None:
+            raise Refused(f"stage {context.config.name}", "a price is not known, so its cost has no ceiling", hint=hint)
+        if most > allowed:
+            worst = f"can cost ${most:,.0f} a month, the file allows ${allowed:,.0f}"
+            raise Refused(f"stage {context.config.name}", worst, hint=hint)
+    engine.check(plan)
+
+
+def as_dict(plan: Sequence[Step], release: Release | None, context: Context) -> dict[str, Any]:
+    live = None if release is None else {"image": release.image, "model_data": release.model_data, "cuda": release.cuda}
+    return {"stage": context.config.name, "release": live, "steps": [step.as_dict() for step in plan]}
+
+
+def table(plan: Sequence[Step], release: Release | None, context: Context) -> RenderableType:
+    """One row per resource, with what differs."""
+    counts = {action: sum(step.action == action for step in plan) for action in _LOOK}
+    summary = ", ".join(f"{count} to {action}" for action, count in counts.items() if count) or "nothing to do"
+    result = Table(title=f"Stage {context.config.name}: {summary}", show_edge=False)
+    result.add_column("")
+    result.add_column("resource", overflow="fold")
+    result.add_column("what differs", overflow="fold")
+    for step in plan:
+        mark, colour = _LOOK[step.action]
+        result.add_row(mark, step.key, _differences(step), style=colour)
+    notes = [] if release else [Text("No release yet, so no endpoint: `python -m deploy release` makes one.", style="bold")]
+    if release and context.config.scaling.profile != "none":
+        notes.append(Text(f"Scaling holds {autoscaling.profile(context.config).meaning}."))
+    return Group(result, *notes)
+
+
+def _mark(step: Step) -> str:
+    mark, colour = _LOOK[step.action]
+    return f"[{colour}]{mark}[/]"
+
+
+def _differences(step: Step) -> str:
+    return "\n".join(f"{name}: {_short(c.seen)} → {_short(c.wanted)}" for name, c in step.changes.items())
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else text[:57] + "…"

@@ -1,0 +1,123 @@
+"""ECR repositories of the two images: immutable tags, scan on push, a lifecycle that never takes a released image."""
+
+import json
+import urllib.request
+from typing import Any
+
+from deploy.context import Context
+from deploy.engine import Changes, Resource, State, found
+from deploy.errors import DeployError
+from deploy.storage import tag_list
+
+RELEASED = "release-"  # tag prefix of images that a release uses
+CUDA_LABEL = "org.kennel.cuda"  # the CUDA version inside an image, or "none"
+_MANIFESTS = (
+    "application/vnd.oci.image.manifest.v1+json",
+    "application/vnd.docker.distribution.manifest.v2+json",
+)
+
+
+class Repository(Resource):
+    """`image` is train or serve. Deleting it deletes its images."""
+
+    def __init__(self, context: Context, image: str) -> None:
+        super().__init__(context)
+        self._ecr = context.client("ecr")
+        self._name = self.names.repository(image)
+
+    @property
+    def key(self) -> str:
+        return f"repository/{self._name}"
+
+    def desired(self) -> State:
+        return {"tags": "IMMUTABLE", "scan_on_push": True, "lifecycle": self._lifecycle()}
+
+    def observe(self) -> State | None:
+        answer = found(self._ecr.describe_repositories, repositoryNames=[self._name])
+        if answer is None:
+            return None
+        repository = answer["repositories"][0]
+        lifecycle = found(self._ecr.get_lifecycle_policy, repositoryName=self._name)
+        return {
+            "tags": repository["imageTagMutability"],
+            "scan_on_push": repository.get("imageScanningConfiguration", {}).get("scanOnPush", False),
+            "lifecycle": lifecycle and json.loads(lifecycle["lifecyclePolicyText"]),
+        }
+
+    def create(self) -> None:
+        key = self.context.config.security.kms_key_arn
+        encryption = {"encryptionType": "KMS", "kmsKey": key} if key else {"encryptionType": "AES256"}
+        self._ecr.create_repository(
+            repositoryName=self._name,
+            imageTagMutability="IMMUTABLE",
+            imageScanningConfiguration={"scanOnPush": True},
+            encryptionConfiguration=encryption,
+            tags=tag_list(self.context.tags),
+        )
+        self._put_lifecycle()
+
+    def update(self, changes: Changes) -> None:
+        if "tags" in changes:
+            self._ecr.put_image_tag_mutability(repositoryName=self._name, imageTagMutability="IMMUTABLE")
+        if "scan_on_push" in changes:
+            scan = {"scanOnPush": True}
+            self._ecr.put_image_scanning_configuration(repositoryName=self._name, imageScanningConfiguration=scan)
+        if "lifecycle" in changes:
+            self._put_lifecycle()
+
+    def delete(self) -> None:
+        self._ecr.delete_repository(repositoryName=self._name, force=True)
+
+    def _put_lifecycle(self) -> None:
+        self._ecr.put_lifecycle_policy(repositoryName=self._name, lifecyclePolicyText=json.dumps(self._lifecycle()))
+
+    def _lifecycle(self) -> State:
+        """An image that matches a rule is out of reach of every later rule, so the first one shields released images."""
+        return {
+            "rules": [
+                _rule(1, {"tagStatus": "tagged", "tagPrefixList": [RELEASED], **_more_than(1000)}, "released images stay"),
+                _rule(
+                    2,
+                    {"tagStatus": "untagged", "countType": "sinceImagePushed", "countUnit": "days", "countNumber": 7},
+                    "untagged images go after a week",
+                ),
+                _rule(3, {"tagStatus": "any", **_more_than(self.context.config.storage.keep_images)}, "the newest stay"),
+            ]
+        }
+
+
+def _more_than(count: int) -> dict[str, Any]:
+    return {"countType": "imageCountMoreThan", "countNumber": count}
+
+
+def _rule(priority: int, selection: dict[str, Any], description: str) -> dict[str, Any]:
+    return {"rulePriority": priority, "description": description, "selection": selection, "action": {"type": "expire"}}
+
+
+def parse(uri: str) -> tuple[str, str, str]:
+    """(registry, repository, digest) of `registry/repository@sha256:…`. Raises DeployError where the digest is missing."""
+    name, at, digest = uri.partition("@")
+    registry, _, repository = name.partition("/")
+    if not at or not digest.startswith("sha256:") or not repository:
+        hint = "`python -m deploy images` prints the digest of what it pushed"
+        raise DeployError(f"image {uri}", "must be given by digest: registry/repository@sha256:…", hint=hint)
+    return registry, repository, digest
+
+
+def labels(context: Context, uri: str) -> dict[str, str]:
+    """The labels of an image in this stage's registry, read from its configuration without pulling it."""
+    registry, repository, digest = parse(uri)
+    if registry != context.names.registry:
+        hint = f"push it to {context.names.registry} with `python -m deploy images`"
+        raise DeployError(f"image {uri}", "is not in this stage's registry", hint=hint)
+    ecr = context.client("ecr")
+    answer = ecr.batch_get_image(
+        repositoryName=repository, imageIds=[{"imageDigest": digest}], acceptedMediaTypes=list(_MANIFESTS)
+    )
+    if not answer["images"]:
+        raise DeployError(f"image {uri}", "does not exist", hint="`python -m deploy images` builds and pushes it")
+    manifest = json.loads(answer["images"][0]["imageManifest"])
+    blob = manifest["config"]["digest"]
+    url = ecr.get_download_url_for_layer(repositoryName=repository, layerDigest=blob)["downloadUrl"]
+    with urllib.request.urlopen(url, timeout=30) as response:  # noqa: S310 - the address comes from AWS
+        return dict(json.load(response).get("config", {}).get("Labels") or {})

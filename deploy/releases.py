@@ -1,0 +1,106 @@
+"""Which release is live, which ones there were, and taking the oldest away. Read from the endpoint: nothing else knows."""
+
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from deploy.context import Context
+from deploy.engine import Changes, Resource, State, found
+from deploy.serving import Release
+
+
+@dataclass(frozen=True, kw_only=True)
+class Past:
+    """An endpoint configuration that still exists; `created` orders them."""
+
+    config: str
+    created: datetime
+
+
+def live_config(context: Context) -> str | None:
+    """The configuration the endpoint has, or is moving to."""
+    endpoint = found(context.client("sagemaker").describe_endpoint, EndpointName=context.names.endpoint)
+    if endpoint is None:
+        return None
+    return str((endpoint.get("PendingDeploymentSummary") or endpoint)["EndpointConfigName"])
+
+
+def of_config(context: Context, config: str) -> Release | None:
+    """What an endpoint configuration serves; None where it or its model is gone."""
+    sagemaker = context.client("sagemaker")
+    described = found(sagemaker.describe_endpoint_config, EndpointConfigName=config)
+    model = described and found(sagemaker.describe_model, ModelName=described["ProductionVariants"][0]["ModelName"])
+    if not model:
+        return None
+    tags = {tag["Key"]: tag["Value"] for tag in sagemaker.list_tags(ResourceArn=model["ModelArn"])["Tags"]}
+    container = model["PrimaryContainer"]
+    return Release(image=container["Image"], model_data=container["ModelDataUrl"], cuda=tags.get("cuda", "unknown"))
+
+
+def live(context: Context) -> Release | None:
+    """What the endpoint serves; None before the first release."""
+    config = live_config(context)
+    return of_config(context, config) if config else None
+
+
+def past(context: Context) -> list[Past]:
+    """Newest first, the live one included."""
+    rows = _ours(context, "list_endpoint_configs", "EndpointConfigs", "EndpointConfigName")
+    found_configs = [Past(config=row["EndpointConfigName"], created=row["CreationTime"]) for row in rows]
+    return sorted(found_configs, key=lambda release: release.created, reverse=True)
+
+
+class OldReleases(Resource):
+    """Keeps the live release, the wanted one and the newest others. On destroy, none."""
+
+    def __init__(self, context: Context, wanted_config: str | None, wanted_model: str | None) -> None:
+        super().__init__(context)
+        self._sagemaker = context.client("sagemaker")
+        self._wanted_config, self._wanted_model = wanted_config, wanted_model
+
+    @property
+    def key(self) -> str:
+        return f"releases/{self.names.base}"
+
+    def desired(self) -> State:
+        return {"old_configs": [], "old_models": []}
+
+    def observe(self) -> State | None:
+        kept = {self._wanted_config, live_config(self.context)}
+        others = [release.config for release in past(self.context) if release.config not in kept]
+        old = others[self.context.config.endpoint.keep_releases - 1 :]
+        used = {self._wanted_model} | {self._model_of(config) for config in [*kept, *others] if config and config not in old}
+        return {"old_configs": old, "old_models": [model for model in self._models() if model not in used]}
+
+    def exists(self) -> bool:
+        return bool(past(self.context) or self._models())
+
+    def create(self) -> None:
+        """Nothing to make: an absence."""
+
+    def update(self, changes: Changes) -> None:
+        for config in changes["old_configs"].seen if "old_configs" in changes else []:
+            self._sagemaker.delete_endpoint_config(EndpointConfigName=config)
+        for model in changes["old_models"].seen if "old_models" in changes else []:
+            self._sagemaker.delete_model(ModelName=model)
+
+    def delete(self) -> None:
+        for release in past(self.context):
+            self._sagemaker.delete_endpoint_config(EndpointConfigName=release.config)
+        for model in self._models():
+            self._sagemaker.delete_model(ModelName=model)
+
+    def _models(self) -> list[str]:
+        return [row["ModelName"] for row in _ours(self.context, "list_models", "Models", "ModelName")]
+
+    def _model_of(self, config: str) -> str | None:
+        described = found(self._sagemaker.describe_endpoint_config, EndpointConfigName=config)
+        return described and str(described["ProductionVariants"][0]["ModelName"])
+
+
+def _ours(context: Context, operation: str, rows: str, name: str) -> list[dict[str, Any]]:
+    """Rows whose name is this stage's base and a content id, and nothing that only looks alike."""
+    pattern = re.compile(re.escape(context.names.base) + r"-[0-9a-f]{10}")
+    pages = context.client("sagemaker").get_paginator(operation).paginate(NameContains=context.names.base)
+    return [row for page in pages for row in page[rows] if pattern.fullmatch(row[name])]

@@ -1,0 +1,93 @@
+"""Everything a stage consists of, in order of dependence. To add an AWS resource: its class, and one line here."""
+
+from deploy import alarms, autoscaling, concurrency, function, iam, roles
+from deploy.context import Context
+from deploy.endpoint import Endpoint
+from deploy.engine import Engine, Resource
+from deploy.function_url import FunctionUrl
+from deploy.log_groups import LogGroup
+from deploy.registry import Repository
+from deploy.releases import OldReleases
+from deploy.serving import EndpointConfig, Model, Release
+from deploy.storage import Bucket
+
+
+def engine(context: Context, release: Release | None) -> Engine:
+    """`release` None: everything but the endpoint, which needs one."""
+    return Engine([*_foundation(context), Bucket(context), *_serving(context, release), *_function(context)])
+
+
+def removal(context: Context, *, delete_data: bool) -> Engine:
+    """Everything that `destroy` looks for, whatever the file says now: an earlier file may have made it."""
+    bucket = [Bucket(context)] if delete_data else []
+    fn = function.Lambda(context)
+    return Engine(
+        [
+            *_foundation(context),
+            *bucket,
+            *alarms.endpoint_alarms(context),
+            OldReleases(context, None, None),
+            LogGroup(context, context.names.endpoint_log_group, 0),  # made by SageMaker
+            Endpoint(context, None),
+            autoscaling.ScalableTarget(context),
+            LogGroup(context, context.names.function_log_group, 0),
+            function.Function(context, fn),
+            concurrency.ProvisionedScaling(context, fn),
+            *alarms.function_alarms(context),
+        ]
+    )
+
+
+def _foundation(context: Context) -> list[Resource]:
+    security = context.config.security
+    boundary = [roles.Boundary(context)] if security.boundary and not security.boundary_arn else []
+    return [
+        *boundary,
+        *(roles.Role(context, principal) for principal in iam.PRINCIPALS),
+        roles.InstanceProfile(context),
+        Repository(context, "train"),
+        Repository(context, "serve"),
+        LogGroup(context, context.names.ec2_log_group, 30),
+    ]
+
+
+def _serving(context: Context, release: Release | None) -> list[Resource]:
+    if release is None:
+        return []
+    model, config = Model(context, release), EndpointConfig(context, release)
+    scaled = context.config.scaling.profile != "none" and context.config.endpoint.kind != "serverless"
+    return [
+        *alarms.endpoint_alarms(context),
+        model,
+        config,
+        Endpoint(context, config),
+        _only_if(scaled, autoscaling.ScalableTarget(context)),
+        *([autoscaling.TrackingPolicy(context)] if scaled else []),
+        OldReleases(context, config.name, model.name),
+    ]
+
+
+def _function(context: Context) -> list[Resource]:
+    wanted, fn = context.config.function, function.Lambda(context)
+    if not wanted.enabled:
+        gone = [concurrency.ProvisionedScaling(context, fn), function.Function(context, fn), *alarms.function_alarms(context)]
+        return [_only_if(False, resource) for resource in gone]
+    return [
+        LogGroup(context, context.names.function_log_group, wanted.log_days),
+        function.Function(context, fn),
+        concurrency.Reserved(context, fn),
+        function.Version(context, fn),
+        *([concurrency.Provisioned(context, fn)] if wanted.provisioned_concurrency else []),
+        function.Alias(context, fn),
+        concurrency.Cooled(context, fn),
+        _only_if(wanted.provisioned_maximum > 0, concurrency.ProvisionedScaling(context, fn)),
+        _only_if(wanted.url, FunctionUrl(context, fn)),
+        function.OldVersions(context, fn),
+        *alarms.function_alarms(context),
+    ]
+
+
+def _only_if(wanted: bool, resource: Resource) -> Resource:
+    """What the file turns off is taken away where it is found."""
+    resource.wanted = wanted
+    return resource

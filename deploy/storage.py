@@ -1,0 +1,153 @@
+"""The stage's bucket: private, TLS only, encrypted, versioned, with a lifecycle. Data, checkpoints, models, captures."""
+
+import json
+from typing import Any
+
+from deploy.context import Context
+from deploy.engine import Changes, Resource, State, found
+
+DATA, TRAINING, CHECKPOINTS, MODELS = "data", "training", "checkpoints", "models"
+CAPTURE, ASYNC, TRANSFORM, EC2, INBOX = "capture", "async", "transform", "ec2", "inbox"
+_NOTHING_PUBLIC = {"BlockPublicAcls": True, "IgnorePublicAcls": True, "BlockPublicPolicy": True, "RestrictPublicBuckets": True}
+
+
+def tag_list(tags: dict[str, str]) -> list[dict[str, str]]:
+    return [{"Key": key, "Value": value} for key, value in sorted(tags.items())]
+
+
+class Bucket(Resource):
+    """Deleted only with `--delete-data`."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self._s3 = context.client("s3")
+        self._name = self.names.bucket
+
+    @property
+    def key(self) -> str:
+        return f"bucket/{self._name}"
+
+    def desired(self) -> State:
+        return {
+            "public_access": _NOTHING_PUBLIC,
+            "encryption": self._encryption(),
+            "versioning": "Enabled",
+            "lifecycle": self._lifecycle(),
+            "tags": tag_list(self.context.tags),
+            "policy": self._policy(),
+        }
+
+    def observe(self) -> State | None:
+        bucket = {"Bucket": self._name}
+        if found(self._s3.head_bucket, **bucket) is None:
+            return None
+        access = found(self._s3.get_public_access_block, **bucket)
+        rules = (found(self._s3.get_bucket_encryption, **bucket) or {}).get("ServerSideEncryptionConfiguration", {})
+        lifecycle = found(self._s3.get_bucket_lifecycle_configuration, **bucket)
+        tags = found(self._s3.get_bucket_tagging, **bucket)
+        policy = found(self._s3.get_bucket_policy, **bucket)
+        return {
+            "public_access": access and access["PublicAccessBlockConfiguration"],
+            "encryption": _encryption_seen(rules.get("Rules", [])),
+            "versioning": self._s3.get_bucket_versioning(**bucket).get("Status"),
+            "lifecycle": lifecycle and sorted((_plain_rule(rule) for rule in lifecycle["Rules"]), key=_rule_id),
+            "tags": tags and sorted(tags["TagSet"], key=lambda tag: str(tag["Key"])),
+            "policy": policy and json.loads(policy["Policy"]),
+        }
+
+    def create(self) -> None:
+        where = {"LocationConstraint": self.names.region}
+        extra = {} if self.names.region == "us-east-1" else {"CreateBucketConfiguration": where}  # us-east-1 refuses it
+        self._s3.create_bucket(Bucket=self._name, ObjectOwnership="BucketOwnerEnforced", **extra)
+        for name in self.desired():
+            self._put(name)
+
+    def update(self, changes: Changes) -> None:
+        for name in changes:
+            self._put(name)
+
+    def _put(self, name: str) -> None:
+        """`policy` is last: until it stands, everything else that is private already is."""
+        value, s3 = self.desired()[name], self._s3
+        if name == "public_access":
+            s3.put_public_access_block(Bucket=self._name, PublicAccessBlockConfiguration=value)
+        elif name == "encryption":
+            s3.put_bucket_encryption(Bucket=self._name, ServerSideEncryptionConfiguration={"Rules": [value]})
+        elif name == "versioning":
+            s3.put_bucket_versioning(Bucket=self._name, VersioningConfiguration={"Status": value})
+        elif name == "lifecycle":
+            s3.put_bucket_lifecycle_configuration(Bucket=self._name, LifecycleConfiguration={"Rules": value})
+        elif name == "tags":
+            s3.put_bucket_tagging(Bucket=self._name, Tagging={"TagSet": value})
+        elif name == "policy":
+            s3.put_bucket_policy(Bucket=self._name, Policy=json.dumps(value))
+
+    def delete(self) -> None:
+        """With every object and version in it."""
+        pages = self._s3.get_paginator("list_object_versions").paginate(Bucket=self._name)
+        for page in pages:
+            rows = page.get("Versions", []) + page.get("DeleteMarkers", [])
+            keys = [{"Key": row["Key"], "VersionId": row["VersionId"]} for row in rows]
+            if keys:
+                self._s3.delete_objects(Bucket=self._name, Delete={"Objects": keys, "Quiet": True})
+        self._s3.delete_bucket(Bucket=self._name)
+
+    def _encryption(self) -> State:
+        key = self.context.config.security.kms_key_arn
+        if key:
+            default = {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": key}
+            return {"ApplyServerSideEncryptionByDefault": default, "BucketKeyEnabled": True}
+        return {"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}, "BucketKeyEnabled": False}
+
+    def _lifecycle(self) -> list[State]:
+        storage = self.context.config.storage
+        rules = [
+            _expire("checkpoints", CHECKPOINTS, storage.checkpoint_days),
+            _expire("captures", CAPTURE, storage.capture_days),
+            _expire("async", ASYNC, storage.capture_days),
+            {
+                "ID": "tidy",
+                "Status": "Enabled",
+                "Filter": {"Prefix": ""},
+                "NoncurrentVersionExpiration": {"NoncurrentDays": storage.noncurrent_days},
+                "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 7},
+            },
+        ]
+        return sorted(rules, key=_rule_id)
+
+    def _policy(self) -> State:
+        return {
+            "Version": "2012-10-17",
+            "Statement": [
+                {
+                    "Sid": "TlsOnly",
+                    "Effect": "Deny",
+                    "Principal": "*",
+                    "Action": "s3:*",
+                    "Resource": [self.names.s3_arn(), self.names.s3_arn("*")],
+                    "Condition": {"Bool": {"aws:SecureTransport": "false"}},
+                }
+            ],
+        }
+
+
+def _expire(rule_id: str, prefix: str, days: int) -> State:
+    return {"ID": rule_id, "Status": "Enabled", "Filter": {"Prefix": f"{prefix}/"}, "Expiration": {"Days": days}}
+
+
+def _rule_id(rule: State) -> str:
+    return str(rule["ID"])
+
+
+def _plain_rule(rule: Any) -> State:
+    """S3 answers an all-objects filter in two spellings."""
+    return {name: value for name, value in rule.items() if name != "Filter"} | {"Filter": rule.get("Filter") or {"Prefix": ""}}
+
+
+def _encryption_seen(rules: list[State]) -> State | None:
+    if not rules:
+        return None
+    return {
+        "ApplyServerSideEncryptionByDefault": rules[0].get("ApplyServerSideEncryptionByDefault"),
+        "BucketKeyEnabled": rules[0].get("BucketKeyEnabled", False),
+    }
