@@ -1,0 +1,20 @@
+"""Apply, destroy and what is between, in a fake account."""
+
+from deploy import stack
+from tests.support.aws import Recorder, context, everything, release
+
+
+def apply(config=None, which="a", recorder=None):
+    ctx = context(config, recorder)
+    return list(stack.engine(ctx, release(which)).apply())
+
+
+def test_a_second_apply_writes_nothing(aws):
+    first, second = Recorder(), Recorder()
+    apply(recorder=first)
+    full = everything()
+    steps = apply(recorder=second)
+    assert {step.action for step in steps} == {"keep"}
+    assert second.writes == []
+    assert everything() == full
+    assert len(first.writes) > 30

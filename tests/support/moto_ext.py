@@ -1,0 +1,29 @@
+"""What moto 5.2.5 lacks of AWS and deploy needs, and refusals that AWS makes and moto does not.
+
+`install()` is called once, before clients are used. Each addition copies AWS's documented or reported behaviour; none was
+checked against an account. tests/aws/test_moto_extension.py fails when moto itself grows one of them: then it goes here.
+"""
+
+from tests.support import moto_lambda, moto_sagemaker, moto_small
+
+POLLS = moto_sagemaker.POLLS
+FAIL = moto_sagemaker.FAIL
+LAYERS = moto_small.LAYERS
+ACCOUNT = moto_lambda.ACCOUNT
+_installed = False
+
+
+def install() -> None:
+    global _installed
+    if not _installed:
+        moto_sagemaker.install()
+        moto_lambda.install()
+        moto_small.install()
+        _installed = True
+
+
+def reset() -> None:
+    """Between tests."""
+    FAIL.clear()
+    LAYERS.clear()
+    ACCOUNT.update(moto_lambda.ORDINARY_ACCOUNT)

@@ -1,0 +1,88 @@
+"""Lambda: provisioned concurrency and account settings."""
+
+import json
+from urllib.parse import unquote
+
+from moto.awslambda import urls
+from moto.awslambda.exceptions import LambdaClientError
+from moto.awslambda.responses import LambdaResponse as Response
+
+from tests.support.moto_sagemaker import POLLS
+
+ORDINARY_ACCOUNT = {"ConcurrentExecutions": 1000, "UnreservedConcurrentExecutions": 1000}
+ACCOUNT: dict[str, int] = dict(ORDINARY_ACCOUNT)
+"""What GetAccountSettings says; a new account has 10 of both."""
+
+
+class Refusal(LambdaClientError):
+    def __init__(self, status, error, message) -> None:
+        self.code = status
+        super().__init__(error, message)
+
+
+def install() -> None:
+    path = r"{0}/(?P<api_version>[^/]+)/functions/(?P<function_name>[\w_:%-]+)/provisioned-concurrency/?$"
+    urls.url_paths[path] = Response.dispatch
+    urls.url_paths[r"{0}/(?P<api_version>[^/]+)/account-settings/?$"] = Response.dispatch
+    for function in (
+        put_provisioned_concurrency_config, get_provisioned_concurrency_config, delete_provisioned_concurrency_config,
+        get_account_settings,
+    ):  # fmt: skip
+        setattr(Response, function.__name__, function)
+
+
+def addressed(self):
+    """(the function, its qualifier, the store). Only published versions and aliases may be warm."""
+    name = unquote(self.path.rstrip("/").rsplit("/", 2)[-2])
+    qualifier = (self.querystring.get("Qualifier") or ["$LATEST"])[0]
+    if qualifier == "$LATEST":
+        message = "Provisioned Concurrency Configs cannot be applied to unpublished function versions."
+        raise Refusal(400, "InvalidParameterValueException", message)
+    known = {str(version.version) for version in self.backend.list_versions_by_function(name)}
+    known |= {alias.name for alias in self.backend.list_aliases(name)}
+    if qualifier not in known:
+        raise Refusal(404, "ResourceNotFoundException", f"Cannot find version or alias {qualifier}")
+    function = self.backend.get_function(name)
+    if not hasattr(function, "warm"):
+        function.warm = {}
+    return function, qualifier, function.warm
+
+
+def put_provisioned_concurrency_config(self):
+    function, qualifier, store = addressed(self)
+    count = json.loads(self.body)["ProvisionedConcurrentExecutions"]
+    others = sum(row["RequestedProvisionedConcurrentExecutions"] for name, row in store.items() if name != qualifier)
+    reserved = function.reserved_concurrency
+    if reserved is not None and others + count > int(reserved):
+        message = "Requested Provisioned Concurrency should not be greater than the reservedConcurrentExecution for function"
+        raise Refusal(400, "InvalidParameterValueException", message)
+    store[qualifier] = {"RequestedProvisionedConcurrentExecutions": count, "Status": "IN_PROGRESS", "polls": POLLS}
+    return 202, {"status": 202}, json.dumps(view(store[qualifier]))
+
+
+def get_provisioned_concurrency_config(self):
+    _, qualifier, store = addressed(self)
+    if qualifier not in store:
+        message = "No Provisioned Concurrency Config found for this function"
+        raise Refusal(404, "ProvisionedConcurrencyConfigNotFoundException", message)
+    return 200, {}, json.dumps(view(store[qualifier]))
+
+
+def delete_provisioned_concurrency_config(self):
+    _, qualifier, store = addressed(self)
+    store.pop(qualifier, None)
+    return 204, {"status": 204}, ""
+
+
+def get_account_settings(self):
+    return 200, {}, json.dumps({"AccountLimit": ACCOUNT})
+
+
+def view(row):
+    if row["polls"] > 0:
+        row["polls"] -= 1
+    else:
+        row["Status"] = "READY"
+    ready = row["RequestedProvisionedConcurrentExecutions"] if row["Status"] == "READY" else 0
+    shown = {name: value for name, value in row.items() if name != "polls"}
+    return shown | {"AllocatedProvisionedConcurrentExecutions": ready, "AvailableProvisionedConcurrentExecutions": ready}

@@ -1,0 +1,61 @@
+"""Application Auto Scaling's refusals, ECR's layer addresses, and bucket policies that look at their conditions."""
+
+import base64
+import json
+
+from moto.applicationautoscaling.exceptions import AWSValidationException
+from moto.applicationautoscaling.models import ApplicationAutoscalingBackend
+from moto.core.responses import ActionResult
+from moto.ecr.responses import ECRResponse
+from moto.s3.models import FakeBucket
+from moto.sagemaker.models import sagemaker_backends
+
+LAYERS: dict[str, bytes] = {}
+"""Digest → bytes of an image's layers and configuration."""
+
+plain_register = ApplicationAutoscalingBackend.register_scalable_target
+plain_permission = FakeBucket.get_permission
+
+
+def install() -> None:
+    ApplicationAutoscalingBackend.register_scalable_target = register_scalable_target
+    ECRResponse.get_download_url_for_layer = get_download_url_for_layer
+    FakeBucket.get_permission = get_permission
+
+
+def register_scalable_target(self, namespace, r_id, dimension, **kwargs):
+    low, high = kwargs.get("min_capacity"), kwargs.get("max_capacity")
+    if low is not None and high is not None and low > high:
+        raise AWSValidationException("Maximum capacity cannot be less than minimum capacity")
+    if namespace == "sagemaker":
+        _, name, _, variant = r_id.split("/")
+        endpoint = sagemaker_backends[self.account_id][self.region_name].endpoints.get(name)
+        if endpoint is None or variant not in {row["VariantName"] for row in endpoint.production_variants}:
+            raise AWSValidationException(f"SageMaker resource does not exist: {r_id}")
+        if endpoint.endpoint_status != "InService":
+            raise AWSValidationException(f"Endpoint {name} is not InService")
+    return plain_register(self, namespace, r_id, dimension, **kwargs)
+
+
+def get_download_url_for_layer(self):
+    digest = self._get_param("layerDigest")
+    body = base64.b64encode(LAYERS[digest]).decode()
+    return ActionResult({"downloadUrl": f"data:application/json;base64,{body}", "layerDigest": digest})
+
+
+def get_permission(self, action, resource):
+    """Every request of a test is HTTPS, so a statement that denies plain HTTP never applies; moto ignores conditions."""
+    policy, kept = self.policy, self.policy
+    if policy:
+        document = json.loads(policy)
+        statements = [row for row in document["Statement"] if not plain_http_only(row)]
+        kept = json.dumps(document | {"Statement": statements}).encode() if statements else None
+    self.policy = kept
+    try:
+        return plain_permission(self, action, resource)
+    finally:
+        self.policy = policy
+
+
+def plain_http_only(statement) -> bool:
+    return statement.get("Condition", {}).get("Bool", {}).get("aws:SecureTransport") == "false"
