@@ -29,6 +29,7 @@ FAILURE_BYTES = 1024
 """Of FailureReason (SageMaker API reference, DescribeTrainingJob)."""
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
 _SECRET_NAMES = ("SECRET", "TOKEN", "PASSWORD", "PASSWD", "CREDENTIAL", "API_KEY", "ACCESS_KEY", "PRIVATE_KEY")
 _NETWORK_ERRORS = {
     "RuntimeError", "DistError", "DistBackendError", "DistNetworkError", "DistStoreError", "TimeoutError",
@@ -37,7 +38,8 @@ _NETWORK_ERRORS = {
 _NETWORK_WORDS = (
     "connection closed by peer", "connection reset by peer", "connection refused", "connection was likely closed",
     "broken pipe", "remote process exited", "remote error", "timed out waiting", "socket timeout", "socket closed",
-    "collective operation timeout", "failed to connect", "failed to recv", "failed to send", "application timeout caused pair",
+    "collective operation timeout", "failed to connect", "connect timeout", "connectfullmesh failed",
+    "failed to recv", "failed to send", "application timeout caused pair",
     "no route to host", "connection to the c10d store has failed",
 )  # fmt: skip
 
@@ -137,9 +139,14 @@ def report(error: BaseException, environ: Mapping[str, str] = os.environ) -> Non
     target = environ.get(ERROR_FILE_VARIABLE)
     if not target or Path(target).exists():
         return
-    failure = Failure.of(error, rank=int(environ.get("RANK", "0")), host=environ.get("KENNEL_HOST"))
+    rank = environ.get("RANK")
+    write(Failure.of(error, rank=None if rank is None else int(rank), host=environ.get("KENNEL_HOST")), Path(target))
+
+
+def write(failure: Failure, target: Path) -> None:
+    """`failure` as `of_rank` reads it, by rename."""
     elastic = {"message": failure.headline, "extraInfo": {"timestamp": str(int(failure.moment))}}
-    temporary = Path(f"{target}.tmp")
+    temporary = target.with_name(f".{target.name}.tmp")
     temporary.write_text(json.dumps({"message": elastic, "kennel": failure.model_dump(mode="json")}), encoding="utf-8")
     temporary.rename(target)
 
@@ -147,6 +154,11 @@ def report(error: BaseException, environ: Mapping[str, str] = os.environ) -> Non
 def end_with_parent(death_signal: signal.Signals = signal.SIGTERM) -> None:
     """Ask Linux to signal this process when its parent dies, so that no half of a job lives on (prctl(2))."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(death_signal))
+
+
+def adopt_orphans() -> None:
+    """Become the parent of descendants whose own parent dies, as PID 1 is in a container (prctl(2))."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def guarded(main: Callable[[], int]) -> int:
@@ -162,6 +174,12 @@ def guarded(main: Callable[[], int]) -> int:
         report(error)
         logs.get(__name__).exception("worker failed")
         return error.exit_code if isinstance(error, Error) else 1
+
+
+def of_process(exit_code: int, error_file: Path, *, host: str, name: str) -> Failure:
+    """What is known of one of the launcher's own processes: the root cause it reported, else its exit status."""
+    told = of_rank(exit_code, error_file, rank=-1, host=host, moment=time.time())
+    return told if told.rank != -1 else told.model_copy(update={"rank": None, "message": f"{name} {told.message}"})
 
 
 def of_rank(exit_code: int, error_file: Path, *, rank: int, host: str, moment: float) -> Failure:

@@ -3,6 +3,9 @@
 Torch-free and serialisable: the launcher writes it to `JobPaths.job_file`, each worker reads it from there.
 """
 
+import os
+import re
+import tempfile
 from pathlib import Path
 from typing import Self
 
@@ -37,6 +40,11 @@ class JobPaths(_Part):
     def stop_file(self) -> Path:
         """Exists from the moment the job was asked to stop."""
         return self.scratch_dir / "stop_requested"
+
+
+def scratch_dir(job_name: str) -> Path:
+    """Of this process alone, so that two jobs on one machine never share it; TMPDIR decides where it lies."""
+    return Path(tempfile.gettempdir()) / f"kennel-{re.sub('[^A-Za-z0-9-]', '-', job_name)}-{os.getpid()}"
 
 
 class Cluster(_Part):

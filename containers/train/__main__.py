@@ -1,0 +1,120 @@
+"""The front door for laptops and EC2: flags become the same `TrainingJob` that SageMaker's files do.
+
+    python -m containers.train --data photos --model-dir runs/dogs                     one host, every GPU it has
+    python -m containers.train --data photos --model-dir runs/dogs \\
+        --hosts 10.0.1.5,10.0.1.6 --host-index 0                                       on the first of two hosts
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from containers.core.errors import ConfigError
+from containers.core.settings import parse
+from containers.train import supervisor
+from containers.train.config import TrainConfig
+from containers.train.job import Cluster, JobPaths, TrainingJob, scratch_dir
+
+
+def parser() -> argparse.ArgumentParser:
+    """Where things are and who is in the job; then one flag per field of TrainConfig, with the field's docstring as help."""
+    flags = argparse.ArgumentParser(prog="python -m containers.train", allow_abbrev=False, description="Train a classifier.")
+    flags.add_argument(
+        "--data", type=Path, required=True, help="folder of photos: a folder per class, or train/valid/test of them"
+    )
+    flags.add_argument("--model-dir", type=Path, required=True, help="the model that serving reads is written here")
+    flags.add_argument("--output-dir", type=Path, help="reports (default: MODEL_DIR.run/output)")
+    flags.add_argument("--checkpoint-dir", type=Path, help="what a later run resumes from (default: MODEL_DIR.run/checkpoints)")
+    flags.add_argument("--job-name", default="kennel", help="names the rendezvous; the same on every host, new for every job")
+    flags.add_argument("--device", default=None, help="auto, cpu or cuda (default: KENNEL_DEVICE, else auto)")
+    hosts = flags.add_argument_group("several hosts", "start the same command on each of them")
+    hosts.add_argument(
+        "--hosts", default="", metavar="A,B", help="names or addresses of all hosts; the first of the sorted list leads"
+    )
+    which = hosts.add_mutually_exclusive_group()
+    which.add_argument("--current-host", help="this host's name in --hosts")
+    which.add_argument("--host-index", type=int, help="this host's place in --hosts as given, from 0")
+    hosts.add_argument("--network-interface", help="for traffic between hosts (default: the one that leads to the first host)")
+    hosts.add_argument("--rendezvous-port", type=int, default=Cluster().rendezvous_port, help="on the first host")
+    hosts.add_argument("--processes-per-host", type=int, default=0, help="default: one per GPU, or one on a CPU host")
+    settings = flags.add_argument_group("hyperparameters")
+    for name, field in TrainConfig.model_fields.items():
+        help_text = f"{field.description} (default: {field.default})".replace("%", "%%")
+        if name == "pretrained":
+            help_text += " Or a folder that holds such weights."
+        bare: dict[str, Any] = {"nargs": "?", "const": "true"} if field.annotation is bool else {}
+        settings.add_argument(f"--{name.replace('_', '-')}", dest=f"config.{name}", metavar="VALUE", help=help_text, **bare)
+    return flags
+
+
+def read_job(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> TrainingJob:
+    """Raises ConfigError; argparse itself ends the process (exit code 2) where a flag is missing or unknown."""
+    given = vars(parser().parse_args(arguments))
+    chosen = {
+        name.removeprefix("config."): value for name, value in given.items() if name.startswith("config.") and value is not None
+    }
+    channels = {"train": given["data"].absolute()}
+    if chosen.get("pretrained", "auto") not in ("auto", "none"):
+        channels["pretrained"] = _folder(chosen.pop("pretrained"))
+    config = parse(TrainConfig, chosen, where="the flags")
+    model_dir: Path = given["model_dir"].absolute()
+    work = model_dir.with_name(f"{model_dir.name}.run")
+    output_dir = (given["output_dir"] or work / "output").absolute()
+    paths = JobPaths(
+        model_dir=model_dir,
+        output_dir=output_dir,
+        checkpoint_dir=(given["checkpoint_dir"] or work / "checkpoints").absolute(),
+        failure_file=output_dir / "failure",
+        scratch_dir=scratch_dir(given["job_name"]),
+    )
+    device = given["device"] or environ.get("KENNEL_DEVICE", "auto")
+    return TrainingJob(
+        name=given["job_name"], config=config, cluster=_cluster(given), paths=paths, channels=channels, device=device
+    )
+
+
+def _folder(pretrained: str) -> Path:
+    if not Path(pretrained).is_dir():
+        raise ConfigError(f"--pretrained {pretrained}: say auto, none, or the folder that holds the weights")
+    return Path(pretrained).absolute()
+
+
+def _cluster(given: Mapping[str, object]) -> Cluster:
+    hosts = [host.strip() for host in str(given["hosts"]).split(",") if host.strip()]
+    current, index = given["current_host"], given["host_index"]
+    if not hosts:
+        hosts, current = ["localhost"], "localhost"
+    elif isinstance(index, int):
+        if not 0 <= index < len(hosts):
+            raise ConfigError(f"--host-index {index} is not one of the {len(hosts)} hosts: count from 0")
+        current = hosts[index]
+    elif current not in hosts and len(hosts) > 1:
+        raise ConfigError(f"--hosts names {', '.join(hosts)}: say which of them this is with --current-host or --host-index")
+    elif current is None:
+        current = hosts[0]
+    try:
+        return Cluster.model_validate(
+            {
+                "hosts": tuple(sorted(hosts)),
+                "current_host": current,
+                "network_interface": given["network_interface"],
+                "rendezvous_port": given["rendezvous_port"],
+                "processes_per_host": given["processes_per_host"],
+            }
+        )
+    except ValidationError as error:
+        raise ConfigError(f"the flags about hosts cannot be used: {error.errors()[0]['msg']}") from error
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    given = sys.argv[1:] if arguments is None else arguments
+    return supervisor.run(lambda: read_job(given))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

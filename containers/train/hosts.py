@@ -1,0 +1,151 @@
+"""How the hosts of a job tell each other their ends, through the store that the rendezvous keeps on the first host.
+
+    key             value                                  written
+    host/<n>        the host's name                        when the group has formed
+    beat/<n>        a counter                              every few seconds while its agent lives
+    end/<n>         "done", "restarting", or a Failure     once, when its workers have ended
+    left/<n>        "1"                                    when it has read all ends and needs the store no more
+
+n is the host's rank in the group. The store is new for every round of the rendezvous, so no key outlives a restart.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+
+from torch.distributed import Store
+
+from containers.core import logs
+from containers.train import failure
+from containers.train.errors import Interrupted, PeerLost
+from containers.train.failure import Category, Failure
+from containers.train.job import Cluster
+
+log = logs.get(__name__)
+
+BEAT_SECONDS = 2.0
+SILENT_SECONDS = 15.0
+CAUSE_SECONDS = 45.0
+"""How long a host whose workers only lost a peer waits for that peer's own account: torch takes up to 30 s to end workers."""
+STAY_SECONDS = 10.0
+_DONE, _RESTARTING = "done", "restarting"
+_POLL_SECONDS = 0.2
+
+
+def _own_connection(store: Store) -> Store:
+    """Calls on one connection wait for each other; torch's stubs do not know `clone`."""
+    clone: Store = store.clone()  # type: ignore[attr-defined]
+    return clone
+
+
+class Board:
+    """One host's view of all ends. Used by the agent's thread; a store that is gone reads as a first host that is gone."""
+
+    def __init__(
+        self,
+        store: Store,
+        rank: int,
+        cluster: Cluster,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._store, self._rank, self._cluster = store, rank, cluster
+        self._clock, self._pause = clock, pause
+        self._beats: dict[int, tuple[str, float]] = {}
+        self._names: dict[int, str] = {}
+        store.set(f"host/{rank}", cluster.current_host)
+        threading.Thread(target=self._beat, args=(_own_connection(store),), name="beat", daemon=True).start()
+
+    @property
+    def _peers(self) -> list[int]:
+        return [rank for rank in range(len(self._cluster.hosts)) if rank != self._rank]
+
+    def _get(self, key: str) -> str | None:
+        if not self._store.check([key]):
+            return None
+        return bytes(self._store.get(key)).decode()
+
+    def _beat(self, store: Store) -> None:
+        """Show that this agent lives, also while its other thread waits for workers to end; ends with the store."""
+        try:
+            while True:
+                store.add(f"beat/{self._rank}", 1)
+                time.sleep(BEAT_SECONDS)
+        except RuntimeError:
+            return
+
+    def say_restarting(self) -> None:
+        self._store.set(f"end/{self._rank}", _RESTARTING)
+
+    def peer_restarts(self) -> bool:
+        """Whether a peer says within CAUSE_SECONDS that it restarts; a host that says nothing is lost, and cannot."""
+        try:
+            ends = self._wait(CAUSE_SECONDS, lambda ends: any(end is not None for end in ends.values()))
+        except RuntimeError:
+            return False
+        return _RESTARTING in ends.values()
+
+    def finish(self, cause: Failure | None) -> Failure | None:
+        """Publish this host's end, wait as long as is needed, and return the first cause of all; None when all are done.
+
+        A host that is done waits for every other, however long they write. A host that failed does not, except for
+        CAUSE_SECONDS where it only lost a peer, so that the peer's own account is not masked. The first host, which keeps the
+        store, stays until the others have read it.
+        """
+        try:
+            self._store.set(f"end/{self._rank}", _DONE if cause is None else cause.model_dump_json())
+            known = self._collect(cause)
+            self._store.set(f"left/{self._rank}", "1")
+            if self._cluster.node_rank == 0:
+                self._stay()
+        except RuntimeError as error:  # torch's DistError is one
+            log.info("the first host's store is gone", extra={"reason": str(error)})
+            known = [Failure.of(PeerLost(f"host {self._cluster.rendezvous_host} ended without a word"), host=self._here)]
+        causes = [each for each in (cause, *known) if each is not None]
+        return failure.root_cause(causes) if causes else None
+
+    @property
+    def _here(self) -> str:
+        return self._cluster.current_host
+
+    def _collect(self, cause: Failure | None) -> list[Failure]:
+        if cause is None:
+            ends = self._wait(None, lambda ends: all(ends.values()) or any(end not in (None, _DONE) for end in ends.values()))
+        elif cause.category is Category.PEER and cause.kind != Interrupted.__name__:
+            ends = self._wait(CAUSE_SECONDS, lambda ends: any(end not in (None, _DONE) for end in ends.values()))
+        else:
+            return []
+        known = [Failure.model_validate_json(end) for end in ends.values() if end not in (None, _DONE, _RESTARTING)]
+        silent = [rank for rank, end in ends.items() if end in (None, _RESTARTING)]
+        if silent and not known:
+            names = ", ".join(self._name(rank) for rank in silent)
+            known.append(Failure.of(PeerLost(f"host {names} ended without a word: start the job again"), host=self._here))
+        return known
+
+    def _wait(self, seconds: float | None, enough: Callable[[dict[int, str | None]], bool]) -> dict[int, str | None]:
+        """Every peer's end, as soon as it is `enough`, or a peer is silent, or after `seconds`."""
+        started = self._clock()
+        while True:
+            ends = {rank: self._get(f"end/{rank}") for rank in self._peers}
+            if enough(ends) or (seconds is not None and self._clock() - started > seconds):
+                return ends
+            if any(end is None and self._silent(rank) for rank, end in ends.items()):
+                return ends
+            self._pause(_POLL_SECONDS)
+
+    def _silent(self, rank: int) -> bool:
+        beat, now = self._get(f"beat/{rank}") or "", self._clock()
+        before, since = self._beats.get(rank, ("", now))
+        if beat != before or rank not in self._beats:
+            since = now
+        self._beats[rank] = (beat, since)
+        return now - since > SILENT_SECONDS
+
+    def _name(self, rank: int) -> str:
+        return self._get(f"host/{rank}") or f"of rank {rank}"
+
+    def _stay(self) -> None:
+        deadline = self._clock() + STAY_SECONDS
+        while self._clock() < deadline and not all(self._get(f"left/{rank}") for rank in self._peers):
+            self._pause(_POLL_SECONDS)

@@ -1,0 +1,84 @@
+"""Is this machine fit for the job: disk, shared memory, GPU, the other hosts' names. Found in seconds, before any worker."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from containers.core import logs
+from containers.core.errors import AcceleratorError, ConfigError
+from containers.core.host import host_shows_gpu
+from containers.train.errors import PeerLost
+from containers.train.job import Cluster, JobPaths
+
+log = logs.get(__name__)
+
+FREE_BYTES = 1 << 30
+"""For checkpoints and the model together: two checkpoints of ResNet-50 with AdamW are 0.6 GB, its model 0.1 GB."""
+SMALL_SHARED_MEMORY = 256 << 20
+RESOLVE_SECONDS = 300.0
+
+
+def check_disk(paths: JobPaths, needed: int = FREE_BYTES) -> None:
+    """Raises ConfigError naming the folder whose file system is too full."""
+    for folder in (paths.checkpoint_dir, paths.model_dir):
+        free = shutil.disk_usage(folder).free
+        if free < needed:
+            raise ConfigError(
+                f"{folder} has {free >> 20} MB free and training needs {needed >> 20}: make room, or choose another folder"
+            )
+
+
+def shared_memory(path: Path = Path("/dev/shm")) -> int:  # noqa: S108 - asked for its size only
+    """Bytes of /dev/shm, 0 where there is none; says so when it is small (docker's default is 64 MB, SageMaker's is fixed)."""
+    try:
+        found = os.statvfs(path)
+    except OSError:
+        return 0
+    size = found.f_blocks * found.f_frsize
+    if size < SMALL_SHARED_MEMORY:
+        remedy = "fewer loaders are used; docker run --shm-size 2g gives more"
+        log.warning("small shared memory", extra={"megabytes": size >> 20, "remedy": remedy})
+    return size
+
+
+def check_accelerator(device: str) -> None:
+    """Raises AcceleratorError where the host's GPU cannot be used. Torch is loaded in another process, and only for a GPU."""
+    if device == "cpu" or (device == "auto" and not host_shows_gpu()):
+        return
+    program = "import sys\nfrom containers.core import accelerator, errors\n"
+    program += "try: print(accelerator.detect(sys.argv[1]).name)\n"
+    program += "except errors.AcceleratorError as error: sys.exit(str(error))\n"
+    found = subprocess.run([sys.executable, "-c", program, device], capture_output=True, text=True, check=False)  # noqa: S603
+    if found.returncode:
+        lines = found.stderr.strip().splitlines() or [f"torch ended with code {found.returncode} while looking for a GPU"]
+        raise AcceleratorError(lines[-1])
+    log.info("accelerator", extra={"name": found.stdout.strip()})
+
+
+def resolve_peers(
+    cluster: Cluster,
+    seconds: float = RESOLVE_SECONDS,
+    *,
+    resolve: Callable[[str, None], Sequence[Any]] = socket.getaddrinfo,
+    pause: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
+) -> None:
+    """Wait until every host's name resolves: on SageMaker they do so some time after the start. Raises PeerLost."""
+    deadline, delay = clock() + seconds, 0.1
+    for host in cluster.hosts if len(cluster.hosts) > 1 else ():
+        while True:
+            try:
+                resolve(host, None)
+                break
+            except socket.gaierror as error:
+                if clock() > deadline:
+                    raise PeerLost(f"the name of host {host} did not resolve within {seconds:.0f} s ({error})") from error
+                log.info("waiting for a host's name", extra={"peer": host})
+                pause(delay)
+                delay = min(delay * 2, 10.0)

@@ -1,0 +1,198 @@
+"""The first process of a training container: reads the job, checks the data, starts the launcher, answers for the exit code.
+
+It never imports torch, so its signal handlers stand within a fraction of a second and it cannot die of what training dies of:
+
+    supervisor (PID 1) ── preflight          looks at photos and machine, writes the dataset index
+                       └─ launch ── worker   torch's elastic agent and, in sessions of their own, one process per GPU
+
+A stop request (SIGTERM, SIGINT) creates `JobPaths.stop_file` and is passed on to whichever child runs. Orphans are reaped.
+Exit codes: 0 trained, or stopped on request with the checkpoint committed · 75 start it again, it resumes · else the code of
+the error's class (`errors.py`), whose text is in the failure file.
+"""
+
+import contextlib
+import json
+import os
+import select
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+import psutil
+
+from containers.core import logs
+from containers.core.errors import ConfigError, Error
+from containers.train import failure
+from containers.train.errors import RESUMABLE
+from containers.train.failure import Failure
+from containers.train.job import TrainingJob
+
+log = logs.get(__name__)
+
+WORKER = "containers.train.worker"
+STOP_SECONDS = 100.0
+"""From the stop request until everything left is killed: SageMaker itself kills after 120 (StopTrainingJob)."""
+LEFTOVER_SECONDS = 20.0
+
+
+class Supervisor:
+    """Runs one child at a time and is ready for signals from the moment it exists (main thread only)."""
+
+    def __init__(self, stop_seconds: float = STOP_SECONDS) -> None:
+        self.stop_requested_at: float | None = None
+        self.stop_file: Path | None = None
+        self._stop_seconds = stop_seconds
+        self._child: int | None = None
+        self._wake, sender = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(sender, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)  # a handler, however empty, is what makes the wake-up pipe readable
+        for each in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(each, self._stop)
+
+    def _stop(self, number: int, _frame: FrameType | None) -> None:
+        if self.stop_requested_at is None:
+            self.stop_requested_at = time.monotonic()
+            log.info("stop requested", extra={"signal": signal.Signals(number).name})
+        self.announce_stop()
+        if self._child is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._child, signal.SIGTERM)
+
+    def announce_stop(self) -> None:
+        """Create the stop file, where one is known and a stop was requested."""
+        if self.stop_file is not None and self.stop_requested_at is not None:
+            self.stop_file.touch()
+
+    def run(self, command: list[str], error_file: Path) -> int:
+        """Run `command` to its end and return its exit code (negative: a signal's number), reaping every orphan meanwhile.
+
+        It leads a session of its own, so that Ctrl-C reaches it through us only. Killed `stop_seconds` after a stop request.
+        """
+        environ = os.environ | {failure.ERROR_FILE_VARIABLE: str(error_file)}
+        self._child = os.posix_spawn(command[0], command, environ, setsid=True)
+        if self.stop_requested_at is not None:  # it came while the child was being started
+            os.kill(self._child, signal.SIGTERM)
+        try:
+            while (code := self._reap()) is None:
+                wait = None
+                if self.stop_requested_at is not None:
+                    wait = self.stop_requested_at + self._stop_seconds - time.monotonic()
+                    if wait <= 0:
+                        log.warning("killing what did not stop in time", extra={"seconds": self._stop_seconds})
+                        os.kill(self._child, signal.SIGKILL)
+                        wait = 1.0
+                select.select([self._wake], [], [], wait)
+                with contextlib.suppress(BlockingIOError):
+                    os.read(self._wake, 4096)
+        finally:
+            self._child = None
+        return code
+
+    def _reap(self) -> int | None:
+        """Collect every child that has ended; the exit code of the one that matters, None while it runs."""
+        code = None
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return code
+            if pid == 0:
+                return code
+            if pid == self._child:
+                code = os.waitstatus_to_exitcode(status)
+
+    def end_leftovers(self, seconds: float = LEFTOVER_SECONDS) -> None:
+        """Stop, then kill, what a dead child left behind: two runs must never write the same checkpoints."""
+        left = psutil.Process().children(recursive=True)
+        for process in left:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.terminate()
+        _, alive = psutil.wait_procs(left, timeout=seconds)
+        for process in alive:
+            log.warning("killing a leftover process", extra={"pid": process.pid})
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(alive, timeout=5)
+        self._reap()
+
+
+def run(
+    read: Callable[[], TrainingJob],
+    *,
+    failure_file: Path | None = None,
+    worker: str = WORKER,
+    stop_seconds: float = STOP_SECONDS,
+) -> int:
+    """Run the job that `read` returns and give the process's exit code. `failure_file` serves until the job names its own."""
+    supervisor = Supervisor(stop_seconds)
+    failure.adopt_orphans()
+    logs.configure(host="unknown")
+    try:
+        job = read()
+        prepare(job)
+    except Error as error:
+        return _ended(Failure.of(error), failure_file, None, requested=False)
+    logs.configure(host=job.cluster.current_host)
+    supervisor.stop_file = job.paths.stop_file
+    supervisor.announce_stop()
+    try:
+        return _steps(supervisor, job, worker)
+    finally:
+        supervisor.end_leftovers()
+        shutil.rmtree(job.paths.scratch_dir, ignore_errors=True)
+
+
+def prepare(job: TrainingJob) -> None:
+    """Make the job's folders and an empty scratch folder: a stop file of an earlier run must not stop this one.
+
+    Raises ConfigError where they cannot be written.
+    """
+    shutil.rmtree(job.paths.scratch_dir, ignore_errors=True)
+    try:
+        for folder in (job.paths.scratch_dir, job.paths.model_dir, job.paths.output_dir, job.paths.checkpoint_dir):
+            folder.mkdir(parents=True, exist_ok=True)
+        job.write()
+    except OSError as error:
+        raise ConfigError(
+            f"cannot write {error.filename} ({error.strerror}): choose a folder that this user may write"
+        ) from error
+
+
+def _steps(supervisor: Supervisor, job: TrainingJob, worker: str) -> int:
+    job_file = str(job.paths.job_file)
+    for module, arguments in (("preflight", [job_file]), ("launch", [job_file, worker])):
+        if supervisor.stop_requested_at is not None:
+            log.info("stopped before training began")
+            return RESUMABLE
+        error_file = job.paths.scratch_dir / f"{module}_error.json"
+        code = supervisor.run([sys.executable, "-u", "-m", f"containers.train.{module}", *arguments], error_file)
+        requested = supervisor.stop_requested_at is not None
+        if code and requested and code < 0:
+            log.info("stopped; the last committed checkpoint stands", extra={"step": module, "exit_code": code})
+            return RESUMABLE
+        if code:
+            host = job.cluster.current_host
+            why = failure.of_process(code, error_file, host=host, name=module)
+            return _ended(why, job.paths.failure_file, job.paths.output_dir, requested=requested)
+    return 0
+
+
+def _ended(why: Failure, failure_file: Path | None, output_dir: Path | None, *, requested: bool) -> int:
+    """Say why, in the log, to people, and in the files SageMaker and programs read; return the exit code."""
+    if requested and why.exit_code == RESUMABLE:
+        log.info("stopped on request", extra={"reason": why.message})
+        return why.exit_code
+    log.error("job failed", extra={"kind": why.kind, "reason": why.message, "rank": why.rank, "failed_host": why.host})
+    print(f"{why.kind}: {why.message}", file=sys.stderr, flush=True)  # noqa: T201 - for people; the log has it as JSON
+    if requested:
+        return why.exit_code
+    if failure_file is not None:
+        failure.write_failure_file(why, failure_file)
+    if output_dir is not None:
+        with contextlib.suppress(OSError):
+            (output_dir / "failure.json").write_text(json.dumps(why.model_dump(mode="json"), indent=2), encoding="utf-8")
+    return why.exit_code
