@@ -17,6 +17,8 @@ class TrainConfig(Settings):
     """Which classifier. Change it for a smaller or faster model."""
     pretrained: Literal["auto", "none"] = "auto"
     """auto: ImageNet weights from the `pretrained` channel, else the image, else torchvision's download. none: from scratch."""
+    image_size: Annotated[int, Field(ge=0, le=1024)] = 0
+    """Side of the square the model sees; 0 takes the architecture's own. Smaller is faster and coarser."""
     head_epochs: Annotated[int, Field(ge=0)] = 20
     """Epochs of phase 1, which trains only the head, on cached features. 0 skips it."""
     epochs: Annotated[int, Field(ge=0)] = 20
@@ -47,6 +49,8 @@ class TrainConfig(Settings):
     """Alpha of cutmix; 0 is off."""
     clip_grad_norm: Annotated[float, Field(ge=0)] = 1.0
     """Largest gradient norm; 0 is off."""
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Decay of the averaged weights that are evaluated and exported in phase 2; 0 is off. 0.999 for long, noisy runs."""
     class_balance: Literal["none", "weights", "sampler"] = "none"
     """For unequal classes: weigh the loss, or draw rare classes more often."""
     patience: Annotated[int, Field(ge=0)] = 5
@@ -59,6 +63,12 @@ class TrainConfig(Settings):
     """Bitwise repeatable on the same kind of device, and slower."""
     precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
     """auto: bf16 from sm_80 on, fp16 with scaling on a T4, fp32 on a CPU."""
+    sync_batchnorm: bool = False
+    """One batch-norm statistic over all GPUs. For very few photos per GPU; slower."""
+    gradient_compression: bool = False
+    """Send gradients as fp16 between hosts. When the log shows a high comm_wait_fraction."""
+    compile: bool = False
+    """torch.compile: minutes of start for faster steps. For runs of hours on recent GPUs."""
     num_workers: Annotated[int, Field(ge=-1)] = -1
     """Loader processes per rank; -1 derives it from cores and shared memory."""
     max_bad_fraction: Annotated[float, Field(ge=0, le=1)] = 0.01
@@ -74,4 +84,6 @@ class TrainConfig(Settings):
     def _some_training(self) -> Self:
         if self.head_epochs == 0 and self.epochs == 0:
             raise ValueError("head_epochs and epochs are both 0: nothing would be trained")
+        if 0 < self.image_size < 32:
+            raise ValueError("image_size must be 0 (the architecture's own) or at least 32")
         return self

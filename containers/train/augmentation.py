@@ -1,0 +1,102 @@
+"""What training does to a photo before the model sees it.
+
+A sample's random numbers depend on (seed, epoch, index) alone, never on which process drew it or what came before, so a
+resumed run continues bitwise with any number of loader workers. Mixing of whole batches happens on the device.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.io import ImageReadMode, decode_image
+from torchvision.transforms import v2
+
+from containers.core.errors import ImageError
+from containers.core.preprocessing import PreprocessSpec, decode, prepare
+from containers.train.config import TrainConfig
+from containers.train.errors import DataError
+
+_JPEG = b"\xff\xd8\xff"
+_MASK = (1 << 64) - 1
+
+
+def mix(*parts: int) -> int:
+    """One well-spread 63-bit seed from several integers (the finaliser of splitmix64, applied per part)."""
+    state = 0x9E3779B97F4A7C15
+    for part in parts:
+        state = (state ^ (part & _MASK)) * 0xBF58476D1CE4E5B9 & _MASK
+        state = (state ^ (state >> 27)) * 0x94D049BB133111EB & _MASK
+        state ^= state >> 31
+    return state >> 1
+
+
+def read_photo(path: Path) -> bytes:
+    """Raises DataError naming the file."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} could be read at the start and cannot be now ({error.strerror}): restore it") from error
+
+
+def evaluation_photo(path: Path, spec: PreprocessSpec) -> Tensor:
+    """Exactly what serving feeds the model: uint8 (crop, crop, 3)."""
+    try:
+        pixels = prepare(decode(read_photo(path), spec), spec)
+    except ImageError as error:
+        raise DataError(f"{path}: {error}: remove or replace it") from error
+    return torch.from_numpy(np.array(pixels))
+
+
+def decode_fast(data: bytes, spec: PreprocessSpec) -> Tensor:
+    """uint8 (3, H, W), upright. Plain JPEGs by torchvision's decoder, everything else (CMYK, PNG, …) by Pillow.
+
+    The two decoders differ by rounding; evaluation always uses Pillow, as serving does. Raises ImageError.
+    """
+    if data.startswith(_JPEG):
+        try:
+            image = decode_image(
+                torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.UNCHANGED, apply_exif_orientation=True
+            )
+        except RuntimeError:
+            image = torch.empty(0)
+        if image.dim() == 3 and image.shape[0] in (1, 3):
+            return image.expand(3, -1, -1)
+    return torch.from_numpy(np.array(decode(data, spec))).permute(2, 0, 1)
+
+
+def photo_transform(config: TrainConfig, spec: PreprocessSpec) -> Callable[[Path, int], Tensor]:
+    """(path, seed) → uint8 (crop, crop, 3), for training."""
+    if config.augmentation == "none":
+        return lambda path, _seed: evaluation_photo(path, spec)
+    interpolation = v2.InterpolationMode.BICUBIC if spec.interpolation == "bicubic" else v2.InterpolationMode.BILINEAR
+    strong = config.augmentation == "randaugment"
+    steps: list[v2.Transform] = [
+        v2.RandomResizedCrop(spec.crop, scale=(0.08 if strong else 0.35, 1.0), interpolation=interpolation, antialias=True),
+        v2.RandomHorizontalFlip(),
+    ]
+    if strong:
+        steps.append(v2.RandAugment(num_ops=2, magnitude=9))
+    transform = v2.Compose(steps)
+
+    def apply(path: Path, seed: int) -> Tensor:
+        try:
+            image = decode_fast(read_photo(path), spec)
+        except ImageError as error:
+            raise DataError(f"{path}: {error}: remove or replace it") from error
+        torch.manual_seed(seed)  # v2 draws from the process's generator
+        pixels: Tensor = transform(image)
+        return pixels.permute(1, 2, 0).contiguous()
+
+    return apply
+
+
+def batch_mixing(config: TrainConfig, num_classes: int) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None:
+    """(images (N, 3, S, S), labels (N)) → mixed images and soft labels (N, classes); None where neither is on."""
+    kinds: list[v2.Transform] = []
+    if config.mixup > 0:
+        kinds.append(v2.MixUp(alpha=config.mixup, num_classes=num_classes))
+    if config.cutmix > 0:
+        kinds.append(v2.CutMix(alpha=config.cutmix, num_classes=num_classes))
+    return v2.RandomChoice(kinds) if kinds else None

@@ -1,0 +1,232 @@
+"""Training state on disk: a file is either complete and named by its digest, or it does not exist.
+
+Commit: write `.name.tmp` → fsync → rename → fsync the directory → the same for `latest.json` → prune. A kill between any
+two of these leaves a directory that loads. SageMaker mirrors it to S3 while we write, hence the leading dot of unfinished
+files and immutability of finished ones.
+
+    base-<digest>.pt                 the whole model before phase 1, which then saves only its head
+    checkpoint-<serial>-<digest>.pt  the last two, and the best
+    latest.json                      {"file", "step", "sha256"}
+
+Files are read with weights_only=True: they can hold tensors and plain containers, nothing that runs.
+"""
+
+import hashlib
+import io
+import json
+import os
+import pickle
+import re
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from containers.core import logs, manifest
+from containers.train.distributed import Group
+
+SCHEMA = 1
+LATEST = "latest.json"
+_KEEP = 2
+_DIGITS = 16
+_CHECKPOINT = re.compile(rf"checkpoint-(\d{{8}})-([0-9a-f]{{{_DIGITS}}})\.pt")
+_NAME = re.compile(rf"(?:checkpoint-\d{{8}}|base)-([0-9a-f]{{{_DIGITS}}})\.pt")
+_log = logs.get(__name__)
+
+
+class _Unusable(Exception):
+    """Why a file is not a checkpoint."""
+
+
+@dataclass(frozen=True)
+class Restored:
+    """`state` as given to `save`; `best` is the state of the best evaluation so far, None before the first."""
+
+    file: str
+    state: dict[str, Any]
+    best: dict[str, Any] | None
+    base: dict[str, Tensor] | None
+
+
+class Checkpoints:
+    """Rank 0 saves; every rank restores the same state, wherever the newest copy lies."""
+
+    def __init__(self, directory: Path, group: Group, on_commit: Callable[[str], None] = lambda _step: None) -> None:
+        """`on_commit` is told each step of the commit protocol before it happens."""
+        self._directory, self._group, self._on_commit = directory, group, on_commit
+        self._serial = 0
+        self._recent: list[str] = []
+        self._base: str | None = None
+        self.best_file: str | None = None
+        directory.mkdir(parents=True, exist_ok=True)
+        if group.is_first:
+            for leftover in directory.glob(".*.tmp"):
+                leftover.unlink(missing_ok=True)
+
+    def save_base(self, state: Mapping[str, Tensor]) -> None:
+        """Keep the whole model, which later checkpoints of the head refer to. On rank 0 only."""
+        if self._group.is_first:
+            self._base = self._commit("base", dict(state))[0]
+
+    def save(self, state: Mapping[str, Any], step: int, *, is_best: bool = False) -> bool:
+        """Commit `state`. False, with a warning, where the disk refuses: the previous checkpoint then stays the newest.
+
+        Call on every rank; only rank 0 writes.
+        """
+        if not self._group.is_first:
+            return True
+        best = None if is_best else self.best_file  # None: this very file
+        content = {**state, "schema": SCHEMA, "base_file": self._base, "best_file": best, "is_best": is_best}
+        try:
+            name, digest = self._commit(f"checkpoint-{self._serial:08d}", content)
+            self._serial += 1
+            latest = json.dumps({"file": name, "step": step, "sha256": digest}).encode()
+            self._replace(LATEST, lambda temporary: temporary.write_bytes(latest))
+        except OSError as error:
+            _log.error("checkpoint not written; the previous one stays the newest", extra={"reason": str(error), "step": step})
+            return False
+        self.best_file = name if is_best else self.best_file
+        self._recent = [*self._recent, name][-_KEEP:]
+        self._on_commit("prune")
+        self._prune()
+        return True
+
+    def _commit(self, prefix: str, content: Mapping[str, Any]) -> tuple[str, str]:
+        """Write `content` as an immutable file. Returns (its name, its SHA-256)."""
+        found: dict[str, str] = {}
+
+        def write(temporary: Path) -> None:
+            torch.save(dict(content), temporary)
+            found["digest"] = manifest.sha256(temporary)
+
+        name = self._replace(lambda: f"{prefix}-{found['digest'][:_DIGITS]}.pt", write, prefix)
+        return name, found["digest"]
+
+    def _replace(self, name: str | Callable[[], str], write: Callable[[Path], object], prefix: str = "latest") -> str:
+        temporary = self._directory / f".{prefix}.tmp"
+        self._on_commit(f"write {prefix}")
+        write(temporary)
+        self._on_commit(f"sync {prefix}")
+        _sync(temporary)
+        final = name if isinstance(name, str) else name()
+        self._on_commit(f"rename {prefix}")
+        temporary.rename(self._directory / final)
+        _sync(self._directory)
+        return final
+
+    def _prune(self) -> None:
+        keep = {*self._recent, self.best_file}
+        for path in self._directory.glob("checkpoint-*.pt"):
+            if path.name not in keep:
+                path.unlink(missing_ok=True)
+
+    def restore(self) -> Restored | None:
+        """The newest valid state any rank can read, on every rank; None where there is none.
+
+        What is rejected on the way is logged by name. Where ranks do not share a disk, the one with the newest state
+        (the lowest rank among equals) sends it, with the files it refers to.
+        """
+        mine = self._newest()
+        offers = self._group.gather((_serial(mine.file) if mine else -1, mine.file if mine else ""))
+        newest = max(offers)
+        if newest[0] < 0:
+            return None
+        if any(offer != newest for offer in offers):
+            owner = offers.index(newest)
+            for name in self._group.gather(_files(mine) if mine else [])[owner]:
+                self._share(name, owner)
+            mine = self._load(newest[1])
+        if mine is None:
+            raise AssertionError("a checkpoint was agreed on that this rank does not have")
+        self._serial = newest[0] + 1
+        self._recent = [mine.file]
+        self._base = mine.state["base_file"]
+        self.best_file = mine.file if mine.state["is_best"] else mine.state["best_file"]
+        return mine
+
+    def load_best(self) -> dict[str, Any] | None:
+        """The state of the best evaluation, on every rank; only rank 0's disk is read."""
+        found = int(self._group.broadcast(float(self.best_file is not None)))
+        if not found:
+            return None
+        data = (self._directory / self.best_file).read_bytes() if self._group.is_first and self.best_file else None
+        return _parse(self._group.broadcast_bytes(data, 0))
+
+    def _newest(self) -> Restored | None:
+        for name in self._candidates():
+            try:
+                restored = self._load(name)
+            except (_Unusable, OSError) as error:
+                _log.error("checkpoint rejected; trying the one before", extra={"file": name, "reason": str(error)})
+                continue
+            return restored
+        return None
+
+    def _candidates(self) -> list[str]:
+        """What latest.json names, then every other checkpoint, newest first."""
+        names = sorted((path.name for path in self._directory.glob("checkpoint-*.pt")), reverse=True)
+        try:
+            named = json.loads((self._directory / LATEST).read_text(encoding="utf-8"))["file"]
+        except FileNotFoundError:
+            return names
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            _log.error("checkpoint list rejected; reading the files", extra={"file": LATEST, "reason": str(error)})
+            return names
+        return [named, *(name for name in names if name != named)]
+
+    def _load(self, name: str) -> Restored:
+        state = self._read(name)
+        best_file = None if state["is_best"] else state["best_file"]
+        best = state if state["is_best"] else self._read(best_file) if best_file else None
+        return Restored(name, state, best, self._read(state["base_file"]) if state["base_file"] else None)
+
+    def _read(self, name: str) -> dict[str, Any]:
+        matched = _NAME.fullmatch(name)
+        if not matched:
+            raise _Unusable("not a checkpoint's name")
+        data = (self._directory / name).read_bytes()
+        if not hashlib.sha256(data).hexdigest().startswith(matched.group(1)):
+            raise _Unusable("its content is not what was written (SHA-256 differs)")
+        content = _parse(data)
+        if matched.string.startswith("checkpoint") and content.get("schema") != SCHEMA:
+            raise _Unusable(f"schema {content.get('schema')}, this Kennel reads {SCHEMA}")
+        return content
+
+    def _share(self, name: str, owner: int) -> None:
+        path = self._directory / name
+        data = self._group.broadcast_bytes(path.read_bytes() if self._group.rank == owner else None, owner)
+        if not path.exists() or path.stat().st_size != len(data):
+            temporary = path.with_name(f".{name}.{self._group.rank}.tmp")
+            temporary.write_bytes(data)
+            temporary.rename(path)
+
+
+def _parse(data: bytes) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
+    except (RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile, EOFError, ValueError) as error:
+        raise _Unusable(f"cannot be read: {error}") from error
+    return content
+
+
+def _files(restored: Restored) -> list[str]:
+    names = [restored.state["base_file"], restored.state["best_file"], restored.file]
+    return [name for name in names if name]
+
+
+def _serial(name: str) -> int:
+    matched = _CHECKPOINT.fullmatch(name)
+    return int(matched.group(1)) if matched else -1
+
+
+def _sync(path: Path) -> None:
+    """Make a file's bytes, or a directory's names, survive a power cut."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,200 @@
+"""Photos to batches: which photo comes when, on which rank, and the processes that decode them.
+
+The order of an epoch is a function of (seed, phase, epoch), a position in it is a number of samples, and step k takes the
+next `batch_size` of them over all ranks: nothing of a loader needs saving to resume, at any world size.
+Batches are uint8 (N, crop, crop, 3), a quarter of the shared memory and copying that floats need; normalised on the device.
+"""
+
+import os
+import shutil
+import signal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+
+from containers.core import logs
+from containers.core.preprocessing import PreprocessSpec
+from containers.train.augmentation import evaluation_photo, mix, photo_transform
+from containers.train.config import TrainConfig
+from containers.train.distributed import Group
+from containers.train.errors import DataError, WorkerFailed
+from containers.train.index import Photo
+
+_log = logs.get(__name__)
+_PREFETCH = 2
+_ORDER, _AUGMENT = 1, 2
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One rank's part of one global step. `images` may hold one photo too many: only `local` of them count."""
+
+    images: Tensor
+    labels: Tensor
+    local: int
+    total: int
+
+
+def epoch_order(config: TrainConfig, labels: Tensor, phase: int, epoch: int) -> Tensor:
+    """The photos of an epoch in order, int64 (N,): a permutation, or with class_balance=sampler a balanced draw."""
+    generator = torch.Generator().manual_seed(mix(config.seed, _ORDER, phase, epoch))
+    if config.class_balance != "sampler":
+        return torch.randperm(len(labels), generator=generator)
+    rarity = 1.0 / torch.bincount(labels).clamp(min=1).double()
+    return torch.multinomial(rarity[labels], len(labels), replacement=True, generator=generator)
+
+
+def step_parts(order: Tensor, position: int, batch_size: int, rank: int, world_size: int) -> Iterator[tuple[list[int], int]]:
+    """(this rank's indices, how many all ranks have) of each step from `position` on; every index exactly once."""
+    for start in range(position, len(order), batch_size):
+        chunk = order[start : start + batch_size].tolist()
+        yield chunk[rank::world_size], len(chunk)
+
+
+class _Steps(Sampler[list[tuple[int, int]]]):
+    """Feeds one loader, epoch after epoch: items are (augmentation seed, photo)."""
+
+    def __init__(self) -> None:
+        self.plan: list[tuple[list[int], int]] = []
+        self.key = 0
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for mine, _total in self.plan:
+            yield [(mix(self.key, index), index) for index in mine]
+
+
+class _Photos(Dataset[tuple[Tensor, int]]):
+    def __init__(self, photos: Sequence[Photo], spec: PreprocessSpec, config: TrainConfig | None) -> None:
+        """`config` None: as evaluation and serving see them."""
+        self._photos, self._spec = photos, spec
+        self._transform = photo_transform(config, spec) if config else None
+
+    def __len__(self) -> int:
+        return len(self._photos)
+
+    def __getitem__(self, item: tuple[int, int]) -> tuple[Tensor, int]:
+        seed, index = item
+        photo = self._photos[index]
+        if self._transform is None:
+            return evaluation_photo(photo.path, self._spec), photo.label
+        return self._transform(photo.path, seed), photo.label
+
+
+def _collate(samples: list[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:
+    images, labels = default_collate(samples)
+    return images, labels
+
+
+def _collate_for_pipe(samples: list[tuple[Tensor, int]]) -> tuple[Any, Any]:
+    """As numpy arrays, which travel through the queue's pipe and need no shared memory."""
+    images = torch.stack([image for image, _ in samples])
+    return images.numpy(), torch.tensor([label for _, label in samples]).numpy()
+
+
+def _ignore_stop_signals(_worker: int) -> None:
+    """Elastic signals whole process groups: without this the loader dies and the last checkpoint is never written."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@dataclass(frozen=True)
+class LoaderPlan:
+    """How photos reach the training process. `pipe`: /dev/shm is too small for the batches in flight."""
+
+    workers: int
+    pipe: bool
+
+
+def plan_loader(
+    config: TrainConfig, group: Group, batch_bytes: int, *, ranks_here: int, shared_memory: Path = Path("/dev/shm")
+) -> LoaderPlan:
+    """`batch_bytes` is one rank's batch. Docker gives a container 64 MB of shared memory unless told otherwise."""
+    cores = max(1, len(os.sched_getaffinity(0)) // max(1, ranks_here))
+    workers = config.num_workers
+    if workers < 0:
+        workers = min(8, max(1, cores - 1)) if group.device.type == "cuda" else min(1, cores - 1)
+    if workers == 0:
+        return LoaderPlan(0, pipe=False)
+    needed = ranks_here * workers * (_PREFETCH + 1) * batch_bytes
+    try:
+        free = shutil.disk_usage(shared_memory).free
+    except OSError:
+        free = 0
+    if needed > free:
+        fields = {"path": str(shared_memory), "free_mb": free // 2**20, "needed_mb": needed // 2**20, "workers": workers}
+        _log.warning("shared memory is small: batches go through pipes, a little slower (docker: --shm-size)", extra=fields)
+    return LoaderPlan(workers, pipe=needed > free)
+
+
+class PhotoBatches:
+    """The training photos, as each step's part of this rank."""
+
+    def __init__(
+        self, photos: Sequence[Photo], spec: PreprocessSpec, config: TrainConfig, group: Group, loading: LoaderPlan, phase: int
+    ) -> None:
+        self._config, self._group, self._phase = config, group, phase
+        self._labels = torch.tensor([photo.label for photo in photos])
+        self._steps = _Steps()
+        self._loader = _loader(_Photos(photos, spec, config), self._steps, loading, group.device, persistent=True)
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def epoch(self, epoch: int, position: int) -> Iterator[Batch]:
+        """The steps of `epoch` from sample `position` on. Raises DataError or WorkerFailed."""
+        order = epoch_order(self._config, self._labels, self._phase, epoch)
+        plan = list(step_parts(order, position, self._config.batch_size, self._group.rank, self._group.world_size))
+        counts = [(len(mine), total) for mine, total in plan]
+        # a rank without photos in the last step still takes part in its reduction, with one photo that counts nothing
+        self._steps.plan = [(mine or [int(order[0])], total) for mine, total in plan]
+        self._steps.key = mix(self._config.seed, _AUGMENT, self._phase, epoch)
+        for (images, labels), (local, total) in zip(_guarded(self._loader), counts, strict=True):
+            yield Batch(images, labels, local, total)
+
+
+def evaluation_batches(
+    photos: Sequence[Photo], spec: PreprocessSpec, indices: Sequence[int], batch_size: int, loading: LoaderPlan, group: Group
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """(uint8 (N, crop, crop, 3), labels (N)) of these photos, in this order."""
+    steps = _Steps()
+    steps.plan = [(list(indices[start : start + batch_size]), 0) for start in range(0, len(indices), batch_size)]
+    few = LoaderPlan(min(loading.workers, len(steps.plan)), loading.pipe)
+    return _guarded(_loader(_Photos(photos, spec, None), steps, few, group.device, persistent=False))
+
+
+def _loader(
+    photos: _Photos, steps: _Steps, loading: LoaderPlan, device: torch.device, *, persistent: bool
+) -> DataLoader[tuple[Tensor, int]]:
+    return DataLoader(
+        photos,
+        batch_sampler=steps,
+        num_workers=loading.workers,
+        collate_fn=_collate_for_pipe if loading.pipe else _collate,
+        worker_init_fn=_ignore_stop_signals,
+        prefetch_factor=_PREFETCH if loading.workers else None,
+        persistent_workers=persistent and loading.workers > 0,
+        pin_memory=device.type == "cuda" and not loading.pipe,
+        generator=torch.Generator(),  # keeps the loader away from the process's random numbers
+    )
+
+
+def _guarded(loader: DataLoader[Any]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Turns a dead loader process, and an error inside one, into an error with a name."""
+    try:
+        for images, labels in loader:
+            yield torch.as_tensor(images), torch.as_tensor(labels)
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise WorkerFailed(
+            f"a process that loads photos died ({str(error).splitlines()[0]}): it ran out of memory or shared memory; "
+            "set num_workers=0 or use an instance with more memory"
+        ) from error
+    except DataError as error:
+        # torch appends the worker's traceback to the message
+        raise DataError(str(error).strip().splitlines()[-1].removeprefix("containers.train.errors.DataError: ")) from None

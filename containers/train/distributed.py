@@ -1,0 +1,183 @@
+"""The ranks of a job as one group: joining, exact sums, one rank's word for all, and agreeing when to stop.
+
+Roles follow RANK only (a restart may move rank 0 to another host). With one rank every operation is the identity, so the
+rest of training has no second code path.
+"""
+
+import enum
+import os
+import signal
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from types import FrameType
+from typing import Any, Self
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from containers.core.accelerator import Accelerator
+
+_COLLECTIVE_TIMEOUT = timedelta(minutes=10)
+_CONTROL_TIMEOUT = timedelta(hours=2)  # peers wait in the last barrier while rank 0 writes reports and engines
+
+
+class Signal(enum.IntEnum):
+    """What the ranks agreed on at a step; the largest wins."""
+
+    GO = 0
+    CHECKPOINT = 1
+    STOP = 2
+    NON_FINITE = 3
+
+
+class StopRequested(Exception):
+    """Raised on every rank at the same step; the trainer turns it into a checkpoint."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """`control` is a gloo group on the CPU, so that agreeing never waits for the GPU's stream."""
+
+    rank: int
+    world_size: int
+    local_rank: int
+    device: torch.device
+    control: Any = None
+
+    @classmethod
+    def alone(cls, device: torch.device | None = None) -> Self:
+        return cls(0, 1, 0, device or torch.device("cpu"))
+
+    @classmethod
+    def join(cls, accelerator: Accelerator) -> Self:
+        """Join the group that RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT describe; without them, a group of one."""
+        rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+        local_rank, device = int(os.environ.get("LOCAL_RANK", "0")), accelerator.device
+        if world_size == 1:
+            return cls(rank, world_size, local_rank, device)
+        cuda = device.type == "cuda"
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=_COLLECTIVE_TIMEOUT, device_id=device if cuda else None
+        )
+        return cls(rank, world_size, local_rank, device, dist.new_group(backend="gloo", timeout=_CONTROL_TIMEOUT))
+
+    @property
+    def is_first(self) -> bool:
+        """True on the one rank that writes."""
+        return self.rank == 0
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The sum over ranks, on the CPU, in the tensor's own type (use float64 or integers for exact sums)."""
+        total = tensor.detach().to("cpu", copy=True)
+        if self.world_size > 1:
+            dist.all_reduce(total, group=self.control)
+        return total
+
+    def broadcast(self, value: float, source: int = 0) -> float:
+        """`source`'s number, on every rank."""
+        return float(self.broadcast_tensor(torch.tensor([value], dtype=torch.float64), source).item())
+
+    def broadcast_tensor(self, tensor: Tensor, source: int = 0) -> Tensor:
+        """`source`'s CPU tensor (same shape and type everywhere), in place."""
+        if self.world_size > 1:
+            dist.broadcast(tensor, source, group=self.control)
+        return tensor
+
+    def broadcast_bytes(self, data: bytes | None, source: int) -> bytes:
+        """`source`'s bytes; the others pass None."""
+        size = int(self.broadcast(len(data or b""), source))
+        if self.world_size == 1 or size == 0:
+            return data or b""
+        mine = torch.frombuffer(bytearray(data), dtype=torch.uint8) if data and self.rank == source else None
+        return bytes(self.broadcast_tensor(mine if mine is not None else torch.empty(size, dtype=torch.uint8), source).numpy())
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every rank's small picklable value, in rank order."""
+        if self.world_size == 1:
+            return [value]
+        values: list[Any] = [None] * self.world_size
+        dist.all_gather_object(values, value, group=self.control)
+        return values
+
+    def make_equal(self, tensors: Iterable[Tensor]) -> None:
+        """Overwrite these tensors with rank 0's, in a few large messages."""
+        if self.world_size == 1:
+            return
+        by_type: dict[torch.dtype, list[Tensor]] = {}
+        for tensor in tensors:
+            by_type.setdefault(tensor.dtype, []).append(tensor.detach())
+        for same in by_type.values():
+            flat = torch.cat([tensor.flatten() for tensor in same])
+            dist.broadcast(flat, 0)
+            for tensor, part in zip(same, flat.split([tensor.numel() for tensor in same]), strict=True):
+                tensor.copy_(part.view_as(tensor))
+
+    def make_module_equal(self, module: nn.Module) -> None:
+        self.make_equal([*module.parameters(), *module.buffers()])
+
+    def barrier(self) -> None:
+        if self.world_size > 1:
+            dist.barrier(group=self.control)
+
+    def leave(self) -> None:
+        if self.world_size > 1:
+            dist.destroy_process_group()
+
+
+class Agreement:
+    """Every rank asks `poll` at the same points; all get the same answer at the same point.
+
+    Asking costs no wait: a poll starts a one-integer maximum over the ranks and returns what the poll before it found.
+    A signal handler only sets a flag. `stop_file` is the launcher's way to say the same.
+    """
+
+    def __init__(self, group: Group, stop_file: Path, checkpoint_every_seconds: float) -> None:
+        self._group, self._stop_file, self._every = group, stop_file, checkpoint_every_seconds
+        self._asked = False
+        self._announced = False
+        self._saved_at = time.monotonic()
+        self._pending: tuple[Any, Tensor] | None = None
+
+    def listen(self) -> None:
+        """Take SIGTERM and SIGINT as a request to stop."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        self._asked = True
+
+    def saved(self) -> None:
+        """A checkpoint was written: the clock starts again."""
+        self._saved_at, self._announced = time.monotonic(), False
+
+    def _local(self, finite: bool) -> Signal:
+        if not finite:
+            return Signal.NON_FINITE
+        if self._asked or self._stop_file.exists():
+            return Signal.STOP
+        due = self._group.is_first and not self._announced and time.monotonic() - self._saved_at >= self._every
+        self._announced = self._announced or due
+        return Signal.CHECKPOINT if due else Signal.GO
+
+    def poll(self, *, finite: bool = True) -> Signal:
+        """The largest signal any rank gave one poll ago (with one rank: now)."""
+        local = self._local(finite)
+        if self._group.world_size == 1:
+            return local
+        answer = Signal.GO
+        if self._pending is not None:
+            work, flag = self._pending
+            work.wait()
+            answer = Signal(int(flag))
+        flag = torch.tensor([int(local)], dtype=torch.int64)
+        self._pending = (dist.all_reduce(flag, op=dist.ReduceOp.MAX, group=self._group.control, async_op=True), flag)
+        return answer
+
+    def check(self) -> None:
+        """Poll where nothing but stopping matters. Raises StopRequested, on all ranks at the same point."""
+        if self.poll() is Signal.STOP:
+            raise StopRequested

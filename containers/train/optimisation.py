@@ -1,0 +1,227 @@
+"""One optimiser step on one global batch: exact averages, mixed precision, accumulation, clipping.
+
+A rank's gradient is the sum over its photos divided by the global count, so that a last, smaller batch and unequal parts
+of ranks are weighted rightly. Nothing here waits for the GPU.
+"""
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import SGD, AdamW, Optimizer
+
+from containers.core import logs
+from containers.core.errors import AcceleratorError
+from containers.train.augmentation import mix
+from containers.train.config import TrainConfig
+from containers.train.data import Batch
+from containers.train.distributed import Group
+
+_STEP = 3
+_log = logs.get(__name__)
+
+
+def make_optimizer(module: nn.Module, config: TrainConfig, head_prefix: str) -> Optimizer:
+    """Four groups: {head, backbone} × {weights, biases and norms}; `factor` in a group multiplies the scheduled rate.
+
+    Biases and norms (one-dimensional parameters) get no weight decay. An empty `head_prefix` means all is head.
+    """
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in module.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        factor = 1.0 if name.startswith(head_prefix) else config.backbone_lr_factor
+        decay = config.weight_decay if parameter.ndim > 1 else 0.0
+        groups.setdefault((factor, decay), []).append(parameter)
+    described = [{"params": params, "factor": f, "weight_decay": decay} for (f, decay), params in groups.items()]
+    if config.optimizer == "sgd":
+        return SGD(described, lr=config.learning_rate, momentum=config.momentum, nesterov=config.momentum > 0)
+    return AdamW(described, lr=config.learning_rate, fused=True)
+
+
+def learning_rate(config: TrainConfig, step: int, total_steps: int) -> float:
+    """Of the head, for step 0 … total_steps - 1: a linear rise, then half a cosine towards 0. A pure function of the step."""
+    rise = round(config.warmup_fraction * total_steps)
+    if step < rise:
+        return config.learning_rate * (step + 1) / (rise + 1)
+    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, total_steps - rise)))
+
+
+def class_weights(labels: Tensor, num_classes: int) -> Tensor:
+    """Weights that give every class the same say and average 1 over the photos."""
+    counts = torch.bincount(labels, minlength=num_classes).double()
+    present = int((counts > 0).sum())
+    return torch.where(counts > 0, len(labels) / (present * counts.clamp(min=1)), 0.0).float()
+
+
+class CommunicationClock:
+    """Measures how long a step waits for its peers after its own gradients are complete.
+
+    DDP calls `hook` once per bucket, as soon as the bucket's gradients exist: the last call is the end of computing.
+    """
+
+    def __init__(self, device: torch.device, compress: bool) -> None:
+        self._device, self._compress = device, compress
+        self._computed: float | torch.cuda.Event = 0.0
+        self._events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
+        self._seconds = 0.0
+
+    def hook(self, group: torch.distributed.ProcessGroup | None, bucket: torch.distributed.GradBucket) -> torch.futures.Future[Tensor]:
+        from torch.distributed.algorithms.ddp_comm_hooks import default_hooks  # noqa: PLC0415 (CUDA-only imports inside)
+
+        self._computed = self._now()
+        chosen = default_hooks.fp16_compress_hook if self._compress else default_hooks.allreduce_hook
+        return chosen(group, bucket)  # type: ignore[arg-type]
+
+    def _now(self) -> "float | torch.cuda.Event":
+        if self._device.type != "cuda":
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def backward_done(self) -> None:
+        now = self._now()
+        if isinstance(now, float) and isinstance(self._computed, float):
+            self._seconds += now - self._computed
+        elif isinstance(now, torch.cuda.Event) and isinstance(self._computed, torch.cuda.Event):
+            self._events.append((self._computed, now))
+
+    def take_seconds(self) -> float:
+        """Seconds waited since the last call. Waits for the GPU: call it once per epoch."""
+        if self._events:
+            self._events[-1][1].synchronize()
+            self._seconds += sum(start.elapsed_time(end) for start, end in self._events) / 1000
+            self._events = []
+        seconds, self._seconds = self._seconds, 0.0
+        return seconds
+
+
+class Stepper:
+    """Owns how a step is computed; the trainer owns when."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        optimizer: Optimizer,
+        config: TrainConfig,
+        group: Group,
+        *,
+        prepare: Callable[[Tensor], Tensor],
+        amp_dtype: torch.dtype | None,
+        weights: Tensor | None = None,
+        mixing: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
+        replicated: bool = False,
+    ) -> None:
+        """`prepare` maps a batch as loaded (on the device) to the module's input. `replicated`: every rank computes all."""
+        self.optimizer, self._config, self._group = optimizer, config, group
+        self._prepare, self._amp, self._mixing = prepare, amp_dtype, mixing
+        self._weights = weights.to(group.device) if weights is not None else None
+        self._parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        self._micro = config.micro_batch_size
+        self.scaler = torch.amp.GradScaler(group.device.type, enabled=amp_dtype is torch.float16)
+        self.clock = CommunicationClock(group.device, config.gradient_compression)
+        self._peers = 1 if replicated else group.world_size
+        self._network: nn.Module = self._distribute(module)
+        if config.compile:
+            self._network = torch.compile(self._network)  # type: ignore[assignment]
+        self.sums = torch.zeros(3, dtype=torch.float64, device=group.device)
+        """Of the epoch, on this rank: loss, photos classified rightly, photos."""
+
+    def _distribute(self, module: nn.Module) -> nn.Module:
+        if self._peers == 1:
+            return module
+        # buffers are made equal before they are used (evaluation, checkpoints), not at every step
+        cuda = self._group.device.type == "cuda"
+        network = DistributedDataParallel(
+            module,
+            device_ids=[self._group.device.index] if cuda else None,
+            broadcast_buffers=False,
+            gradient_as_bucket_view=True,
+        )
+        network.register_comm_hook(None, self.clock.hook)  # type: ignore[arg-type]
+        return network
+
+    def step(self, batch: Batch, rate: float, number: int) -> Tensor:
+        """Train on `batch`. Returns this rank's share of the mean loss, on the device. Raises AcceleratorError on CUDA OOM."""
+        device = self._group.device
+        images, labels = batch.images.to(device, non_blocking=True), batch.labels.to(device, non_blocking=True)
+        rank = 0 if self._peers == 1 and self._group.world_size > 1 else self._group.rank
+        loss = self._gradients(images, labels, batch, mix(self._config.seed, _STEP, number, rank))
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group["factor"]
+        if self._config.clip_grad_norm > 0:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self._parameters, self._config.clip_grad_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        return loss
+
+    def _gradients(self, images: Tensor, labels: Tensor, batch: Batch, seed: int) -> Tensor:
+        """Forward and backward in micro-batches; halves them when the GPU is full and nobody chose the size."""
+        while True:
+            micro = min(self._micro or len(labels), len(labels))
+            sums = torch.zeros_like(self.sums)
+            synchronising = False
+            torch.manual_seed(seed)  # dropout and mixing: the same whenever this step is computed
+            try:
+                for start in range(0, len(labels), micro):
+                    synchronising = start + micro >= len(labels)
+                    with self._without_sync(synchronising):
+                        part = slice(start, start + micro)
+                        counted = max(0, min(micro, batch.local - start))
+                        sums += self._micro_batch(images[part], labels[part], counted, batch.total)
+            except torch.OutOfMemoryError as error:
+                if self._config.micro_batch_size or micro == 1 or (synchronising and self._peers > 1 and micro < len(labels)):
+                    raise self._out_of_memory(micro) from error
+            else:
+                self.sums += sums
+                return sums[0] / batch.total
+            if self._peers > 1:
+                raise self._out_of_memory(micro)
+            self.optimizer.zero_grad(set_to_none=True)
+            torch.cuda.empty_cache()
+            self._micro = math.ceil(micro / 2)
+            fields = {"was": micro, "now": self._micro, "batch_size": self._config.batch_size}
+            _log.warning("out of GPU memory: going on with smaller micro-batches (set micro_batch_size to skip this)", extra=fields)
+
+    def _out_of_memory(self, micro: int) -> AcceleratorError:
+        per_rank = math.ceil(self._config.batch_size / self._peers)
+        return AcceleratorError(
+            f"out of GPU memory with {micro} photos at once (batch_size {self._config.batch_size}, {per_rank} per rank): "
+            f"set micro_batch_size to {max(1, micro // 2)}; the result stays the same but for batch norm"
+        )
+
+    def _micro_batch(self, images: Tensor, labels: Tensor, counted: int, total: int) -> Tensor:
+        """Adds its gradient. Returns its (loss sum, right, photos) over the first `counted` photos."""
+        device = self._group.device
+        inputs, targets = self._prepare(images), labels
+        if self._mixing is not None:
+            inputs, targets = self._mixing(inputs, labels)
+        with torch.autocast(device.type, self._amp, enabled=self._amp is not None):
+            logits = self._network(inputs)
+        losses = F.cross_entropy(
+            logits.float(), targets, self._weights, reduction="none", label_smoothing=self._config.label_smoothing
+        )[:counted]
+        loss = losses.sum() if counted else logits.float().sum() * 0.0
+        self.scaler.scale(loss * (self._peers / total)).backward()
+        if self._peers > 1:
+            self.clock.backward_done()
+        right = (logits.detach()[:counted].argmax(1) == labels[:counted]).sum()
+        return torch.stack([loss.detach().double(), right.double(), torch.tensor(counted, dtype=torch.float64).to(device)])
+
+    @contextlib.contextmanager
+    def _without_sync(self, synchronising: bool) -> Iterator[None]:
+        ddp = isinstance(self._network, DistributedDataParallel)
+        held: AbstractContextManager[None] = contextlib.nullcontext()
+        if ddp and not synchronising:
+            held = self._network.no_sync()  # type: ignore[operator]
+        with held:
+            yield
