@@ -99,4 +99,5 @@ def batch_mixing(config: TrainConfig, num_classes: int) -> Callable[[Tensor, Ten
         kinds.append(v2.MixUp(alpha=config.mixup, num_classes=num_classes))
     if config.cutmix > 0:
         kinds.append(v2.CutMix(alpha=config.cutmix, num_classes=num_classes))
-    return v2.RandomChoice(kinds) if kinds else None
+    chosen: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = v2.RandomChoice(kinds) if kinds else None
+    return chosen

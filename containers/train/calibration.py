@@ -53,7 +53,7 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> Calibration:
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
-    optimizer.step(closure)
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
     temperature = float(log_temperature.detach().exp())
     if not 0.05 <= temperature <= 20:
         return Calibration(note=f"not used: the fit on {count} validation photos left the sensible range ({temperature:.3g})")

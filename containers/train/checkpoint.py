@@ -148,12 +148,15 @@ class Checkpoints:
         self.best_file = mine.file if mine.state["is_best"] else mine.state["best_file"]
         return mine
 
-    def load_best(self) -> dict[str, Any] | None:
-        """The state of the best evaluation, on every rank; only rank 0's disk is read."""
-        found = int(self._group.broadcast(float(self.best_file is not None)))
-        if not found:
+    def load_best(self) -> tuple[dict[str, Any], dict[str, Tensor] | None] | None:
+        """(state of the best evaluation, base), on every rank; None before the first. Only rank 0's disk is read."""
+        best = self._from_first(self.best_file)
+        return None if best is None else (best, self._from_first(best["base_file"]))
+
+    def _from_first(self, name: str | None) -> dict[str, Any] | None:
+        if not self._group.broadcast(float(name is not None)):
             return None
-        data = (self._directory / self.best_file).read_bytes() if self._group.is_first and self.best_file else None
+        data = (self._directory / name).read_bytes() if self._group.is_first and name else None
         return _parse(self._group.broadcast_bytes(data, 0))
 
     def _newest(self) -> Restored | None:

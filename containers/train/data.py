@@ -27,6 +27,7 @@ from containers.train.index import Photo
 
 _log = logs.get(__name__)
 _PREFETCH = 2
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - not a file of ours: where torch passes tensors between processes
 _ORDER, _AUGMENT = 1, 2
 
 
@@ -111,7 +112,7 @@ class LoaderPlan:
 
 
 def plan_loader(
-    config: TrainConfig, group: Group, batch_bytes: int, *, ranks_here: int, shared_memory: Path = Path("/dev/shm")
+    config: TrainConfig, group: Group, batch_bytes: int, *, ranks_here: int, shared_memory: Path = SHARED_MEMORY
 ) -> LoaderPlan:
     """`batch_bytes` is one rank's batch. Docker gives a container 64 MB of shared memory unless told otherwise."""
     cores = max(1, len(os.sched_getaffinity(0)) // max(1, ranks_here))

@@ -113,7 +113,8 @@ class Group:
         for same in by_type.values():
             flat = torch.cat([tensor.flatten() for tensor in same])
             dist.broadcast(flat, 0)
-            for tensor, part in zip(same, flat.split([tensor.numel() for tensor in same]), strict=True):
+            parts = torch.split(flat, [tensor.numel() for tensor in same])
+            for tensor, part in zip(same, parts, strict=True):
                 tensor.copy_(part.view_as(tensor))
 
     def make_module_equal(self, module: nn.Module) -> None:

@@ -27,7 +27,7 @@ class ClassScores:
 
 @dataclass(frozen=True)
 class Scores:
-    """All tensors are on the CPU, one entry per photo in the split's order; `logits` only where asked for."""
+    """All tensors are on the CPU, one entry per photo in the split's order."""
 
     labels: Tensor
     losses: Tensor
@@ -35,7 +35,8 @@ class Scores:
     ranks: Tensor
     """How many classes scored above the label."""
     confidences: Tensor
-    logits: Tensor | None
+    logits: Tensor
+    """float64 (N, classes); (N, 0) where they were not asked for."""
     num_classes: int
 
     @property
@@ -107,7 +108,7 @@ def evaluate(
         table[:, _PREDICTION].long(),
         table[:, _RANK_OF_LABEL].long(),
         table[:, _CONFIDENCE],
-        table[:, _LOGITS:] if with_logits else None,
+        table[:, _LOGITS:],
         num_classes,
     )
 

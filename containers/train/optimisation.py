@@ -7,11 +7,13 @@ of ranks are weighted rightly. Nothing here waits for the GPU.
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
+from torch.distributed import GradBucket, ProcessGroup
+from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import SGD, AdamW, Optimizer
@@ -72,9 +74,7 @@ class CommunicationClock:
         self._events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
         self._seconds = 0.0
 
-    def hook(self, group: torch.distributed.ProcessGroup | None, bucket: torch.distributed.GradBucket) -> torch.futures.Future[Tensor]:
-        from torch.distributed.algorithms.ddp_comm_hooks import default_hooks  # noqa: PLC0415 (CUDA-only imports inside)
-
+    def hook(self, group: ProcessGroup | None, bucket: GradBucket) -> torch.futures.Future[Tensor]:
         self._computed = self._now()
         chosen = default_hooks.fp16_compress_hook if self._compress else default_hooks.allreduce_hook
         return chosen(group, bucket)  # type: ignore[arg-type]
@@ -82,8 +82,8 @@ class CommunicationClock:
     def _now(self) -> "float | torch.cuda.Event":
         if self._device.type != "cuda":
             return time.perf_counter()
-        event = torch.cuda.Event(enable_timing=True)
-        event.record()
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        event.record()  # type: ignore[no-untyped-call]
         return event
 
     def backward_done(self) -> None:
@@ -97,7 +97,8 @@ class CommunicationClock:
         """Seconds waited since the last call. Waits for the GPU: call it once per epoch."""
         if self._events:
             self._events[-1][1].synchronize()
-            self._seconds += sum(start.elapsed_time(end) for start, end in self._events) / 1000
+            self._seconds += sum(start.elapsed_time(end)  # type: ignore[no-untyped-call]
+ for start, end in self._events) / 1000
             self._events = []
         seconds, self._seconds = self._seconds, 0.0
         return seconds
@@ -125,12 +126,13 @@ class Stepper:
         self._weights = weights.to(group.device) if weights is not None else None
         self._parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
         self._micro = config.micro_batch_size
-        self.scaler = torch.amp.GradScaler(group.device.type, enabled=amp_dtype is torch.float16)
+        self._reducing = False
+        self.scaler = GradScaler(group.device.type, enabled=amp_dtype is torch.float16)
         self.clock = CommunicationClock(group.device, config.gradient_compression)
         self._peers = 1 if replicated else group.world_size
         self._network: nn.Module = self._distribute(module)
         if config.compile:
-            self._network = torch.compile(self._network)  # type: ignore[assignment]
+            self._network = torch.compile(self._network)
         self.sums = torch.zeros(3, dtype=torch.float64, device=group.device)
         """Of the epoch, on this rank: loss, photos classified rightly, photos."""
 
@@ -165,32 +167,38 @@ class Stepper:
         return loss
 
     def _gradients(self, images: Tensor, labels: Tensor, batch: Batch, seed: int) -> Tensor:
-        """Forward and backward in micro-batches; halves them when the GPU is full and nobody chose the size."""
+        """Forward and backward in micro-batches, which are halved when the GPU is full and nobody chose their size."""
         while True:
             micro = min(self._micro or len(labels), len(labels))
-            sums = torch.zeros_like(self.sums)
-            synchronising = False
+            self._reducing = False
             torch.manual_seed(seed)  # dropout and mixing: the same whenever this step is computed
             try:
-                for start in range(0, len(labels), micro):
-                    synchronising = start + micro >= len(labels)
-                    with self._without_sync(synchronising):
-                        part = slice(start, start + micro)
-                        counted = max(0, min(micro, batch.local - start))
-                        sums += self._micro_batch(images[part], labels[part], counted, batch.total)
+                sums = self._accumulate(images, labels, batch, micro)
             except torch.OutOfMemoryError as error:
-                if self._config.micro_batch_size or micro == 1 or (synchronising and self._peers > 1 and micro < len(labels)):
+                if self._config.micro_batch_size or micro == 1 or self._reducing:
                     raise self._out_of_memory(micro) from error
             else:
                 self.sums += sums
                 return sums[0] / batch.total
-            if self._peers > 1:
-                raise self._out_of_memory(micro)
             self.optimizer.zero_grad(set_to_none=True)
-            torch.cuda.empty_cache()
             self._micro = math.ceil(micro / 2)
             fields = {"was": micro, "now": self._micro, "batch_size": self._config.batch_size}
-            _log.warning("out of GPU memory: going on with smaller micro-batches (set micro_batch_size to skip this)", extra=fields)
+            _log.warning(
+                "out of GPU memory: going on with smaller micro-batches (set micro_batch_size to skip this)", extra=fields
+            )
+
+    def _accumulate(self, images: Tensor, labels: Tensor, batch: Batch, micro: int) -> Tensor:
+        sums = torch.zeros_like(self.sums)
+        for start in range(0, len(labels), micro):
+            last = start + micro >= len(labels)
+            with (
+                contextlib.nullcontext()
+                if last or not isinstance(self._network, DistributedDataParallel)
+                else self._network.no_sync()
+            ):
+                part, counted = slice(start, start + micro), max(0, min(micro, batch.local - start))
+                sums += self._micro_batch(images[part], labels[part], counted, batch.total, last=last)
+        return sums
 
     def _out_of_memory(self, micro: int) -> AcceleratorError:
         per_rank = math.ceil(self._config.batch_size / self._peers)
@@ -199,7 +207,7 @@ class Stepper:
             f"set micro_batch_size to {max(1, micro // 2)}; the result stays the same but for batch norm"
         )
 
-    def _micro_batch(self, images: Tensor, labels: Tensor, counted: int, total: int) -> Tensor:
+    def _micro_batch(self, images: Tensor, labels: Tensor, counted: int, total: int, *, last: bool) -> Tensor:
         """Adds its gradient. Returns its (loss sum, right, photos) over the first `counted` photos."""
         device = self._group.device
         inputs, targets = self._prepare(images), labels
@@ -211,17 +219,9 @@ class Stepper:
             logits.float(), targets, self._weights, reduction="none", label_smoothing=self._config.label_smoothing
         )[:counted]
         loss = losses.sum() if counted else logits.float().sum() * 0.0
+        self._reducing = last and self._peers > 1  # from here on peers may hold parts of this gradient: no second try
         self.scaler.scale(loss * (self._peers / total)).backward()
         if self._peers > 1:
             self.clock.backward_done()
         right = (logits.detach()[:counted].argmax(1) == labels[:counted]).sum()
         return torch.stack([loss.detach().double(), right.double(), torch.tensor(counted, dtype=torch.float64).to(device)])
-
-    @contextlib.contextmanager
-    def _without_sync(self, synchronising: bool) -> Iterator[None]:
-        ddp = isinstance(self._network, DistributedDataParallel)
-        held: AbstractContextManager[None] = contextlib.nullcontext()
-        if ddp and not synchronising:
-            held = self._network.no_sync()  # type: ignore[operator]
-        with held:
-            yield

@@ -1,0 +1,134 @@
+"""Everything of a training run that is fixed from the first step to the last, and how a model is asked within it."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from containers.core import accelerator, architectures, artifact
+from containers.core.accelerator import Accelerator
+from containers.core.errors import ConfigError
+from containers.core.preprocessing import PreprocessSpec
+from containers.train import evaluation
+from containers.train.augmentation import mix
+from containers.train.config import TrainConfig
+from containers.train.data import LoaderPlan, evaluation_batches, plan_loader
+from containers.train.distributed import Agreement, Group
+from containers.train.evaluation import Scores
+from containers.train.index import DatasetIndex, Split
+from containers.train.job import TrainingJob
+
+_EVALUATION_BATCH = 64
+_INITIAL = 4
+_PRECISIONS = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """Everything that is fixed from the first step to the last."""
+
+    job: TrainingJob
+    index: DatasetIndex
+    spec: PreprocessSpec
+    group: Group
+    accelerator: Accelerator
+    amp_dtype: torch.dtype | None
+    loading: LoaderPlan
+    model: nn.Module
+    agreement: Agreement
+
+    @property
+    def config(self) -> TrainConfig:
+        return self.job.config
+
+    def epochs(self, phase: int) -> int:
+        return (self.config.head_epochs, self.config.epochs)[phase]
+
+    def labels(self, split: Split) -> Tensor:
+        return torch.tensor([photo.label for photo in self.index.splits[split]])
+
+    def to_input(self, images: Tensor) -> Tensor:
+        """uint8 (N, S, S, 3) → normalised float (N, 3, S, S), channels_last."""
+        return artifact.normalise(images, self.spec.mean, self.spec.std)
+
+    def forward(self, module: nn.Module, amp_dtype: torch.dtype | None) -> Callable[[Tensor], Tensor]:
+        """uint8 photos → what `module` makes of them, in float32, without gradients. `module` must be in eval mode."""
+        device = self.group.device
+
+        def run(images: Tensor) -> Tensor:
+            with torch.no_grad(), torch.autocast(device.type, amp_dtype, enabled=amp_dtype is not None):
+                output: Tensor = module(self.to_input(images.to(device, non_blocking=True)))
+            return output.float()
+
+        return run
+
+    def evaluate(
+        self, module: nn.Module, split: Split, *, amp_dtype: torch.dtype | None = None, with_logits: bool = False
+    ) -> Scores:
+        """Exact scores of `module` on a split, with rank 0's batch-norm statistics on all ranks. Raises StopRequested."""
+        self.group.make_equal(module.buffers())
+        was_training = module.training
+        module.eval()
+        labels, photos = self.labels(split), self.index.splits[split]
+        mine = range(self.group.rank, len(photos), self.group.world_size)
+        try:
+            return evaluation.evaluate(
+                self.group,
+                self.forward(module, amp_dtype),
+                evaluation_batches(photos, self.spec, mine, _EVALUATION_BATCH, self.loading, self.group),
+                labels,
+                len(self.index.class_names),
+                _EVALUATION_BATCH,
+                check=self.agreement.check,
+                with_logits=with_logits,
+            )
+        finally:
+            module.train(was_training)
+
+
+def prepare(job: TrainingJob) -> Run:
+    """Join the other ranks and build the model with random weights, the same on every rank. Raises Error."""
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    device = accelerator.detect(job.device, local_rank=local_rank)
+    _set_numerics(job.config, device)
+    group = Group.join(device)
+    index = DatasetIndex.read(job.paths.index_file)
+    spec = preprocessing(job.config)
+    precision = job.config.precision
+    ranks_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    batch_bytes = -(-job.config.batch_size // group.world_size) * spec.crop**2 * 3
+    torch.manual_seed(mix(job.config.seed, _INITIAL))
+    model = architectures.build(job.config.architecture, len(index.class_names))
+    if getattr(model, "image_size", spec.crop) != spec.crop:
+        raise ConfigError(f"{job.config.architecture} sees {model.image_size} pixels only: set image_size to 0")
+    return Run(
+        job=job,
+        index=index,
+        spec=spec,
+        group=group,
+        accelerator=device,
+        amp_dtype=device.amp_dtype if precision == "auto" else _PRECISIONS[precision],
+        loading=plan_loader(job.config, group, batch_bytes, ranks_here=ranks_here),
+        model=model.to(device=device.device, memory_format=torch.channels_last),  # type: ignore[call-overload]
+        agreement=Agreement(group, job.paths.stop_file, job.config.checkpoint_every_seconds),
+    )
+
+
+def preprocessing(config: TrainConfig) -> PreprocessSpec:
+    """The architecture's own, or with image_size the same share of the photo at that size."""
+    spec = architectures.lookup(config.architecture).preprocessing
+    if config.image_size == 0:
+        return spec
+    return spec.model_copy(update={"crop": config.image_size, "resize": round(spec.resize * config.image_size / spec.crop)})
+
+
+def _set_numerics(config: TrainConfig, device: Accelerator) -> None:
+    if device.device.type == "cuda":
+        torch.cuda.set_device(device.device)
+        torch.backends.cudnn.benchmark = not config.deterministic
+        torch.set_float32_matmul_precision("highest" if config.precision == "fp32" else "high")
+    if config.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when its first handle is made
+        torch.use_deterministic_algorithms(True)

@@ -1,0 +1,258 @@
+"""The order of events in a training run. Every rank runs this page; only rank 0 decides and writes.
+
+for each phase:  train an epoch → evaluate exactly → rank 0 decides, all hear → checkpoint → one metric line
+"""
+
+import contextlib
+import gc
+import math
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+
+from containers.core import logs
+from containers.train import phases
+from containers.train.checkpoint import Checkpoints, Restored
+from containers.train.distributed import Signal, StopRequested
+from containers.train.early_stopping import EarlyStopping, StopReason, Verdict
+from containers.train.errors import Interrupted, NonFiniteLoss
+from containers.train.evaluation import Scores
+from containers.train.optimisation import learning_rate
+from containers.train.phases import Phase
+from containers.train.recorder import Recorder
+from containers.train.run import Run
+
+_log = logs.get(__name__)
+_LOOK_AT_LOSS_EVERY = 50  # steps, on a GPU, where looking means waiting for it
+
+Row = dict[str, float | int | str]
+
+
+@dataclass
+class Progress:
+    """Where a run is. `samples` counts the running epoch over all ranks; `sums` are its loss, right answers and photos."""
+
+    phase: int = 0
+    epoch: int = 0
+    samples: int = 0
+    phase_step: int = 0
+    step: int = 0
+    epochs_before: int = 0
+    sums: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
+    history: list[Row] = field(default_factory=list)
+
+    @property
+    def total_epochs(self) -> int:
+        """Evaluations so far, over both phases."""
+        return self.epochs_before + self.epoch
+
+
+class Trainer:
+    """`facts` are saved with every checkpoint: what a resumed run must agree with."""
+
+    def __init__(self, run: Run, checkpoints: Checkpoints, recorder: Recorder, facts: Mapping[str, Any]) -> None:
+        self._run, self._checkpoints, self._recorder, self.facts = run, checkpoints, recorder, facts
+        self.stopping = EarlyStopping(run.config.patience, run.config.min_delta)
+        self.progress = Progress()
+        self._restored: Restored | None = None
+        self._phase: Phase | None = None
+
+    def resume(self, restored: Restored) -> None:
+        """Go on from a checkpoint of this run."""
+        self._restored = restored
+        self.progress = Progress(**restored.state["progress"])
+        self.stopping.load_state_dict(restored.state["stopping"])
+        phases.load_weights(self._run, restored.state, restored.base)
+        _log.info("resumed", extra={"file": restored.file, "step": self.progress.step, "samples": self.progress.samples})
+
+    def fit(self) -> StopReason:
+        """Train until done. Raises Interrupted (checkpoint committed) and NonFiniteLoss (the best checkpoint stays)."""
+        try:
+            for number in range(self.progress.phase, len(phases.NAMES)):
+                if self._has_work(number):
+                    self._train_phase(number)
+        except StopRequested:
+            raise self._interrupted() from None
+        return StopReason.PATIENCE if self.stopping.exhausted else StopReason.EPOCHS
+
+    def _train_phase(self, number: int) -> None:
+        phase = self._enter(number)
+        while not self._finished(number):
+            self._train_epoch(phase)
+            scores = phase.evaluate()
+            verdict = self._decide(scores)
+            row = self._complete_epoch(phase, scores)
+            self._save(is_best=verdict.is_best)
+            self._recorder.epoch(row)
+
+    def _has_work(self, number: int) -> bool:
+        return self._run.epochs(number) > 0 and not (number == self.progress.phase and self._finished(number))
+
+    def _finished(self, number: int) -> bool:
+        begun = self.progress.epoch > 0  # patience used up in the phase before does not end this one
+        return self.progress.epoch >= self._run.epochs(number) or (begun and self.stopping.exhausted)
+
+    def _enter(self, number: int) -> Phase:
+        """Build a phase on the best weights of the phase before it, or go on inside the one that was interrupted."""
+        self._phase = None
+        gc.collect()  # the last phase's loader processes and gradient hooks
+        if self._restored is not None and self.progress.phase == number:
+            phase = phases.start(self._run, number)
+            phase.load_state_dict(self._restored.state)
+            if self._run.group.is_first or phase.replicated:  # they are of all ranks: counted once
+                phase.stepper.sums.copy_(torch.tensor(self.progress.sums))
+        else:
+            if best := self._checkpoints.load_best():
+                phases.load_weights(self._run, *best)
+            progress = self.progress
+            self.progress = Progress(
+                phase=number, step=progress.step, epochs_before=progress.total_epochs, history=progress.history
+            )
+            self.stopping.enter_phase()
+            if number == phases.HEAD:
+                self._checkpoints.save_base(self._run.model.state_dict())
+            phase = phases.start(self._run, number)
+        self._restored = None
+        self._phase = phase
+        self._clock = _EpochClock()
+        return phase
+
+    def _train_epoch(self, phase: Phase) -> None:
+        """Every photo once, in the epoch's order, from where the epoch was left. Raises StopRequested and NonFiniteLoss."""
+        progress, config = self.progress, self._run.config
+        size = len(phase.batches)
+        total_steps = phase.epochs * math.ceil(size / config.batch_size)
+        on_cpu = self._run.group.device.type == "cpu"
+        finite = True
+        phase.set_mode()
+        self._clock = clock = _EpochClock()
+        batches = phase.batches.epoch(progress.epoch, progress.samples) if progress.samples < size else iter(())
+        with self._recorder.bar(f"{phase.name} {progress.epoch + 1}/{phase.epochs}", size, progress.samples) as bar:
+            while progress.samples < size:
+                self._act(self._run.agreement.poll(finite=finite))
+                with clock.waiting():
+                    batch = next(batches)
+                self.learning_rate = learning_rate(config, progress.phase_step, total_steps)
+                loss = phase.stepper.step(batch, self.learning_rate, progress.step)
+                if phase.average is not None:
+                    phase.average.update_parameters(phase.learned)
+                progress.samples += batch.total
+                progress.phase_step += 1
+                progress.step += 1
+                clock.photos += batch.total
+                bar.update(batch.total)
+                if on_cpu or progress.step % _LOOK_AT_LOSS_EVERY == 0:
+                    finite = bool(loss.isfinite())
+        clock.stop(phase.stepper.clock.take_seconds())
+
+    def _act(self, signal: Signal) -> None:
+        """On what all ranks agreed, at the same step on all of them."""
+        if signal is Signal.STOP:
+            raise StopRequested
+        if signal is Signal.NON_FINITE:
+            raise self._non_finite("training")
+        if signal is Signal.CHECKPOINT:
+            self._save(is_best=False)
+
+    def _decide(self, scores: Scores) -> Verdict:
+        """Rank 0's number is broadcast and goes through the same pure state machine on every rank."""
+        value = self._run.group.broadcast(scores.loss)
+        verdict = self.stopping.update(value, self.progress.total_epochs + 1)
+        if not math.isfinite(value):
+            raise self._non_finite("validation")
+        return verdict
+
+    def _complete_epoch(self, phase: Phase, scores: Scores) -> Row:
+        """Move on to the next epoch; returns the metric line of the one that ended. Raises NonFiniteLoss."""
+        progress, stopping = self.progress, self.stopping
+        loss, right, photos = self._sums(phase)
+        progress.epoch += 1
+        row: Row = {
+            "epoch": progress.total_epochs,
+            "phase": phase.name,
+            "step": progress.step,
+            "train_loss": loss / photos,
+            "train_accuracy": right / photos,
+            "valid_loss": scores.loss,
+            "valid_accuracy": scores.accuracy,
+            "valid_top5_accuracy": scores.top5_accuracy,
+            "best_valid_loss": stopping.best_value,
+            "learning_rate": self.learning_rate,
+            **self._clock.fields(),
+        }
+        progress.history.append(row)
+        row["best_valid_accuracy"] = progress.history[stopping.best_epoch - 1]["valid_accuracy"]
+        phase.stepper.sums.zero_()
+        progress.samples, progress.sums = 0, [0.0, 0.0, 0.0]
+        return row
+
+    def _sums(self, phase: Phase) -> list[float]:
+        """(loss, right, photos) of the running epoch over all ranks. Raises NonFiniteLoss, on every rank."""
+        sums = phase.stepper.sums.cpu() if phase.replicated else self._run.group.sum(phase.stepper.sums)
+        loss = self._run.group.broadcast(float(sums[0]))
+        if not math.isfinite(loss):
+            raise self._non_finite("training")
+        return [loss, float(sums[1]), float(sums[2])]
+
+    def _save(self, *, is_best: bool) -> None:
+        """A checkpoint of this very moment, on every rank together. Weights that are not finite are never saved."""
+        if self._phase is None:
+            return
+        self.progress.sums = self._sums(self._phase)
+        state = {
+            **self._phase.state_dict(),
+            "progress": asdict(self.progress),
+            "stopping": self.stopping.state_dict(),
+            "facts": dict(self.facts),
+        }
+        self._checkpoints.save(state, self.progress.step, is_best=is_best)
+        self._run.agreement.saved()
+
+    def _interrupted(self) -> Interrupted:
+        self._save(is_best=False)
+        progress = self.progress
+        if self._phase is None:
+            return Interrupted("asked to stop before the first step; start the job again to train")
+        return Interrupted(
+            f"asked to stop at step {progress.step} (phase {self._phase.name}, epoch {progress.epoch + 1}); "
+            "the checkpoint is written: start the job again to go on"
+        )
+
+    def _non_finite(self, which: str) -> NonFiniteLoss:
+        best = self.stopping.best_epoch
+        kept = f"the best model (epoch {best}) is kept" if best > 0 else "there is no earlier evaluation to fall back on"
+        return NonFiniteLoss(
+            f"the {which} loss is NaN or infinite in epoch {self.progress.total_epochs + 1}, near step {self.progress.step}; "
+            f"{kept}: lower learning_rate, or set precision to fp32"
+        )
+
+
+class _EpochClock:
+    """Where the time of an epoch's training part went, on this rank."""
+
+    def __init__(self) -> None:
+        self._started = time.perf_counter()
+        self._seconds = self._data = self._peers = 0.0
+        self.photos = 0
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """For the next batch."""
+        started = time.perf_counter()
+        yield
+        self._data += time.perf_counter() - started
+
+    def stop(self, peers: float) -> None:
+        self._seconds, self._peers = time.perf_counter() - self._started, peers
+
+    def fields(self) -> Row:
+        seconds = max(self._seconds, 1e-9)
+        return {
+            "images_per_second": self.photos / seconds,
+            "data_wait_fraction": self._data / seconds,
+            "comm_wait_fraction": self._peers / seconds,
+            "train_seconds": self._seconds,
+        }
