@@ -56,7 +56,7 @@ def decode_fast(data: bytes, spec: PreprocessSpec) -> Tensor:
     """
     if data.startswith(_JPEG):
         try:
-            image = decode_image(
+            image: Tensor = decode_image(
                 torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.UNCHANGED, apply_exif_orientation=True
             )
         except RuntimeError:

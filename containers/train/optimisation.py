@@ -97,8 +97,13 @@ class CommunicationClock:
         """Seconds waited since the last call. Waits for the GPU: call it once per epoch."""
         if self._events:
             self._events[-1][1].synchronize()
-            self._seconds += sum(start.elapsed_time(end)  # type: ignore[no-untyped-call]
- for start, end in self._events) / 1000
+            self._seconds += (
+                sum(
+                    start.elapsed_time(end)  # type: ignore[no-untyped-call]
+                    for start, end in self._events
+                )
+                / 1000
+            )
             self._events = []
         seconds, self._seconds = self._seconds, 0.0
         return seconds
@@ -132,7 +137,7 @@ class Stepper:
         self._peers = 1 if replicated else group.world_size
         self._network: nn.Module = self._distribute(module)
         if config.compile:
-            self._network = torch.compile(self._network)
+            self._network = torch.compile(self._network)  # type: ignore[assignment]
         self.sums = torch.zeros(3, dtype=torch.float64, device=group.device)
         """Of the epoch, on this rank: loss, photos classified rightly, photos."""
 
@@ -147,7 +152,7 @@ class Stepper:
             broadcast_buffers=False,
             gradient_as_bucket_view=True,
         )
-        network.register_comm_hook(None, self.clock.hook)  # type: ignore[arg-type]
+        network.register_comm_hook(None, self.clock.hook)
         return network
 
     def step(self, batch: Batch, rate: float, number: int) -> Tensor:

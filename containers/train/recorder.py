@@ -7,7 +7,6 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from containers.core import logs
@@ -22,7 +21,11 @@ class Recorder:
 
     def __init__(self, tensorboard_dir: Path, *, active: bool) -> None:
         self._active = active
-        self._writer = SummaryWriter(str(tensorboard_dir)) if active else None
+        self._writer = None
+        if active:
+            from torch.utils.tensorboard import SummaryWriter  # a second of import that the other ranks do not need
+
+            self._writer = SummaryWriter(str(tensorboard_dir))
 
     def epoch(self, row: Mapping[str, float | int | str]) -> None:
         """`row` has the fields of core.metrics and says which epoch it is."""

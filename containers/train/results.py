@@ -15,13 +15,12 @@ from torch import nn
 from containers.core import VERSION, artifact, logs
 from containers.core.manifest import Calibration, Golden, Manifest, Provenance
 from containers.core.preprocessing import decode, prepare
-from containers.train import calibration, export, phases
+from containers.train import calibration, phases
 from containers.train.augmentation import read_photo
 from containers.train.calibration import Reliability
 from containers.train.checkpoint import Checkpoints
 from containers.train.early_stopping import StopReason
 from containers.train.evaluation import Scores
-from containers.train.export import Exported
 from containers.train.run import Run
 from containers.train.trainer import Row, Trainer
 
@@ -137,15 +136,20 @@ def write_model(run: Run, fitted: Calibration, metrics: Mapping[str, float], fac
     return manifest
 
 
-def add_engines(run: Run) -> Exported:
-    """Faster CPU forms of the model that was just written; on rank 0."""
+def add_engines(run: Run) -> tuple[str, ...]:
+    """Give the model that was just written its faster CPU forms, on rank 0. Returns why some were not written."""
+    if run.config.engines == "none":
+        return ()
+    from containers.train import export  # OpenVINO, which nobody else needs
+
     splits = run.index.splits
-    return export.add_engines(
+    exported = export.add_engines(
         run.job.paths.model_dir,
         run.config.engines,
         [photo.path for photo in splits["train"]],
         [(photo.path, photo.label) for photo in splits["valid"]],
     )
+    return exported.notes
 
 
 def golden_photo(run: Run) -> bytes:
