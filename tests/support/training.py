@@ -19,8 +19,9 @@ from containers.train.job import JobPaths, TrainingJob
 REPOSITORY = Path(__file__).resolve().parents[2]
 DEADLINE = 240.0
 TINY = {
-    "architecture": "mobilenet_v3_small", "pretrained": "none", "image_size": 64, "head_epochs": 2, "epochs": 2, "batch_size": 8,
-    "learning_rate": 0.01, "num_workers": 0, "engines": "none", "deterministic": True, "patience": 0, "augmentation": "randaugment",
+    "architecture": "mobilenet_v3_small", "pretrained": "none", "image_size": 64, "head_epochs": 2, "epochs": 2,
+    "batch_size": 8, "learning_rate": 0.01, "augmentation": "randaugment", "patience": 0, "deterministic": True,
+    "num_workers": 0, "engines": "none",
 }  # fmt: skip
 
 
