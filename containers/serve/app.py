@@ -8,6 +8,7 @@ import re
 import threading
 import time
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,7 @@ HERE = Path(__file__).parent
 ATTRIBUTES, INFERENCE_ID = "X-Amzn-SageMaker-Custom-Attributes", "X-Amzn-SageMaker-Inference-Id"
 _RECEIVE_SECONDS = 10.0  # a client that sends nothing for so long has lost its turn
 _UPLOAD_SECONDS = 30.0
+_DISCARD_SECONDS = 2.0
 _CHUNK = 1 << 20
 _QUIET = {"/ping", "/metrics"}
 
@@ -102,7 +104,7 @@ def _invoke(front: Front) -> Response:
     media_type = content_types.choose_writer(request.accept_mimetypes, kind)
     body = content_types.Body(_read_body(), options, front.config.max_instances)
     items = kind.read(body)
-    g.photos, g.bytes = len(items), len(body.data)
+    g.photos = len(items)
     outcomes = front.classifier.classify(items, deadline)
     for outcome in outcomes:
         telemetry.PHOTOS.labels(outcome.kind if isinstance(outcome, Error) else "classified").inc()
@@ -125,7 +127,23 @@ def _read_body() -> bytes:
                 raise TooSlow(f"the body did not arrive within {_UPLOAD_SECONDS:.0f} s")
     except TimeoutError:
         raise TooSlow(f"no byte of the body arrived for {_RECEIVE_SECONDS:.0f} s") from None
+    g.bytes = sum(map(len, parts))
     return b"".join(parts)
+
+
+def _discard_body() -> None:
+    """Read what an early answer left unread, else the client meets a reset connection instead of the answer.
+
+    No longer than a moment: gunicorn closes the connection when something is left.
+    """
+    source, connection = request.environ["wsgi.input"], request.environ.get("gunicorn.socket")
+    limit = time.monotonic() + _DISCARD_SECONDS
+    if connection is None or g.get("bytes") is not None:
+        return
+    connection.settimeout(_DISCARD_SECONDS)
+    with suppress(OSError):
+        while source.read(_CHUNK) and time.monotonic() < limit:
+            pass
 
 
 def _begin() -> None:
@@ -135,6 +153,8 @@ def _begin() -> None:
 
 
 def _finish(response: Response) -> Response:
+    if request.method not in ("GET", "HEAD"):
+        _discard_body()
     route = request.url_rule.rule if request.url_rule else "unknown"
     telemetry.REQUESTS.labels(route, str(response.status_code)).inc()
     response.headers["X-Request-Id"] = g.request_id

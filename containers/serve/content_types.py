@@ -84,7 +84,7 @@ def _json_lines(body: Body) -> list[Item]:
 
 
 def _multipart(body: Body) -> list[Item]:
-    parser = FormDataParser(stream_factory=lambda *_: io.BytesIO(), max_form_parts=body.max_instances, silent=False)
+    parser = FormDataParser(stream_factory=_in_memory, max_form_parts=body.max_instances, silent=False)
     try:
         _, _fields, files = parser.parse(io.BytesIO(body.data), "multipart/form-data", len(body.data), body.options)
     except HTTPException as error:
@@ -95,6 +95,11 @@ def _multipart(body: Body) -> list[Item]:
     if not uploads:
         raise BadRequest("the form has no file: send each photo as a file part, as curl -F photo=@dog.jpg does")
     return [upload.read() or BadRequest("the file is empty") for upload in uploads]
+
+
+def _in_memory(*_: Any, **__: Any) -> io.BytesIO:
+    """Werkzeug would put large files on disk, which may be read-only."""
+    return io.BytesIO()
 
 
 def _parse_json(data: bytes) -> Any:

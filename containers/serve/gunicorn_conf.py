@@ -1,9 +1,7 @@
 """gunicorn as the HTTP side: its settings, its hooks, and the application object it runs."""
 
-import ctypes
 import logging
 import os
-import signal
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -16,15 +14,10 @@ from gunicorn.glogging import Logger
 from gunicorn.workers.base import Worker
 
 from containers.core import logs
+from containers.serve import process
 from containers.serve.config import ServeConfig
+from containers.serve.front_worker import FrontWorker
 from containers.serve.sizing import Sizing
-
-_PR_SET_PDEATHSIG = 1
-
-
-def die_with_parent() -> None:
-    """SIGKILL for this process when its parent dies (Linux, prctl(2)): no front or model outlives the server."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class JsonLogger(Logger):  # type: ignore[misc]
@@ -61,8 +54,9 @@ class Fronts(BaseApplication):  # type: ignore[misc]
         worker.front_number = self._number = self._free.pop(0)
 
     def _post_fork(self, server: Arbiter, worker: Worker) -> None:
-        die_with_parent()
-        logs.configure(process=f"front-{worker.front_number}")
+        name = f"front-{worker.front_number}"
+        process.become(f"kennel-{name}")
+        logs.configure(process=name)
 
     def _child_exit(self, server: Arbiter, worker: Worker) -> None:
         self._free.append(worker.front_number)
@@ -74,16 +68,15 @@ def settings(config: ServeConfig, sizing: Sizing, listener: socket.socket) -> di
     return {
         "bind": f"fd://{listener.fileno()}",
         "workers": sizing.fronts,
-        "worker_class": "gthread",
+        "worker_class": FrontWorker,
         "threads": sizing.request_threads,
-        "worker_connections": 1000,
+        "worker_connections": 4096,
         "backlog": 2048,
         "keepalive": 75,
         "timeout": 30,  # of the worker's main loop, which never computes: a front that hangs is replaced
         "graceful_timeout": int(config.graceful_timeout_seconds),
         "worker_tmp_dir": str(in_memory) if os.access(in_memory, os.W_OK) else None,
         "logger_class": JsonLogger,
-        "proc_name": "kennel-front",
         "limit_request_line": 4094,
         "limit_request_fields": 64,
         "control_socket_disable": True,

@@ -16,9 +16,9 @@ from functools import partial
 
 from containers.core import logs, manifest
 from containers.core.errors import ConfigError
-from containers.serve import model_process, wsgi
+from containers.serve import model_process, process, wsgi
 from containers.serve.config import ServeConfig
-from containers.serve.gunicorn_conf import Fronts, die_with_parent
+from containers.serve.gunicorn_conf import Fronts
 from containers.serve.health import Health
 from containers.serve.model_process import Assignment
 from containers.serve.signals import Signals
@@ -63,7 +63,7 @@ class Supervisor:
     def run(self) -> int:
         """Serve until told to stop; returns the exit code of the server."""
         self._start_models()
-        self._gunicorn = self._fork(self._serve_http)
+        self._gunicorn = self._fork("kennel-http", self._serve_http)
         self._listener.close()
         try:
             while True:
@@ -85,7 +85,7 @@ class Supervisor:
     def _start_models(self) -> None:
         for model in self._models:
             if not model.pid and time.monotonic() >= model.start_at:
-                model.pid = self._fork(partial(self._serve_model, model.job))
+                model.pid = self._fork(f"kennel-model-{model.job.process}", partial(self._serve_model, model.job))
 
     def _serve_model(self, job: Assignment) -> int:
         self._listener.close()
@@ -152,7 +152,7 @@ class Supervisor:
             os.kill(self._gunicorn, signal.SIGTERM)
             self._stop_at = float("inf")
 
-    def _fork(self, work: Callable[[], int]) -> int:
+    def _fork(self, name: str, work: Callable[[], int]) -> int:
         """Run `work` in a child whose exit code it returns; the child dies with us, and Ctrl-C reaches only us."""
         sys.stdout.flush()
         if pid := os.fork():
@@ -161,7 +161,7 @@ class Supervisor:
         try:
             self._signals.reset()
             os.setpgid(0, 0)
-            die_with_parent()
+            process.become(name)
             code = work()
         except SystemExit as stop:
             code = stop.code if isinstance(stop.code, int) else 1

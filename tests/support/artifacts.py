@@ -26,7 +26,7 @@ def photo(seed: int = 0, size: tuple[int, int] = (64, 48), format: str = "PNG", 
 def save(
     model_dir: Path,
     *,
-    architecture: str = "resnet18",
+    architecture: str = "squeezenet1_1",
     class_names: tuple[str, ...] = CLASSES,
     resize: int = 40,
     crop: int = 32,

@@ -1,0 +1,65 @@
+"""gunicorn's threaded worker, where a client that says nothing, or little, costs no request thread for long.
+
+A connection waits in the poller until its first bytes arrive, and must then have sent all its headers within HEADER_SECONDS.
+(The time a body may take is the application's business.) What is not HTTP gets a JSON answer like every other error.
+"""
+
+import json
+import socket
+import time
+from contextlib import suppress
+from functools import partial
+from selectors import EVENT_READ
+from typing import Any
+
+from gunicorn.http.errors import LimitRequestHeaders, LimitRequestLine, ParseException
+from gunicorn.workers.gthread import TConn, ThreadWorker
+
+HEADER_SECONDS = 10.0
+
+
+class FrontWorker(ThreadWorker):  # type: ignore[misc]
+    def init_process(self) -> None:
+        self._reading: dict[TConn, float] = {}  # connections whose headers a thread reads, and since when
+        super().init_process()
+
+    def enqueue_req(self, conn: TConn) -> None:
+        if conn.initialized or conn.data_ready:
+            super().enqueue_req(conn)
+            return
+        conn.sock.setblocking(False)
+        conn.timeout = time.monotonic() + HEADER_SECONDS
+        self.pending_conns.append(conn)
+        self.poller.register(conn.sock, EVENT_READ, partial(self.on_pending_socket_readable, conn))
+
+    def handle(self, conn: TConn) -> Any:
+        self._reading[conn] = time.monotonic()
+        try:
+            return super().handle(conn)
+        finally:
+            self._reading.pop(conn, None)
+
+    def handle_request(self, req: Any, conn: TConn) -> Any:
+        self._reading.pop(conn, None)
+        return super().handle_request(req, conn)
+
+    def murder_pending(self) -> None:
+        """Called by the main loop at least once a second. When slow headers hold half the threads, none gets the full time."""
+        super().murder_pending()
+        reading = list(self._reading.items())
+        patience = HEADER_SECONDS if len(reading) < self.cfg.threads // 2 else 1.0
+        for conn, since in reading:
+            if time.monotonic() - since > patience:
+                with suppress(OSError):  # its thread reads the end of the stream now
+                    conn.sock.shutdown(socket.SHUT_RDWR)
+
+    def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: Exception) -> None:
+        if not isinstance(exc, ParseException):
+            super().handle_error(req, client, addr, exc)
+            return
+        status = 431 if isinstance(exc, LimitRequestHeaders) else 414 if isinstance(exc, LimitRequestLine) else 400
+        self.log.debug("not HTTP: %s", exc)
+        body = json.dumps({"error": {"kind": "BadRequest", "message": f"not a valid HTTP request: {exc}"[:1000]}}).encode()
+        head = f"HTTP/1.1 {status} Bad Request\r\nConnection: close\r\nContent-Type: application/json\r\n"
+        with suppress(OSError):
+            client.sendall(head.encode() + f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
