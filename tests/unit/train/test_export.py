@@ -3,15 +3,18 @@
 import shutil
 
 import numpy as np
+import openvino as ov
 import pytest
+import torch
 
-from containers.core import artifact, manifest
+from containers.core import architectures, artifact, manifest
+from containers.core.artifact import Artifact
 from containers.core.errors import ArtifactError
+from containers.core.manifest import Golden
+from containers.core.preprocessing import PreprocessSpec
 from containers.serve import engines
 from containers.train import export, quantisation
-from tests.support import colours
-
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:(torch|nncf|onnx|pydot|networkx).*")
+from tests.support import artifacts, colours
 
 
 @pytest.fixture(scope="module")
@@ -103,3 +106,96 @@ def test_exporting_again_replaces_what_was_there(exported, data, tmp_path):
     manifest.verify(directory, facts)
     assert [entry.name for entry in facts.engines] == ["openvino-fp32"]
     assert sorted(path.name for path in (directory / "engines").iterdir()) == ["openvino-fp32.bin", "openvino-fp32.xml"]
+
+
+def make_fragile(plain, directory, *, readers: tuple[str, ...], last: str | None):
+    """A net that int8 breaks and float does not: one channel, which none of its `readers` uses, dwarfs its 63 neighbours.
+
+    `last` is the batch norm whose sum with that channel ends it.
+    """
+    model = artifact.load(plain)
+    state = {name: value.clone() for name, value in model.state_dict.items()}
+    state["bn1.weight"][0] *= 30
+    state["bn1.bias"][0] = 1000
+    for layer in readers:
+        state[f"{layer}.weight"][:, 0] = 0
+    if last:
+        state[f"{last}.weight"][0], state[f"{last}.bias"][0] = 0, -3000
+    photo = quantisation.decoded([plain / manifest.GOLDEN_FILE], colours.SPEC)
+    answer = export.eager(Artifact(plain, model.manifest, state), photo)[0].tolist()
+    facts = model.manifest.model_copy(update={"golden": Golden(probabilities=tuple(answer))})
+    artifact.save(directory, state, (plain / manifest.GOLDEN_FILE).read_bytes(), facts)
+
+
+@pytest.mark.slow
+def test_an_int8_engine_that_answers_wrongly_is_refused(plain, data, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(quantisation, "MOST_RESTORED_LAYERS", 1)  # too few for this one
+    readers = ("layer1.0.conv1", "layer1.1.conv1", "layer2.0.conv1", "layer2.0.downsample.0")
+    make_fragile(plain, tmp_path / "model", readers=readers, last=None)
+    assert export.main(["--model-dir", str(tmp_path / "model"), "--data", str(data)]) == 1
+    facts = manifest.read(tmp_path / "model")
+    assert [entry.name for entry in facts.engines] == ["openvino-fp32"]
+    assert not list((tmp_path / "model/engines").glob("*int8*"))
+    assert "openvino-int8 was not written: on 60 validation photos accuracy went from 0.95" in capsys.readouterr().out
+    assert engines.load(tmp_path / "model", facts, device="cpu").name == "openvino-fp32"
+
+
+@pytest.mark.slow
+def test_layers_that_int8_would_break_go_back_to_float(plain, data, tmp_path, capfd):
+    make_fragile(plain, tmp_path / "model", readers=("layer1.0.conv1",), last="layer1.0.bn2")
+    assert export.main(["--model-dir", str(tmp_path / "model"), "--data", str(data)]) == 0
+    int8 = manifest.read(tmp_path / "model").engines[1]
+    assert int8.accuracy >= int8.accuracy_eager - 1 / 60
+    assert "0 answers changed of which fp32 was sure" in int8.note
+    assert "were reverted back to the floating-point precision" in capfd.readouterr().out
+
+
+def test_fp32_alone_needs_no_calibration_photos_and_none_needs_nothing(plain, data, tmp_path):
+    directory = shutil.copytree(plain, tmp_path / "model")
+    valid = [(path, 0) for path in (data / "valid" / "blue").iterdir()]
+    assert export.add_engines(directory, "none", [], []) == export.Exported()
+    exported = export.add_engines(directory, "int8", [], valid)
+    assert [entry.name for entry in exported.engines] == ["openvino-fp32"]
+    assert "at least 300 training photos, there are 0" in exported.notes[0]
+
+
+def test_a_failing_export_leaves_the_artifact_whole(plain, data, tmp_path, monkeypatch, capsys):
+    def broken(model):
+        raise RuntimeError("the converter does not know this layer")
+
+    monkeypatch.setattr(export, "convert", broken)
+    directory = shutil.copytree(plain, tmp_path / "model")
+    assert export.main(["--model-dir", str(directory), "--data", str(data)]) == 1
+    assert "openvino-fp32 was not written: RuntimeError: the converter does not know" in capsys.readouterr().out
+    assert engines.load(directory, manifest.read(directory), device="cpu").name == "eager"
+
+
+def test_photos_of_other_classes_are_refused(plain, tmp_path, capsys):
+    (tmp_path / "train" / "cat").mkdir(parents=True)
+    assert export.main(["--model-dir", str(plain), "--data", str(tmp_path)]) == 2
+    assert "has no folder 'blue'" in capsys.readouterr().err
+
+
+_QUICK = ("squeezenet1_1", "mobilenet_v3_small")
+_ALL = [pytest.param(name, marks=() if name in _QUICK else pytest.mark.slow) for name in architectures.ARCHITECTURES]
+
+
+@pytest.mark.parametrize("name", _ALL)
+def test_every_architecture_converts(name, tmp_path):
+    """Random weights, batch norms adapted to the photos so that answers differ between them."""
+    torch.manual_seed(0)
+    spec = PreprocessSpec(resize=232, crop=224) if name == "vit_b_16" else PreprocessSpec(resize=72, crop=64)
+    net = architectures.build(name, 5).train()
+    rounds = 10 if any(isinstance(module, torch.nn.BatchNorm2d) for module in net.modules()) else 0
+    photos = np.random.default_rng(0).integers(0, 256, (4, *spec.shape), dtype=np.uint8)
+    photos[::2] //= 3
+    with torch.no_grad():
+        for _ in range(rounds):
+            net(artifact.normalise(torch.from_numpy(photos), spec.mean, spec.std))
+    facts = artifacts.save(tmp_path, architecture=name, class_names=tuple("abcde"), resize=spec.resize, crop=spec.crop)
+    model = Artifact(tmp_path, facts, net.eval().state_dict())
+    expected = export.eager(model, photos)
+    ov.save_model(export.convert(model), tmp_path / "graph.xml", compress_to_fp16=False)
+    compiled = quantisation.compiled(tmp_path / "graph.xml")
+    for some in (photos, photos[:1]):
+        np.testing.assert_allclose(quantisation.run(compiled, some), expected[: len(some)], atol=1e-4)
