@@ -15,6 +15,7 @@ from containers.core.errors import Error
 
 # command → (module, what it does). A module is imported only when its command runs.
 COMMANDS: dict[str, tuple[str, str]] = {
+    "images": ("deploy.images", "build, push, and resolve digests"),
     "plan": ("deploy.plan", "what apply would create, change and keep, and what it costs"),
     "apply": ("deploy.apply", "make AWS what the stage's file says"),
     "destroy": ("deploy.destroy", "delete the stage and prove that nothing is left"),

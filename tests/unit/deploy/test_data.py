@@ -1,0 +1,135 @@
+import argparse
+from pathlib import Path
+
+import pytest
+
+from containers.core.errors import ConfigError
+from deploy import data
+from deploy.errors import DeployError
+from tests.support.cloud import context_for, fake_account, make_bucket
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("train/pug/a.jpg", "train/pug/b b.JPEG", "train/hound/ü.png", "valid/pug/c.webp"):
+        path = tmp_path / "dogs" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(name.encode())
+    (tmp_path / "dogs/train/pug/notes.txt").write_text("not a photo")
+    (tmp_path / "dogs/train/pug/.hidden.jpg").write_text("not a photo")
+    (tmp_path / "dogs/train/loose.jpg").write_text("in no class")
+    return tmp_path / "dogs"
+
+
+@pytest.fixture
+def context():
+    with fake_account():
+        stage = context_for()
+        make_bucket(stage)
+        yield stage
+
+
+class Counting:
+    """Counts the calls that pass through to a client; can fail the nth upload."""
+
+    def __init__(self, client, fail_at: int = 0) -> None:
+        self.client, self.puts, self.fail_at = client, [], fail_at
+
+    def __getattr__(self, name):
+        return getattr(self.client, name)
+
+    def put_object(self, **call):
+        self.puts.append(call["Key"])
+        if len(self.puts) == self.fail_at:
+            raise ConnectionError("cable pulled")
+        return self.client.put_object(**call)
+
+
+def command(folder: Path, **options) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    data.add_arguments(parser)
+    return parser.parse_args([str(folder), *(f"--{name}" for name, value in options.items() if value)])
+
+
+def keys(context) -> set[str]:
+    listed = context.client("s3").list_objects_v2(Bucket=context.names.bucket).get("Contents", [])
+    return {row["Key"] for row in listed}
+
+
+ALL = {"data/dogs/train/pug/a.jpg", "data/dogs/train/pug/b b.JPEG", "data/dogs/train/hound/ü.png", "data/dogs/valid/pug/c.webp"}
+
+
+def upload(context, folder, **options):
+    files, ignored = data.photos(folder)
+    return data.upload(context, files, "data/dogs", delete=options.get("delete", False), ignored=ignored)
+
+
+def test_first_all_then_nothing_then_only_what_changed(context, folder):
+    first = upload(context, folder)
+    assert (first.uploaded, first.unchanged, first.ignored) == (4, 0, 3)
+    assert keys(context) == ALL
+    head = context.client("s3").head_object(
+        Bucket=context.names.bucket, Key="data/dogs/train/pug/a.jpg", ChecksumMode="ENABLED"
+    )
+    assert head["ContentType"] == "image/jpeg"
+    assert head["ChecksumSHA256"]
+    assert upload(context, folder).uploaded == 0
+    (folder / "train/pug/a.jpg").write_bytes(b"train/pug/X.jpg")  # same size, other bytes
+    changed = upload(context, folder)
+    assert (changed.uploaded, changed.unchanged) == (1, 3)
+
+
+def test_an_interrupted_upload_is_continued(context, folder, monkeypatch):
+    monkeypatch.setattr(data, "_WORKERS", 1)
+    real = context.client("s3")
+    context._clients["s3", context.region] = Counting(real, fail_at=3)
+    with pytest.raises(ConnectionError):
+        upload(context, folder)
+    context._clients["s3", context.region] = second = Counting(real)
+    arrived = len(keys(context))
+    assert 2 <= arrived < 4  # what was under way when it failed may still arrive
+    assert upload(context, folder).uploaded == len(second.puts) == 4 - arrived
+    assert keys(context) == ALL
+
+
+def test_extra_objects_are_counted_and_deleted_only_on_request(context, folder):
+    upload(context, folder)
+    (folder / "train/pug/a.jpg").unlink()
+    assert (upload(context, folder).extra, len(keys(context))) == (1, 4)
+    assert upload(context, folder, delete=True).deleted == 1
+    assert keys(context) == ALL - {"data/dogs/train/pug/a.jpg"}
+
+
+def test_a_dry_run_says_the_same_and_writes_nothing(folder):
+    with fake_account():
+        context = context_for(dry_run=True)
+        make_bucket(context)
+        data.run(command(folder), context)
+        assert "4 photos" in context.out.text
+        assert "4 would be uploaded" in context.out.text
+        assert keys(context) == set()
+
+
+def test_the_command_says_what_it_did(context, folder):
+    data.run(command(folder), context)
+    assert "4 were uploaded" in context.out.text
+    assert data.splits_in(context, "dogs") == ["train", "valid"]
+
+
+def test_no_bucket_is_explained(folder):
+    with fake_account(), pytest.raises(DeployError, match="NoSuchBucket"):
+        data.run(command(folder), context_for())
+
+
+def test_a_dataset_that_is_not_there(context):
+    with pytest.raises(ConfigError, match="deploy data FOLDER"):
+        data.splits_in(context, "cats")
+
+
+@pytest.mark.parametrize(("paths", "says"), [([], "no train/"), (["train/pug/a.jpg"], "holds 1")])
+def test_a_folder_that_is_no_dataset(tmp_path, paths, says):
+    for name in paths:
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+    with pytest.raises(ConfigError, match=says):
+        data.photos(tmp_path)
