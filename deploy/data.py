@@ -1,6 +1,8 @@
 """`data`: a folder of labelled photos to the stage's bucket; only what changed travels, an interrupted upload is continued.
 
-    FOLDER/train/pug/a.jpg  →  s3://BUCKET/data/NAME/train/pug/a.jpg
+    FOLDER/train/pug/a.jpg        →  s3://BUCKET/data/NAME/train/pug/a.jpg
+    FOLDER/pug/a.jpg              →  the same, where the folder has no train/: training then makes its own validation split
+    FOLDER/pretrained/resnet50.pth   weights to start from travel along, for training without internet
 
 An object counts as unchanged when its size and its SHA-256, which S3 checked on arrival and keeps, are the file's.
 """
@@ -22,7 +24,7 @@ from deploy.context import Context
 from deploy.errors import explained
 from deploy.storage import DATA
 
-SPLITS = ("train", "valid", "test")
+CHANNELS = ("train", "valid", "test", "pretrained")
 _SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm"))
 _WORKERS = 10  # the size of boto3's connection pool
 
@@ -42,7 +44,7 @@ class Summary:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", type=Path, help="holds train/CLASS/photo.jpg, and where you have them valid/ and test/")
+    parser.add_argument("folder", type=Path, help="holds train/CLASS/photo.jpg (valid/ and test/ likewise), or CLASS/photo.jpg")
     parser.add_argument("--name", help="of the dataset in the bucket (the folder's name)")
     parser.add_argument("--delete", action="store_true", help="delete objects that are not in the folder")
 
@@ -64,25 +66,34 @@ def run(args: argparse.Namespace, context: Context) -> None:
 
 
 def photos(folder: Path) -> tuple[dict[str, Path], int]:
-    """(`split/class/name` → file, how many other files there are). Raises ConfigError, which says what is expected."""
-    expected = f"{folder} must hold train/CLASS/photo.jpg with two classes or more, and may hold valid/ and test/ likewise"
-    if not (folder / "train").is_dir():
-        raise ConfigError(f"{expected}: there is no train/")
+    """(`channel/class/name` → file, how many other files there are). Raises ConfigError, which says what is expected."""
+    if not folder.is_dir():
+        raise ConfigError(f"{folder} is no folder")
+    has_splits = (folder / "train").is_dir()
     found: dict[str, Path] = {}
     ignored = 0
-    for split in SPLITS:
-        for path in sorted((folder / split).rglob("*")):
-            key = path.relative_to(folder).as_posix()
-            if not path.is_file():
-                continue
-            if path.suffix.lower() in _SUFFIXES and key.count("/") >= 2 and not path.name.startswith("."):
-                found[key] = path
-            else:
-                ignored += 1
+    for path in sorted(folder.rglob("*")):
+        if not path.is_file():
+            continue
+        inside = path.relative_to(folder).as_posix()
+        key = inside if has_splits or inside.startswith("pretrained/") else f"train/{inside}"
+        if _belongs(key):
+            found[key] = path
+        else:
+            ignored += 1
     classes = {key.split("/")[1] for key in found if key.startswith("train/")}
     if len(classes) < 2:
-        raise ConfigError(f"{expected}: train/ holds {len(classes)}")
+        expected = f"{folder} must hold train/CLASS/photo.jpg (or CLASS/photo.jpg) with two classes or more"
+        raise ConfigError(f"{expected}; it has {', '.join(sorted(classes)) or 'none'}")
     return found, ignored
+
+
+def _belongs(key: str) -> bool:
+    channel, *inner = key.split("/")
+    if any(part.startswith(".") for part in inner):
+        return False
+    is_photo = len(inner) >= 2 and Path(key).suffix.lower() in _SUFFIXES
+    return channel in CHANNELS and (is_photo or (channel == "pretrained" and len(inner) == 1))
 
 
 def upload(context: Context, files: dict[str, Path], prefix: str, *, delete: bool, ignored: int) -> Summary:
@@ -120,15 +131,15 @@ def upload(context: Context, files: dict[str, Path], prefix: str, *, delete: boo
     )
 
 
-def splits_in(context: Context, name: str) -> list[str]:
-    """Which of train, valid and test the dataset has in the bucket. Raises ConfigError when it has no train."""
+def channels_in(context: Context, name: str) -> list[str]:
+    """Which of CHANNELS the dataset has in the bucket. Raises ConfigError when it has no train."""
     prefix = f"{DATA}/{name}/"
     with explained(context.names.uri(DATA, name)):
         answer = context.client("s3").list_objects_v2(Bucket=context.names.bucket, Prefix=prefix, Delimiter="/")
     present = {row["Prefix"].removeprefix(prefix).rstrip("/") for row in answer.get("CommonPrefixes", [])}
     if "train" not in present:
         raise ConfigError(f"{context.names.uri(DATA, name)} holds no train/: upload with `python -m deploy data FOLDER`")
-    return [split for split in SPLITS if split in present]
+    return [channel for channel in CHANNELS if channel in present]
 
 
 def _parallel(work: Any, items: list[Any], context: Context, what: str) -> list[Any]:

@@ -113,7 +113,7 @@ def test_a_dry_run_says_the_same_and_writes_nothing(folder):
 def test_the_command_says_what_it_did(context, folder):
     data.run(command(folder), context)
     assert "4 were uploaded" in context.out.text
-    assert data.splits_in(context, "dogs") == ["train", "valid"]
+    assert data.channels_in(context, "dogs") == ["train", "valid"]
 
 
 def test_no_bucket_is_explained(folder):
@@ -123,13 +123,24 @@ def test_no_bucket_is_explained(folder):
 
 def test_a_dataset_that_is_not_there(context):
     with pytest.raises(ConfigError, match="deploy data FOLDER"):
-        data.splits_in(context, "cats")
+        data.channels_in(context, "cats")
 
 
-@pytest.mark.parametrize(("paths", "says"), [([], "no train/"), (["train/pug/a.jpg"], "holds 1")])
+def test_a_folder_of_classes_is_one_train_channel_and_weights_travel_along(tmp_path):
+    for name in ("pug/a.jpg", "hound/b.jpg", "pretrained/resnet50.pth", "pretrained/deep/x.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found, ignored = data.photos(tmp_path)
+    assert set(found) == {"train/pug/a.jpg", "train/hound/b.jpg", "pretrained/resnet50.pth", "pretrained/deep/x.jpg"}
+    assert ignored == 0
+
+
+@pytest.mark.parametrize(("paths", "says"), [([], "none"), (["train/pug/a.jpg"], "it has pug"), (["a.jpg", "b.jpg"], "none")])
 def test_a_folder_that_is_no_dataset(tmp_path, paths, says):
     for name in paths:
-        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     with pytest.raises(ConfigError, match=says):
         data.photos(tmp_path)
+    with pytest.raises(ConfigError, match="no folder"):
+        data.photos(tmp_path / "absent")

@@ -1,0 +1,137 @@
+"""`train`: one training job on SageMaker, on EC2 (`--on ec2`), or on this machine's Docker through SageMaker's local mode.
+
+What is sent is built by `training_request`, so `--dry-run` prints exactly what would go out.
+"""
+
+import argparse
+import secrets
+from typing import Any
+
+from containers.core.errors import ConfigError
+from containers.core.settings import parse
+from containers.train.config import TrainConfig
+from deploy.config import StageConfig, Training
+from deploy.context import Context
+from deploy.data import channels_in
+from deploy.errors import DeployError, Refused, explained
+from deploy.names import content_id
+from deploy.registry import parse as parse_image
+from deploy.storage import CHECKPOINTS, TRAINING
+from deploy.training_progress import ask, follow
+from deploy.training_request import Run, training_job
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--on", choices=["sagemaker", "ec2", "local"], default="sagemaker", help="where (sagemaker)")
+    parser.add_argument("--local", dest="on", action="store_const", const="local", help="the same as --on local")
+    parser.add_argument("--data", required=True, metavar="NAME", help="dataset in the bucket; a folder with --on local")
+    parser.add_argument("--image", help="registry/repository@sha256:… (the newest that `images` pushed)")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a hyperparameter of this run")
+    parser.add_argument("--instances", type=int, help="how many machines, instead of the stage's")
+    parser.add_argument("--instance-type", help="instead of the stage's")
+    parser.add_argument("--spot", action=argparse.BooleanOptionalAction, help="instead of the stage's")
+    parser.add_argument("--resume", metavar="RUN", help="go on from this earlier run's checkpoints")
+    parser.add_argument("--detach", action="store_true", help="do not wait for the end")
+    parser.add_argument("--on-interrupt", choices=["ask", "stop", "leave"], default="ask", help="what Ctrl-C does (ask)")
+
+
+def run(args: argparse.Namespace, context: Context) -> None:
+    """Raises ConfigError for settings that cannot be used, DeployError with the job's own reason when it fails."""
+    if args.on == "local":
+        from deploy import training_local
+
+        training_local.run(args, context, tuned(context.config.hyperparameters, args.set))
+        return
+    if args.on == "ec2":
+        from deploy import ec2
+
+        ec2.run(args, context, describe(args, context))
+        return
+    config = adjusted(context.config, args)
+    this = describe(args, context)
+    request = training_job(config, context.names, this, context.tags)
+    if context.dry_run:
+        context.emit(request, lambda: request)
+        return
+    with explained(f"training job {this.name}"):
+        context.client("sagemaker").create_training_job(**request)
+    context.say(f"started {this.name}: {config.training.instance_count} × {config.training.instance_type}")
+    if args.detach:
+        context.emit({"job": this.name}, lambda: this.name)
+        return
+    decisions = {"ask": lambda: ask(context), "stop": lambda: "stop", "leave": lambda: "leave"}
+    job, progress = follow(context, this.name, decisions[args.on_interrupt])
+    _conclude(context, this, job, progress.result)
+
+
+def describe(args: argparse.Namespace, context: Context) -> Run:
+    """This run, by flags and what the cloud has: newest image, the dataset's channels. A dry run asks for them too."""
+    image = args.image or newest_image(context, "train")
+    parse_image(image)
+    moment = context.clock.now().strftime("%Y%m%d-%H%M%S")
+    name = f"{context.names.base}-{moment}-{secrets.token_hex(2)}"
+    return Run(
+        name=name,
+        image=image,
+        dataset=args.data,
+        channels=tuple(channels_in(context, args.data)),
+        hyperparameters=tuned(context.config.hyperparameters, args.set),
+        checkpoints=args.resume or name,
+    )
+
+
+def adjusted(config: StageConfig, args: argparse.Namespace) -> StageConfig:
+    """The stage with this run's machines. Raises ConfigError."""
+    flags = {"instance_count": args.instances, "instance_type": args.instance_type, "spot": args.spot}
+    changed = {name: value for name, value in flags.items() if value is not None}
+    training = parse(Training, config.training.model_dump() | changed, where="flags")
+    return config.model_copy(update={"training": training})
+
+
+def tuned(config: TrainConfig, assignments: list[str]) -> TrainConfig:
+    """`config` with each NAME=VALUE. Raises ConfigError naming all that cannot be used."""
+    pairs = [assignment.partition("=") for assignment in assignments]
+    if bad := [name for name, equals, _ in pairs if not equals]:
+        raise ConfigError(f"--set {', '.join(bad)}: NAME=VALUE is expected")
+    return parse(TrainConfig, config.model_dump(mode="json") | {name: value for name, _, value in pairs}, where="--set")
+
+
+def newest_image(context: Context, image: str) -> str:
+    """By digest, of what `images` pushed last. Raises Refused where there is none."""
+    names, images = context.names, []
+    with explained(f"repository {names.repository(image)}"):
+        for page in context.client("ecr").get_paginator("describe_images").paginate(repositoryName=names.repository(image)):
+            images += page["imageDetails"]
+    if not images:
+        raise Refused(f"image {image}", "none was pushed yet", hint="python -m deploy images")
+    newest = max(images, key=lambda detail: detail["imagePushedAt"])
+    return f"{names.registry}/{names.repository(image)}@{newest['imageDigest']}"
+
+
+def _conclude(context: Context, this: Run, job: dict[str, Any], result: dict[str, Any]) -> None:
+    status = job["TrainingJobStatus"]
+    again = f"python -m deploy train --stage {context.config.name} --data {this.dataset} --resume {this.checkpoints}"
+    if status == "Failed":
+        reason = job.get("FailureReason") or "SageMaker gave no reason"
+        raise DeployError(this.name, reason, hint=f"python -m deploy logs {this.name}; once mended: {again}")
+    if status != "Completed":
+        what = "goes on without us" if status in ("InProgress", "Stopping") else f"ended as {status}"
+        context.say(f"{this.name} {what}; its checkpoint: {context.names.uri(CHECKPOINTS, this.checkpoints)}\n  go on: {again}")
+    model = job.get("ModelArtifacts", {}).get("S3ModelArtifacts") or context.names.uri(
+        TRAINING, this.name, "output/model.tar.gz"
+    )
+    summary = {
+        "job": this.name,
+        "status": status,
+        "reason": job.get("SecondaryStatus", ""),
+        "model": model if status == "Completed" else None,
+        "training_seconds": job.get("TrainingTimeInSeconds"),
+        "billable_seconds": job.get("BillableTimeInSeconds"),
+        "metrics": {row["MetricName"]: row["Value"] for row in job.get("FinalMetricDataList", [])} or _numbers(result),
+        "settings": content_id(this.hyperparameters.model_dump(mode="json")),
+    }
+    context.emit(summary, lambda: "\n".join(f"{key:>17}: {value}" for key, value in summary.items() if value is not None))
+
+
+def _numbers(fields: dict[str, Any]) -> dict[str, float]:
+    return {name: value for name, value in fields.items() if isinstance(value, int | float)}

@@ -1,0 +1,71 @@
+import argparse
+import json
+
+import pytest
+
+from deploy import logs
+from deploy.errors import Refused
+from deploy.logs import Line, Tail, readable
+from tests.support.cloud import context_for, fake_account
+
+GROUP = logs.TRAINING_GROUP
+START = 1_795_000_000_000
+
+
+@pytest.fixture
+def context():
+    with fake_account():
+        yield context_for()
+
+
+def write(context, stream: str, *texts: str, start: int = 0, group: str = GROUP) -> None:
+    client = context.client("logs")
+    if not client.describe_log_groups(logGroupNamePrefix=group)["logGroups"]:
+        client.create_log_group(logGroupName=group)
+    if not client.describe_log_streams(logGroupName=group, logStreamNamePrefix=stream)["logStreams"]:
+        client.create_log_stream(logGroupName=group, logStreamName=stream)
+    now = int(__import__("time").time() * 1000)
+    events = [{"timestamp": now + start + number, "message": text} for number, text in enumerate(texts)]
+    client.put_log_events(logGroupName=group, logStreamName=stream, logEvents=events)
+
+
+def test_every_line_of_every_stream_once_in_order_of_time(context):
+    tail = Tail(context, GROUP, "job-1/")
+    assert tail.new_lines() == []  # the group does not exist yet
+    write(context, "job-1/algo-1", "a", "c", start=0)
+    write(context, "job-1/algo-2", "b", start=-50)
+    write(context, "job-10/algo-1", "not ours")
+    assert [(line.stream, line.text) for line in tail.new_lines()] == [("algo-2", "b"), ("algo-1", "a"), ("algo-1", "c")]
+    assert tail.new_lines() == []
+    write(context, "job-1/algo-1", "d", start=100)
+    assert [line.text for line in tail.new_lines()] == ["d"]
+
+
+def test_a_line_of_ours_is_read_for_people_and_other_lines_are_kept():
+    text = json.dumps(
+        {"time": "x", "level": "WARNING", "event": "skipped photos", "logger": "l", "count": 3, "share": 0.123456}
+    )
+    assert readable(Line(stream="algo-1", at=0, text=text)) == "00:00:00 algo-1 WARNING skipped photos count=3 share=0.1235"
+    assert readable(Line(stream="algo-1", at=0, text="{broken\n")) == "00:00:00 algo-1 {broken"
+
+
+@pytest.mark.parametrize(
+    ("what", "group", "stream"),
+    [
+        (["endpoint"], "/aws/sagemaker/Endpoints/kennel-dev", "main/i-1"),
+        (["lambda"], "/aws/lambda/kennel-dev-invoke", "2026/11/22/[1]abc"),
+        (["ec2", "r1"], "/kennel/dev/ec2", "r1/algo-1"),
+        (["job-1"], GROUP, "job-1/algo-1"),
+    ],
+)
+def test_the_command_finds_each_kind_of_log(context, what, group, stream):
+    write(context, stream, "hello [world]", group=group)
+    parser = argparse.ArgumentParser()
+    logs.add_arguments(parser)
+    logs.run(parser.parse_args(what), context)
+    assert "hello [world]" in context.out.text
+
+
+def test_an_unknown_log_is_refused(context):
+    with pytest.raises(Refused, match="no such log"):
+        logs.run(argparse.Namespace(what=["a", "b"], follow=False), context)
