@@ -16,6 +16,9 @@ from containers.core.errors import Error
 # command → (module, what it does). A module is imported only when its command runs.
 COMMANDS: dict[str, tuple[str, str]] = {
     "images": ("deploy.images", "build, push, and resolve digests"),
+    "data": ("deploy.data", "upload a folder of labelled photos; only what changed"),
+    "train": ("deploy.training", "one training job: on SageMaker, or on this machine's Docker"),
+    "logs": ("deploy.logs", "of a training job, the endpoint or the Lambda"),
     "plan": ("deploy.plan", "what apply would create, change and keep, and what it costs"),
     "apply": ("deploy.apply", "make AWS what the stage's file says"),
     "destroy": ("deploy.destroy", "delete the stage and prove that nothing is left"),

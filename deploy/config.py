@@ -181,7 +181,7 @@ class Function(Settings):
     memory_mb: Annotated[int, Field(ge=128, le=10240)] = 512
     """More memory is also more CPU."""
     timeout_seconds: Annotated[int, Field(ge=5, le=900)] = 30
-    """The whole call; the endpoint gets three seconds less."""
+    """The whole call; the endpoint gets five seconds less."""
     provisioned_concurrency: Annotated[int, Field(ge=0)] = 3
     """The seed's 3 warm instances; 0 is off. New accounts have a limit of 10 in all, which refuses 3."""
     provisioned_maximum: Annotated[int, Field(ge=0)] = 0

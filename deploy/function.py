@@ -58,7 +58,9 @@ class Lambda:
         function, names = self.context.config.function, self.context.names
         variables = {
             "ENDPOINT_NAME": names.endpoint,
-            "READ_TIMEOUT_SECONDS": str(min(60, max(1, function.timeout_seconds - 3))),  # the handler needs 3 s around a call
+            "READ_TIMEOUT_SECONDS": str(
+                min(60, max(1, function.timeout_seconds - 5))
+            ),  # see docs/lambda.md: room for S3 and a retry
             "INPUT_BUCKET": names.bucket,
             "INPUT_PREFIX": f"{INBOX}/",
         }

@@ -1,4 +1,4 @@
-"""`train`: one training job on SageMaker, on EC2 (`--on ec2`), or on this machine's Docker through SageMaker's local mode.
+"""`train`: one training job on SageMaker, or on this machine's Docker through SageMaker's local mode.
 
 What is sent is built by `training_request`, so `--dry-run` prints exactly what would go out.
 """
@@ -22,7 +22,7 @@ from deploy.training_request import Run, training_job
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--on", choices=["sagemaker", "ec2", "local"], default="sagemaker", help="where (sagemaker)")
+    parser.add_argument("--on", choices=["sagemaker", "local"], default="sagemaker", help="where (sagemaker)")
     parser.add_argument("--local", dest="on", action="store_const", const="local", help="the same as --on local")
     parser.add_argument("--data", required=True, metavar="NAME", help="dataset in the bucket; a folder with --on local")
     parser.add_argument("--image", help="registry/repository@sha256:… (the newest that `images` pushed)")
@@ -41,11 +41,6 @@ def run(args: argparse.Namespace, context: Context) -> None:
         from deploy import training_local
 
         training_local.run(args, context, tuned(context.config.hyperparameters, args.set))
-        return
-    if args.on == "ec2":
-        from deploy import ec2
-
-        ec2.run(args, context, describe(args, context))
         return
     config = adjusted(context.config, args)
     this = describe(args, context)

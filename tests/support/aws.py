@@ -63,16 +63,18 @@ class Recorder:
 
 
 class FakeClock:
-    """Sleeping is free."""
+    """Sleeping is free. `on_sleep` is called each time: what happens meanwhile."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
+        self.on_sleep = lambda: None
 
     def monotonic(self) -> float:
         return self.seconds
 
     def sleep(self, seconds: float) -> None:
         self.seconds += seconds
+        self.on_sleep()
 
     def now(self) -> datetime:
         return datetime(2026, 11, 22, tzinfo=UTC) + timedelta(seconds=self.seconds)
@@ -111,11 +113,28 @@ def stage(name="dev", **tables):
     return stage_config.load(name, merged, where="test")
 
 
-def context(config=None, recorder=None, **options):
+class Screen(Console):
+    """`text` is what people would have read."""
+
+    def __init__(self) -> None:
+        super().__init__(file=io.StringIO(), width=150)
+
+    @property
+    def text(self) -> str:
+        return self.file.getvalue()
+
+
+def context(config=None, recorder=None, session=None, **options):
     SharedSession.recorder = recorder
-    console = Console(file=io.StringIO(), width=150)
-    out = Console(file=io.StringIO(), width=150)
-    return Context(config or stage(), session=SharedSession(), clock=FakeClock(), console=console, out=out, **options)
+    session = session or SharedSession()
+    return Context(config or stage(), session=session, clock=FakeClock(), console=Screen(), out=Screen(), **options)
+
+
+def bare_bucket():
+    """The stage's bucket without its policy: moto ignores conditions, so TLS-only would refuse every upload."""
+    name = f"kennel-dev-{ACCOUNT}-{REGION}"
+    client("s3").create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": REGION})
+    return name
 
 
 def release(letter="a", cuda="12.8"):

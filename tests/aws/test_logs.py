@@ -1,21 +1,20 @@
 import argparse
 import json
+import time
 
 import pytest
 
 from deploy import logs
 from deploy.errors import Refused
 from deploy.logs import Line, Tail, readable
-from tests.support.cloud import context_for, fake_account
+from tests.support import aws as fake
 
 GROUP = logs.TRAINING_GROUP
-START = 1_795_000_000_000
 
 
 @pytest.fixture
-def context():
-    with fake_account():
-        yield context_for()
+def context(aws):
+    return fake.context()
 
 
 def write(context, stream: str, *texts: str, start: int = 0, group: str = GROUP) -> None:
@@ -24,7 +23,7 @@ def write(context, stream: str, *texts: str, start: int = 0, group: str = GROUP)
         client.create_log_group(logGroupName=group)
     if not client.describe_log_streams(logGroupName=group, logStreamNamePrefix=stream)["logStreams"]:
         client.create_log_stream(logGroupName=group, logStreamName=stream)
-    now = int(__import__("time").time() * 1000)
+    now = int(time.time() * 1000)
     events = [{"timestamp": now + start + number, "message": text} for number, text in enumerate(texts)]
     client.put_log_events(logGroupName=group, logStreamName=stream, logEvents=events)
 

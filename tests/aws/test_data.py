@@ -6,7 +6,7 @@ import pytest
 from containers.core.errors import ConfigError
 from deploy import data
 from deploy.errors import DeployError
-from tests.support.cloud import context_for, fake_account, make_bucket
+from tests.support import aws as fake
 
 
 @pytest.fixture
@@ -22,11 +22,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def context():
-    with fake_account():
-        stage = context_for()
-        make_bucket(stage)
-        yield stage
+def context(aws):
+    fake.bare_bucket()
+    return fake.context()
 
 
 class Counting:
@@ -100,25 +98,25 @@ def test_extra_objects_are_counted_and_deleted_only_on_request(context, folder):
     assert keys(context) == ALL - {"data/dogs/train/pug/a.jpg"}
 
 
-def test_a_dry_run_says_the_same_and_writes_nothing(folder):
-    with fake_account():
-        context = context_for(dry_run=True)
-        make_bucket(context)
-        data.run(command(folder), context)
-        assert "4 photos" in context.out.text
-        assert "4 would be uploaded" in context.out.text
-        assert keys(context) == set()
+def test_a_dry_run_says_the_same_and_writes_nothing(aws, folder):
+    fake.bare_bucket()
+    recorder = fake.Recorder()
+    context = fake.context(recorder=recorder, dry_run=True)
+    data.run(command(folder), context)
+    assert "4 photos" in context.out.text
+    assert "4 would be" in context.out.text
+    assert recorder.writes == []
 
 
 def test_the_command_says_what_it_did(context, folder):
     data.run(command(folder), context)
-    assert "4 were uploaded" in context.out.text
+    assert "4 were" in context.out.text
     assert data.channels_in(context, "dogs") == ["train", "valid"]
 
 
-def test_no_bucket_is_explained(folder):
-    with fake_account(), pytest.raises(DeployError, match="NoSuchBucket"):
-        data.run(command(folder), context_for())
+def test_no_bucket_is_explained(aws, folder):
+    with pytest.raises(DeployError, match="NoSuchBucket"):
+        data.run(command(folder), fake.context())
 
 
 def test_a_dataset_that_is_not_there(context):

@@ -3,8 +3,8 @@
 import argparse
 import json
 
-import boto3
 import pytest
+from botocore.validate import ParamValidator
 
 from containers.core.errors import ConfigError
 from containers.core.metrics import METRICS
@@ -14,7 +14,8 @@ from deploy.context import Context
 from deploy.errors import DeployError, Refused
 from deploy.training_progress import Progress, ask
 from deploy.training_request import Run, training_job
-from tests.support.cloud import FakeClock, Screen, context_for, fake_account, make_bucket
+from tests.support import aws as fake
+from tests.support import strict_parameters
 
 KEY = "arn:aws:kms:eu-west-1:123456789012:key/11111111-2222-3333-4444-555555555555"
 IMAGE = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/kennel/dev/train@sha256:" + "a" * 64
@@ -27,28 +28,25 @@ def arguments(*flags: str) -> argparse.Namespace:
 
 
 def request(**tables) -> dict:
-    context = context_for(**tables)
+    config = fake.stage(**tables)
+    names = fake.context(config).names_in(fake.ACCOUNT)
     run = Run(
         name="kennel-dev-1",
         image=IMAGE,
         dataset="dogs",
         channels=("train", "valid"),
-        hyperparameters=context.config.hyperparameters,
+        hyperparameters=config.hyperparameters,
         checkpoints="kennel-dev-0",
     )
-    return training_job(context.config, context.names_in("123456789012"), run, {"project": "kennel"})
+    return training_job(config, names, run, {"project": "kennel"})
 
 
 def validated(sent: dict) -> dict:
-    """As boto3 checks it, and the enumerations that boto3 does not check."""
-    session = boto3.Session(region_name="eu-west-1", aws_access_key_id="x", aws_secret_access_key="x")
-    shape = session.client("sagemaker").meta.service_model.operation_model("CreateTrainingJob").input_shape
-    from botocore.validate import ParamValidator
-
+    """As boto3 checks it, and the enumerations, patterns and limits that boto3 does not check."""
+    shape = fake.client("sagemaker").meta.service_model.operation_model("CreateTrainingJob").input_shape
     report = ParamValidator().validate(sent, shape)
     assert not report.has_errors(), report.generate_report()
-    types = shape.members["ResourceConfig"].members["InstanceType"].enum
-    assert sent["ResourceConfig"]["InstanceType"] in types
+    assert list(strict_parameters._problems(shape, sent, "CreateTrainingJob")) == []
     return sent
 
 
@@ -111,38 +109,31 @@ def test_hyperparameters_arrive_as_training_reads_them():
 
 
 def test_flags_of_one_run():
-    context = context_for()
-    config = training.adjusted(context.config, arguments("--instances", "3", "--instance-type", "ml.g5.xlarge", "--no-spot"))
+    config = training.adjusted(fake.stage(), arguments("--instances", "3", "--instance-type", "ml.g5.xlarge", "--no-spot"))
     assert (config.training.instance_count, config.training.instance_type, config.training.spot) == (3, "ml.g5.xlarge", False)
     with pytest.raises(ConfigError, match="instance_count"):
-        training.adjusted(context.config, arguments("--instances", "0"))
+        training.adjusted(fake.stage(), arguments("--instances", "0"))
     assert training.tuned(TrainConfig(), ["epochs=3", "pretrained=none"]) == TrainConfig(epochs=3, pretrained="none")
     for wrong, says in ((["epoch=3"], "did you mean epochs"), (["epochs"], "NAME=VALUE")):
         with pytest.raises(ConfigError, match=says):
             training.tuned(TrainConfig(), wrong)
 
 
-@pytest.fixture
-def account():
-    with fake_account():
-        yield
-
-
 def ready(**options) -> Context:
     """A stage with a dataset and two images, in moto."""
-    context = context_for(**options)
-    bucket = make_bucket(context)
+    bucket, context = fake.bare_bucket(), fake.context(**options)
     for key in ("train/pug/a.jpg", "test/pug/b.jpg"):
         context.client("s3").put_object(Bucket=bucket, Key=f"data/dogs/{key}", Body=b"x")
     ecr, repository = context.client("ecr"), context.names.repository("train")
     ecr.create_repository(repositoryName=repository)
     for digest in ("1", "2"):
-        manifest = json.dumps({"schemaVersion": 2, "config": {"digest": digest}})
+        kind = "application/vnd.docker.distribution.manifest.v2+json"
+        manifest = json.dumps({"schemaVersion": 2, "mediaType": kind, "config": {"digest": digest}})
         ecr.put_image(repositoryName=repository, imageManifest=manifest, imageTag=digest, imageDigest=f"sha256:{digest * 64}")
     return context
 
 
-def test_the_command_sends_the_job_and_reports_its_end(account):
+def test_the_command_sends_the_job_and_reports_its_end(aws):
     context = ready()
     training.run(arguments("--set", "epochs=3"), context)
     (row,) = context.client("sagemaker").list_training_jobs()["TrainingJobSummaries"]
@@ -153,7 +144,7 @@ def test_the_command_sends_the_job_and_reports_its_end(account):
     assert row["TrainingJobName"] in context.out.text
 
 
-def test_a_dry_run_prints_the_request_and_sends_nothing(account, capsys):
+def test_a_dry_run_prints_the_request_and_sends_nothing(aws, capsys):
     context = ready(dry_run=True, as_json=True)
     training.run(arguments("--resume", "kennel-dev-0"), context)
     sent = json.loads(capsys.readouterr().out)
@@ -161,7 +152,7 @@ def test_a_dry_run_prints_the_request_and_sends_nothing(account, capsys):
     assert context.client("sagemaker").list_training_jobs()["TrainingJobSummaries"] == []
 
 
-def test_without_an_image_or_with_one_by_tag_nothing_is_sent(account):
+def test_without_an_image_or_with_one_by_tag_nothing_is_sent(aws):
     context = ready()
     with pytest.raises(DeployError, match="digest"):
         training.run(arguments("--image", "registry/train:latest"), context)
@@ -204,8 +195,7 @@ def epoch(number: int) -> str:
 
 
 def watching(cloud: Cloud) -> Context:
-    config = context_for().config
-    return Context(config, session=cloud, clock=FakeClock(), console=Screen(), out=Screen())
+    return fake.context(session=cloud)
 
 
 RUN = Run(
@@ -286,7 +276,7 @@ def test_where_nobody_can_be_asked_the_job_goes_on():
 def test_the_live_table_has_the_newest_epochs():
     progress = Progress("job")
     progress.epochs = [{"epoch": number, "train_loss": 0.25} for number in range(1, 31)]
-    screen = Screen()
+    screen = fake.Screen()
     screen.print(progress.table())
     assert "30" in screen.text
     assert "0.25" in screen.text
