@@ -1,0 +1,133 @@
+"""The demo's own decisions; the whole of it runs in CI as a newcomer would run it."""
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from scripts import demo, runners
+from scripts.machine import Stop
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+class Server(BaseHTTPRequestHandler):
+    status = 200
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(self.status)
+        self.end_headers()
+        prediction = {"class": "grass", "bytes": len(body), "type": self.headers["Content-Type"]}
+        self.wfile.write(json.dumps({"predictions": [prediction]}).encode())
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    server = HTTPServer(("127.0.0.1", 0), type("Fresh", (Server,), {}))
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+class Ended:
+    log = "its log"
+
+    def check_alive(self) -> None:
+        raise Stop("the server has ended")
+
+
+def test_the_photo_to_classify_is_one_of_the_test_folder(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        (tmp_path / split / "cat").mkdir(parents=True)
+        (tmp_path / split / "cat" / "a.PNG").touch()
+        (tmp_path / split / "cat" / "notes.txt").touch()
+    assert demo.choose_photo(tmp_path) == (tmp_path / "test/cat/a.PNG", False)
+
+
+def test_without_a_test_folder_the_photo_is_called_a_training_photo(tmp_path: Path) -> None:
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat" / "a.jpg").touch()
+    assert demo.choose_photo(tmp_path) == (tmp_path / "cat/a.jpg", True)
+
+
+def test_a_folder_without_photos_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(Stop, match="no JPEG, PNG or WebP photo"):
+        demo.choose_photo(tmp_path)
+
+
+def test_the_example_photos_are_whole() -> None:
+    found = {split: len(list((demo.EXAMPLE / split).glob("*/*.jpg"))) for split in ("train", "valid", "test")}
+    assert found == {"train": 72, "valid": 45, "test": 72}
+
+
+def test_a_photo_is_sent_with_its_media_type(url: str, tmp_path: Path) -> None:
+    photo = tmp_path / "a.jpg"
+    photo.write_bytes(b"four")
+    assert demo.classify(url, photo) == {"class": "grass", "bytes": 4, "type": "image/jpeg"}
+
+
+def test_a_server_that_answers_is_ready(url: str) -> None:
+    demo.wait_until_ready(url, Ended())
+
+
+def test_a_server_that_has_ended_is_not_waited_for(tmp_path: Path) -> None:
+    with pytest.raises(Stop, match="has ended"):
+        demo.wait_until_ready("http://127.0.0.1:9", Ended())
+
+
+def test_a_folder_that_is_none_ends_with_one_line(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "scripts.demo", "--data", str(tmp_path / "nothing")], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert (
+        done.stderr.strip()
+        == f"make demo: {tmp_path}/nothing is not a folder: DATA names a folder that holds a folder of photos for each class"
+    )
+
+
+@pytest.fixture
+def processes(tmp_path: Path) -> runners.Processes:
+    """A runner whose server is a sleeping process."""
+    runner = runners.Processes()
+    runner.log = str(tmp_path / "serve.log")
+    runner._pid_file = tmp_path / "serve.pid"
+    return runner
+
+
+def test_stop_ends_the_server_that_was_started_and_nothing_else(processes: runners.Processes) -> None:
+    assert processes.stop() is False
+    with subprocess.Popen(["sleep", "60"]) as server:
+        processes._pid_file.write_text(f"{server.pid} {runners._started(server.pid)}")
+        assert processes.stop() is True
+        assert server.wait(10) == -15
+    with subprocess.Popen(["sleep", "60"]) as other:  # the pid was given to another program
+        processes._pid_file.write_text(f"{other.pid} 12345")
+        assert processes.stop() is False
+        assert other.poll() is None
+        other.kill()
+
+
+def test_a_server_that_ended_shows_the_end_of_its_log(processes: runners.Processes, tmp_path: Path) -> None:
+    processes._python = Path(sys.executable)
+    processes._server = subprocess.Popen(["sh", "-c", "exit 3"])
+    processes._server.wait()
+    Path(processes.log).write_text("first\nthe reason\n")
+    with pytest.raises(Stop, match="the reason"):
+        processes.check_alive()

@@ -1,0 +1,61 @@
+from pathlib import Path
+
+import pytest
+
+from scripts import images
+from scripts.machine import Docker, Stop
+
+
+@pytest.fixture(autouse=True)
+def no_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("BASE_IMAGE", "COMPAT_IMAGE", "PRETRAINED"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def calls(cli: Path) -> str:
+    return (cli.parent / "calls").read_text()
+
+
+def test_the_base_that_was_chosen_wins(fake_docker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BASE_IMAGE", "mine:1")
+    assert images.base_image(Docker(fake_docker())) == "mine:1"
+
+
+def test_a_base_that_is_here_is_not_pulled_again(fake_docker) -> None:
+    cli = fake_docker(image=f'[ "$5" = {images.OWN_BASE} ] && echo sha256:1')
+    assert images.base_image(Docker(cli)) == images.OWN_BASE
+    assert "pull" not in calls(cli)
+
+
+def test_the_public_base_is_pulled_where_it_can_be(fake_docker) -> None:
+    assert images.base_image(Docker(fake_docker(pull="exit 0"))) == images.PUBLIC_BASE
+
+
+def test_no_base_at_all_is_said_in_one_sentence(fake_docker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_docker("nothing-else")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'nothing-else'}:/usr/bin:/bin")  # debootstrap is not there
+    monkeypatch.setenv("MIRROR", "file:///nowhere")
+    with pytest.raises(images.NoBase, match="neither be pulled nor made"):
+        images.base_image(Docker(fake_docker()))
+
+
+def test_the_build_gets_the_base_the_revision_and_the_ca_bundle_as_a_secret(
+    fake_docker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = tmp_path / "ca.pem"
+    bundle.touch()
+    monkeypatch.setenv("SSL_CERT_FILE", str(bundle))
+    monkeypatch.setenv("BASE_IMAGE", "mine:1")
+    cli = fake_docker(image="echo sha256:1", build='[ "$DOCKER_BUILDKIT" = 1 ]')
+    images.build(Docker(cli))
+    builds = [line for line in calls(cli).splitlines() if line.startswith("build ")]
+    assert [line.split(" -t ")[1].split()[0] for line in builds] == ["kennel-serve:dev", "kennel-train:dev"]
+    assert all(f"--secret id=ca,src={bundle}" in line for line in builds)
+    assert all("--build-arg BASE_IMAGE=mine:1" in line for line in builds)
+    assert all(f"VERSION={images.version()}" in line for line in builds)
+
+
+def test_a_build_that_fails_stops(fake_docker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BASE_IMAGE", "mine:1")
+    with pytest.raises(Stop, match="kennel-serve:dev could not be built"):
+        images.build(Docker(fake_docker(image="echo sha256:1")))
