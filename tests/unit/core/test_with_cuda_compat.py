@@ -8,7 +8,9 @@ import pytest
 
 PROGRAM = Path(__file__).resolve().parents[3] / "containers/core/bin/with-cuda-compat"
 PROPRIETARY = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  {}  Tue Apr  1 00:00:00 UTC 2026\nGCC version:  gcc 11\n"
-OPEN = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  {}  Release Build  (dvs-builder)  Tue Apr  1 00:00:00 UTC 2026\n"
+OPEN = (
+    "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  {}  Release Build  (dvs-builder)  Tue Apr  1 00:00:00 UTC 2026\n"
+)
 
 
 def library_path(tmp_path: Path, version: str | None, compat: str | None) -> str:

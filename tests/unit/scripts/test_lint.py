@@ -13,7 +13,7 @@ TOOLS = Path(sys.executable).parent
 def shell_scripts() -> list[Path]:
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
     files = [ROOT / name for name in tracked]
-    return [f for f in files if f.is_file() and f.open("rb").readline().startswith((b"#!/bin/sh", b"#!/usr/bin/env bash"))]
+    return [f for f in files if f.is_file() and f.read_bytes().startswith((b"#!/bin/sh", b"#!/usr/bin/env bash"))]
 
 
 @pytest.mark.skipif(not (TOOLS / "shellcheck").exists(), reason="shellcheck is not in this environment: make setup")
