@@ -52,29 +52,10 @@ class Containers:
     def train(self, data: Path, out: Path, flags: Sequence[str]) -> None:
         owner = f"{os.getuid()}:{os.getgid()}"  # what it writes belongs to whoever runs the demo
         terminal = [] if sys.stderr.isatty() else ["-T"]
-        command: list[str | Path] = [
-            *self._compose,
-            "run",
-            "--rm",
-            "--no-deps",
-            *terminal,
-            "--user",
-            owner,
-            "-e",
-            "HOME=/tmp",
-        ]
-        command += [
-            "-v",
-            f"{data}:/data:ro",
-            "-v",
-            f"{out}:/out",
-            "train",
-            "--data",
-            "/data",
-            "--model-dir",
-            "/out/model",
-            *flags,
-        ]
+        command: list[str | Path] = [*self._compose, "run", "--rm", "--no-deps", *terminal, "--user", owner, "-e", "HOME=/tmp"]
+        for folder, mode in ((data, "ro"), (out, "rw")):  # under their own names, so that messages name what is on this machine
+            command += ["-v", f"{folder}:{folder}:{mode}"]
+        command += ["train", "--data", data, "--model-dir", out / "model", *flags]
         run(command, "training ended with an error")
 
     def serve(self, model: Path, port: int) -> None:

@@ -23,11 +23,18 @@ def make(index: DatasetIndex, facts: list[Facts], duplicates: list[list[str]], s
         "shorter_side_pixels": {"smallest": sizes[0], "median": sizes[len(sizes) // 2], "largest": sizes[-1]},
         "imbalance": round(max(train) / min(train), 2),
         "traits": {name: traits[name] for name in TRAITS if traits[name]},
+        "example": _example(index),
         "made_splits": dict(index.split_made),
         "skipped": list(index.skipped),
         "duplicates": duplicates,
         "stray_files": stray,
     }
+
+
+def _example(index: DatasetIndex) -> str | None:
+    """A photo that no weight is fitted to, for a first question to the model: of the test split."""
+    photos = index.splits.get("test", ())
+    return str(photos[len(photos) // 2].path) if photos else None
 
 
 def warnings(report: dict[str, Any]) -> list[str]:

@@ -52,23 +52,15 @@ class Ended:
         raise Stop("the server has ended")
 
 
-def test_the_photo_to_classify_is_one_of_the_test_folder(tmp_path: Path) -> None:
-    for split in ("train", "test"):
-        (tmp_path / split / "cat").mkdir(parents=True)
-        (tmp_path / split / "cat" / "a.PNG").touch()
-        (tmp_path / split / "cat" / "notes.txt").touch()
-    assert demo.choose_photo(tmp_path) == (tmp_path / "test/cat/a.PNG", False)
-
-
-def test_without_a_test_folder_the_photo_is_called_a_training_photo(tmp_path: Path) -> None:
-    (tmp_path / "cat").mkdir()
-    (tmp_path / "cat" / "a.jpg").touch()
-    assert demo.choose_photo(tmp_path) == (tmp_path / "cat/a.jpg", True)
-
-
-def test_a_folder_without_photos_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(Stop, match="no JPEG, PNG or WebP photo"):
-        demo.choose_photo(tmp_path)
+def test_the_photo_to_classify_is_one_that_the_run_kept_for_its_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "RUN", tmp_path)
+    report = tmp_path / "model.run" / "output" / "data_report.json"
+    report.parent.mkdir(parents=True)
+    report.write_text('{"example": "/photos/test/cat/a.jpg"}')
+    assert demo.unseen_photo() == Path("/photos/test/cat/a.jpg")
+    report.write_text('{"example": null}')
+    with pytest.raises(Stop, match="too few photos for a test split"):
+        demo.unseen_photo()
 
 
 def test_the_example_photos_are_whole() -> None:
@@ -76,10 +68,10 @@ def test_the_example_photos_are_whole() -> None:
     assert found == {"train": 72, "valid": 45, "test": 72}
 
 
-def test_a_photo_is_sent_with_its_media_type(url: str, tmp_path: Path) -> None:
+def test_a_photo_is_sent_as_it_is(url: str, tmp_path: Path) -> None:
     photo = tmp_path / "a.jpg"
     photo.write_bytes(b"four")
-    assert demo.classify(url, photo) == {"class": "grass", "bytes": 4, "type": "image/jpeg"}
+    assert demo.classify(url, photo) == {"class": "grass", "bytes": 4, "type": "application/x-image"}
 
 
 def test_a_server_that_answers_is_ready(url: str) -> None:
