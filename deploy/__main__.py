@@ -21,7 +21,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "logs": ("deploy.logs", "of a training job, the endpoint or the Lambda"),
     "plan": ("deploy.plan", "what apply would create, change and keep, and what it costs"),
     "apply": ("deploy.apply", "make AWS what the stage's file says"),
+    "status": ("deploy.status", "what stands, what serves, what it can go back to, which alarms ring"),
+    "release": ("deploy.release", "make a trained artifact the endpoint"),
+    "rollback": ("deploy.rollback", "go back to an earlier release"),
+    "smoke": ("deploy.smoke", "the golden photo through endpoint and function"),
     "destroy": ("deploy.destroy", "delete the stage and prove that nothing is left"),
+    "policies": ("deploy.policies", "print each principal's and each deployer's IAM document"),
     "costs": ("deploy.costs", "what the stage costs per hour and per month"),
 }
 

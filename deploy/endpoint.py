@@ -5,23 +5,32 @@ number of instances that scaling has reached, and a change of instance type take
 (SageMaker refuses it otherwise).
 """
 
-from typing import Any
+from typing import Any, Protocol
 
 from deploy.autoscaling import DIMENSION
 from deploy.context import Context
 from deploy.engine import Changes, Resource, State, found
 from deploy.errors import DeployError, Refused
-from deploy.serving import EndpointConfig
 from deploy.storage import tag_list
 
 _SETTLED = {"InService", "Failed", "OutOfService", "UpdateRollbackFailed", "Gone"}
 ROLLBACK_ALARMS = ("endpoint-5xx", "endpoint-latency")
 
 
+class Configuration(Protocol):
+    """A wanted one (`serving.EndpointConfig`) or one that exists (`rollback.Existing`); `request` as CreateEndpointConfig's."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def request(self) -> dict[str, Any]: ...
+
+
 class Endpoint(Resource):
     """`config` may be None where only `delete` is called."""
 
-    def __init__(self, context: Context, config: EndpointConfig | None) -> None:
+    def __init__(self, context: Context, config: Configuration | None) -> None:
         super().__init__(context)
         self._sagemaker = context.client("sagemaker")
         self._config = config
@@ -32,7 +41,7 @@ class Endpoint(Resource):
         return f"endpoint/{self._name}"
 
     @property
-    def _wanted(self) -> EndpointConfig:
+    def _wanted(self) -> Configuration:
         if self._config is None:
             raise DeployError(self.key, "there is no release to serve", hint="`python -m deploy release`")
         return self._config

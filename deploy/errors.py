@@ -16,9 +16,9 @@ from containers.core.errors import Error
 
 # AWS error code → what a person can do about it. Codes are unique enough over services to need no service name.
 _HINTS = {
-    "AccessDenied": "give this identity the policy that `python -m deploy policies deployer` prints",
-    "AccessDeniedException": "give this identity the policy that `python -m deploy policies deployer` prints",
-    "UnauthorizedOperation": "give this identity the policy that `python -m deploy policies deployer` prints",
+    "AccessDenied": "give this identity the policy that `python -m deploy policies` prints",
+    "AccessDeniedException": "give this identity the policy that `python -m deploy policies` prints",
+    "UnauthorizedOperation": "give this identity the policy that `python -m deploy policies` prints",
     "UnrecognizedClientException": "these credentials are not known in this region: check AWS_PROFILE and the stage's region",
     "InvalidClientTokenId": "these credentials are not known to AWS: check AWS_PROFILE",
     "ExpiredToken": "the session has ended: log in again",

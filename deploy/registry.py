@@ -6,7 +6,7 @@ from typing import Any
 
 from deploy.context import Context
 from deploy.engine import Changes, Resource, State, found
-from deploy.errors import DeployError
+from deploy.errors import DeployError, explained
 from deploy.storage import tag_list
 
 RELEASED = "release-"  # tag prefix of images that a release uses
@@ -121,3 +121,29 @@ def labels(context: Context, uri: str) -> dict[str, str]:
     url = ecr.get_download_url_for_layer(repositoryName=repository, layerDigest=blob)["downloadUrl"]
     with urllib.request.urlopen(url, timeout=30) as response:  # noqa: S310 - the address comes from AWS
         return dict(json.load(response).get("config", {}).get("Labels") or {})
+
+
+def newest(context: Context, image: str) -> str:
+    """The image pushed last, by digest. Raises DeployError where there is none."""
+    repository = context.names.repository(image)
+    with explained(f"repository/{repository}"):
+        pages = context.client("ecr").get_paginator("describe_images").paginate(repositoryName=repository)
+        rows = [row for page in pages for row in page["imageDetails"] if row.get("imageTags")]
+    if not rows:
+        raise DeployError(f"repository/{repository}", "holds no image", hint="`python -m deploy images` builds and pushes it")
+    last = max(rows, key=lambda row: row["imagePushedAt"])
+    return f"{context.names.registry}/{repository}@{last['imageDigest']}"
+
+
+def keep(context: Context, uri: str) -> None:
+    """Tag a released image, so that the repository's lifecycle never takes what an endpoint may have to start again."""
+    registry, repository, digest = parse(uri)
+    if registry != context.names.registry:
+        return
+    ecr, tag = context.client("ecr"), f"{RELEASED}{digest.removeprefix('sha256:')[:16]}"
+    with explained(f"image {uri}"):
+        there = ecr.describe_images(repositoryName=repository, imageIds=[{"imageDigest": digest}])["imageDetails"]
+        if tag in there[0].get("imageTags", []):
+            return
+        image = ecr.batch_get_image(repositoryName=repository, imageIds=[{"imageDigest": digest}])["images"][0]
+        ecr.put_image(repositoryName=repository, imageManifest=image["imageManifest"], imageTag=tag, imageDigest=digest)

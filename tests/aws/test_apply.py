@@ -18,3 +18,14 @@ def test_a_second_apply_writes_nothing(aws):
     assert second.writes == []
     assert everything() == full
     assert len(first.writes) > 30
+
+
+def destroy(recorder=None, delete_data=True):
+    ctx = context(recorder=recorder)
+    return list(stack.removal(ctx, delete_data=delete_data).destroy())
+
+
+def test_destroy_leaves_nothing(aws):
+    apply()
+    destroy()
+    assert not any(everything().values()), everything()

@@ -1,0 +1,90 @@
+"""`release`: a trained artifact and a serving image become the endpoint, watched by alarms, checked with the golden photo."""
+
+import argparse
+from typing import Any
+
+from deploy import plan, registry, releases, rollback, smoke
+from deploy.context import Context
+from deploy.engine import found
+from deploy.errors import DeployError, explained
+from deploy.serving import Release
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    plan.add_apply_arguments(parser)
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--job", help="a training job; its artifact is released")
+    what.add_argument(
+        "--model-data", help="s3://…/model.tar.gz, or the prefix of a multi-model endpoint (default: the live one)"
+    )
+    parser.add_argument("--image", help="registry/repository@sha256:… (default: the live one, else the newest that was pushed)")
+    parser.add_argument("--no-smoke", action="store_true", help="do not check the answer to the artifact's golden photo")
+
+
+def run(args: argparse.Namespace, context: Context) -> None:
+    before = releases.live_config(context)
+    release = resolve(args, context)
+    if not context.dry_run:
+        registry.keep(context, release.image)
+    done = plan.carry_out(args, context, release)
+    if context.dry_run:
+        return
+    result: list[dict[str, Any]] = []
+    if not args.no_smoke and context.config.endpoint.kind in smoke.KINDS:
+        try:
+            result = smoke.check(context, release)
+        except DeployError as error:
+            raise _taken_back(context, before, error) from error
+    document = plan.as_dict(done, release, context) | {"config": releases.live_config(context), "smoke": result}
+    context.emit(document, lambda: f"released {document['config']}: {release.model_data} on {release.image}")
+
+
+def resolve(args: argparse.Namespace, context: Context) -> Release:
+    """The release that the flags and the live one make together. Raises DeployError before anything is changed."""
+    live = releases.live(context)
+    model_data = _artifact_of(context, args.job) if args.job else args.model_data or (live and live.model_data)
+    if not model_data:
+        raise DeployError("release", "which artifact?", hint="--job NAME of a finished training job, or --model-data s3://…")
+    image = args.image or (live and live.image) or registry.newest(context, "serve")
+    _require(context, model_data)
+    if live and image == live.image and live.cuda != "unknown":
+        return Release(image=image, model_data=model_data, cuda=live.cuda)
+    with explained(f"image {image}"):
+        labels = registry.labels(context, image)
+    if registry.CUDA_LABEL not in labels:
+        hint = "build it with `python -m deploy images`"
+        raise DeployError(f"image {image}", f"has no label {registry.CUDA_LABEL}: which driver does it need?", hint=hint)
+    return Release(image=image, model_data=model_data, cuda=labels[registry.CUDA_LABEL])
+
+
+def _artifact_of(context: Context, job: str) -> str:
+    where = f"training job {job}"
+    with explained(where):
+        described = found(context.client("sagemaker").describe_training_job, TrainingJobName=job)
+    if described is None:
+        raise DeployError(where, "does not exist", hint="`python -m deploy status` names the latest ones")
+    if described["TrainingJobStatus"] not in ("Completed", "Stopped"):  # a stopped job has written its best model
+        reason = described.get("FailureReason", "it is not finished")
+        raise DeployError(where, f"is {described['TrainingJobStatus']}: {reason}")
+    return str(described["ModelArtifacts"]["S3ModelArtifacts"])
+
+
+def _require(context: Context, model_data: str) -> None:
+    """The artifact is there: SageMaker would find out after ten minutes that it is not."""
+    bucket, _, key = model_data.removeprefix("s3://").partition("/")
+    with explained(model_data):
+        if key.endswith("/"):
+            there = context.client("s3").list_objects_v2(Bucket=bucket, Prefix=key, MaxKeys=1).get("KeyCount", 0) > 0
+        else:
+            there = found(context.client("s3").head_object, Bucket=bucket, Key=key) is not None
+    if not there:
+        raise DeployError(model_data, "does not exist", hint="did the training job complete? `python -m deploy status`")
+
+
+def _taken_back(context: Context, before: str | None, error: DeployError) -> DeployError:
+    """The endpoint on what it served before; without a before, it stays for somebody to look at."""
+    if before is None or before == releases.live_config(context):
+        return error
+    context.say(f"the smoke test failed, going back to {before}")
+    rollback.move(context, before)
+    return DeployError(error.where, f"{error.problem}; the endpoint is back on {before}", hint=error.hint)

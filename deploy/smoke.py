@@ -1,0 +1,131 @@
+"""`smoke`: the artifact's golden photo through the endpoint and through the Lambda, compared with what training computed."""
+
+import argparse
+import base64
+import json
+import tarfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+from rich.table import Table
+
+from containers.core.manifest import GOLDEN_FILE, MANIFEST_FILE, Manifest
+from deploy import releases
+from deploy.context import Context
+from deploy.errors import DeployError, explained
+from deploy.names import ALIAS
+from deploy.serving import Release
+
+KINDS = ("real-time", "serverless")
+"""Endpoints that answer at once, with one model."""
+_HALF_PRECISION = 0.02  # how far a probability may move on a GPU
+
+
+@dataclass(frozen=True, kw_only=True)
+class Golden:
+    """`probabilities` by class name, as training computed them for `photo`."""
+
+    photo: bytes
+    probabilities: dict[str, float]
+    tolerance: float
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    del parser
+
+
+def run(args: argparse.Namespace, context: Context) -> None:
+    del args
+    release = releases.live(context)
+    if release is None:
+        raise DeployError(f"endpoint {context.names.endpoint}", "does not exist", hint="`python -m deploy release`")
+    if context.config.endpoint.kind not in KINDS:
+        raise DeployError("smoke", f"a {context.config.endpoint.kind} endpoint does not answer at once: nothing to compare")
+    rows = check(context, release)
+    context.emit(rows, lambda: _table(rows))
+
+
+def check(context: Context, release: Release) -> list[dict[str, Any]]:
+    """One row per way in. Raises DeployError where an answer differs from training's."""
+    golden = read_golden(context, release.model_data)
+    ways = [("endpoint", _through_endpoint)]
+    if context.config.function.enabled:
+        ways.append(("function", _through_function))
+    return [_one(context, way, call, golden) for way, call in ways]
+
+
+def read_golden(context: Context, model_data: str) -> Golden:
+    """Streams the archive from S3 only as far as needed."""
+    bucket, _, key = model_data.removeprefix("s3://").partition("/")
+    wanted: dict[str, bytes] = {}
+    with explained(model_data):
+        body = context.client("s3").get_object(Bucket=bucket, Key=key)["Body"]
+        try:
+            with tarfile.open(fileobj=body, mode="r|gz") as archive:
+                for member in archive:
+                    name = member.name.removeprefix("./")
+                    if name in (MANIFEST_FILE, GOLDEN_FILE) and (file := archive.extractfile(member)):
+                        wanted[name] = file.read()
+                    if len(wanted) == 2:
+                        break
+        except tarfile.TarError as error:
+            raise DeployError(model_data, f"is not a .tar.gz archive: {error}") from error
+    if len(wanted) < 2:
+        raise DeployError(model_data, f"holds no {MANIFEST_FILE} and {GOLDEN_FILE}: it was not written by this train image")
+    try:
+        manifest = Manifest.model_validate_json(wanted[MANIFEST_FILE])
+    except ValidationError as error:
+        raise DeployError(model_data, f"its {MANIFEST_FILE} is not ours: {error.errors()[0]['msg']}") from error
+    tolerances = [manifest.golden.tolerance, *(engine.tolerance for engine in manifest.engines), _HALF_PRECISION]
+    expected = dict(zip(manifest.class_names, manifest.golden.probabilities, strict=True))
+    return Golden(photo=wanted[GOLDEN_FILE], probabilities=expected, tolerance=max(tolerances))
+
+
+def _one(context: Context, way: str, call: Callable[[Context, bytes], Any], golden: Golden) -> dict[str, Any]:
+    started = context.clock.monotonic()
+    with explained(f"smoke through the {way}"):
+        answer = call(context, golden.photo)
+    milliseconds = (context.clock.monotonic() - started) * 1000
+    try:
+        prediction = answer["predictions"][0]
+        seen = {name: float(value) for name, value in prediction["probabilities"].items()}
+    except (KeyError, IndexError, TypeError, AttributeError):
+        raise DeployError(f"smoke through the {way}", f"an answer of another shape: {str(answer)[:300]}") from None
+    off = max((abs(seen.get(name, -1.0) - value) for name, value in golden.probabilities.items()), default=1.0)
+    if off > golden.tolerance or seen.keys() != golden.probabilities.keys():
+        best = max(golden.probabilities, key=lambda name: golden.probabilities[name])
+        problem = f"the golden photo is {best} for training, here {prediction.get('class')}; probabilities differ by {off:.3g}"
+        raise DeployError(f"smoke through the {way}", problem, hint="is the artifact the one that was meant? `status` names it")
+    return {"way": way, "class": prediction.get("class"), "difference": round(off, 6), "milliseconds": round(milliseconds, 1)}
+
+
+def _through_endpoint(context: Context, photo: bytes) -> Any:
+    answer = context.client("sagemaker-runtime").invoke_endpoint(
+        EndpointName=context.names.endpoint, Body=photo, ContentType="image/png", Accept="application/json"
+    )
+    return json.loads(answer["Body"].read())
+
+
+def _through_function(context: Context, photo: bytes) -> Any:
+    """The alias, as callers do: the bare name would miss the warm environments."""
+    event = {"image": base64.b64encode(photo).decode(), "content_type": "image/png"}
+    answer = context.client("lambda").invoke(
+        FunctionName=context.names.function, Qualifier=ALIAS, Payload=json.dumps(event).encode()
+    )
+    payload = json.loads(answer["Payload"].read())
+    if answer.get("FunctionError") or payload.get("statusCode") != 200:
+        raise DeployError(
+            "smoke through the function", f"answered {str(payload)[:300]}", hint="`python -m deploy logs function`"
+        )
+    return json.loads(payload["body"])
+
+
+def _table(rows: list[dict[str, Any]]) -> Table:
+    result = Table(title="The golden photo")
+    for heading in ("through", "class", "largest difference", "milliseconds"):
+        result.add_column(heading)
+    for row in rows:
+        result.add_row(row["way"], str(row["class"]), f"{row['difference']:g}", f"{row['milliseconds']:g}")
+    return result

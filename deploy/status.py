@@ -1,0 +1,98 @@
+"""`status`: what stands, what serves, what it can go back to, and which alarms ring."""
+
+import argparse
+from typing import Any
+
+from rich.console import Group
+from rich.table import Table
+
+from deploy import releases
+from deploy.context import Context
+from deploy.engine import found
+from deploy.errors import explained
+from deploy.function import Lambda
+from deploy.names import ALIAS
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    del parser
+
+
+def run(args: argparse.Namespace, context: Context) -> None:
+    del args
+    with explained(f"stage {context.config.name}"):
+        document = {
+            "stage": context.config.name,
+            "account": context.account,
+            "region": context.region,
+            "endpoint": _endpoint(context),
+            "function": _function(context),
+            "alarms": _alarms(context),
+            "training_jobs": _jobs(context),
+        }
+    context.emit(document, lambda: _tables(document))
+
+
+def _endpoint(context: Context) -> dict[str, Any] | None:
+    endpoint = found(context.client("sagemaker").describe_endpoint, EndpointName=context.names.endpoint)
+    if endpoint is None:
+        return None
+    release = releases.of_config(context, endpoint["EndpointConfigName"])
+    variant = endpoint.get("ProductionVariants", [{}])[0]
+    return {
+        "name": context.names.endpoint,
+        "status": endpoint["EndpointStatus"],
+        "failure": endpoint.get("FailureReason"),
+        "config": endpoint["EndpointConfigName"],
+        "moving_to": endpoint.get("PendingDeploymentSummary", {}).get("EndpointConfigName"),
+        "instances": variant.get("CurrentInstanceCount"),
+        "image": release and release.image,
+        "model_data": release and release.model_data,
+        "releases": [past.config for past in releases.past(context)],
+    }
+
+
+def _function(context: Context) -> dict[str, Any] | None:
+    function = Lambda(context)
+    seen = found(function.client.get_function_configuration, FunctionName=function.name)
+    if seen is None:
+        return None
+    live = function.live_version()
+    warm = live and found(function.client.get_provisioned_concurrency_config, FunctionName=function.name, Qualifier=live)
+    url = found(function.client.get_function_url_config, FunctionName=function.name, Qualifier=ALIAS)
+    return {
+        "name": function.name,
+        "live_version": live,
+        "warm": warm["AllocatedProvisionedConcurrentExecutions"] if warm else 0,
+        "url": url["FunctionUrl"] if url else None,
+    }
+
+
+def _alarms(context: Context) -> dict[str, str]:
+    rows = context.client("cloudwatch").describe_alarms(AlarmNamePrefix=f"{context.names.base}-")["MetricAlarms"]
+    return {row["AlarmName"]: row["StateValue"] for row in rows}
+
+
+def _jobs(context: Context) -> list[dict[str, Any]]:
+    """The latest five of this stage."""
+    rows = context.client("sagemaker").list_training_jobs(
+        NameContains=f"{context.names.base}-", SortBy="CreationTime", SortOrder="Descending", MaxResults=5
+    )["TrainingJobSummaries"]
+    return [{"name": row["TrainingJobName"], "status": row["TrainingJobStatus"]} for row in rows]
+
+
+def _tables(document: dict[str, Any]) -> Group:
+    result = Table(title=f"Stage {document['stage']} in {document['account']}, {document['region']}", show_header=False)
+    result.add_column(style="bold")
+    result.add_column(overflow="fold")
+    for part in ("endpoint", "function"):
+        values = document[part]
+        result.add_row(part, "" if values else "none")
+        for name, value in (values or {}).items():
+            if value not in (None, []):
+                result.add_row(f"  {name}", ", ".join(value) if isinstance(value, list) else str(value))
+    ringing = [name for name, state in document["alarms"].items() if state == "ALARM"]
+    quiet = f"{len(document['alarms'])} alarms, none rings"
+    result.add_row("alarms", f"[red]RINGING: {', '.join(ringing)}[/]" if ringing else quiet)
+    result.add_row("training jobs", "\n".join(f"{job['name']} {job['status']}" for job in document["training_jobs"]) or "none")
+    return Group(result)

@@ -1,0 +1,188 @@
+"""`release`, `rollback`, `smoke`, `status` and `destroy` through the command line, in a fake account."""
+
+import json
+
+import pytest
+
+from deploy import __main__ as program
+from deploy import context as context_module
+from tests.support import moto_ext
+from tests.support.aws import FakeClock, SharedSession, client, everything
+from tests.support.released import push, upload, will_answer
+
+
+@pytest.fixture
+def deploy(aws, tmp_path, monkeypatch, capsys):
+    """Runs `python -m deploy …` in this process; returns (exit code, its JSON or None, stderr)."""
+    stage = tmp_path / "dev.toml"
+    stage.write_text('[stage]\nregion = "eu-west-1"\nprice_ceiling_per_month = 5000\n[function]\nurl = true\n')
+    monkeypatch.setattr(context_module, "Clock", FakeClock)
+    monkeypatch.setattr(context_module.boto3, "Session", lambda **_: SharedSession())
+
+    def run(*words):
+        SharedSession.recorder = None
+        code = program.main([*words, "--environments", str(tmp_path), "--json"])
+        captured = capsys.readouterr()
+        return code, json.loads(captured.out) if captured.out else None, " ".join(captured.err.split())
+
+    run.stage = stage
+    return run
+
+
+@pytest.fixture
+def released(deploy):
+    """A stage with one release."""
+    assert deploy("apply")[0] == 0
+    image, artifact = push(), upload()
+    will_answer()
+    code, document, err = deploy("release", "--model-data", artifact, "--image", image)
+    assert code == 0, err
+    deploy.first = document["config"]
+    deploy.image = image
+    return deploy
+
+
+def endpoint():
+    return client("sagemaker").describe_endpoint(EndpointName="kennel-dev")
+
+
+def test_from_nothing_to_a_release(released):
+    assert endpoint()["EndpointConfigName"] == released.first
+    model = client("sagemaker").describe_model(ModelName=client("sagemaker").list_models()["Models"][0]["ModelName"])
+    assert model["PrimaryContainer"]["Image"] == released.image
+    variant = client("sagemaker").describe_endpoint_config(EndpointConfigName=released.first)["ProductionVariants"][0]
+    assert variant["InferenceAmiVersion"] == "al2-ami-sagemaker-inference-gpu-3-1"
+
+
+def test_plan_before_anything_says_what_is_missing_and_writes_nothing(deploy):
+    code, document, _ = deploy("plan")
+    assert code == 0
+    assert document["release"] is None
+    assert {step["action"] for step in document["steps"]} <= {"create", "keep"}
+    assert not any(everything().values())
+
+
+def test_apply_keeps_the_live_release(released):
+    code, document, _ = released("apply")
+    assert code == 0
+    assert document["release"]["image"] == released.image
+    assert {step["action"] for step in document["steps"]} == {"keep"}
+
+
+def test_a_bad_release_rolls_back_and_says_so(released):
+    bad = push(content="bad")
+    moto_ext.FAIL["kennel-dev"] = "alarm kennel-dev-endpoint-5xx went off"
+    code, _, err = released("release", "--image", bad)
+    assert code == 1
+    assert "rolled the update back" in err
+    assert "kennel-dev-endpoint-5xx" in err
+    assert endpoint()["EndpointConfigName"] == released.first
+    code, document, _ = released("apply")
+    assert code == 0, "apply keeps what serves, not what failed"
+    assert document["release"]["image"] == released.image
+
+
+def test_a_release_that_answers_wrongly_is_taken_back(released):
+    will_answer((0.1, 0.2, 0.7))
+    code, _, err = released("release", "--image", push(content="wrong"))
+    assert code == 1
+    assert "differ by 0.6" in err
+    assert f"back on {released.first}" in err
+    assert endpoint()["EndpointConfigName"] == released.first
+
+
+def test_smoke_looks_through_the_function_too(released):
+    will_answer(through_function=(0.1, 0.2, 0.7))
+    code, _, err = released("smoke")
+    assert code == 1
+    assert "smoke through the function" in err
+
+
+def test_rollback_goes_to_the_one_before_and_apply_stays_there(released):
+    will_answer()
+    code, document, err = released("release", "--image", push(content="second"))
+    assert code == 0, err
+    assert endpoint()["EndpointConfigName"] == document["config"] != released.first
+    code, document, _ = released("rollback")
+    assert (code, document["config"]) == (0, released.first)
+    assert endpoint()["EndpointConfigName"] == released.first
+    assert {step["action"] for step in released("apply")[1]["steps"]} == {"keep"}
+
+
+def test_rollback_names_what_there_is(released):
+    code, _, err = released("rollback", "--to", "kennel-dev-0123456789")
+    assert code == 1
+    assert f"there is none besides the live {released.first}" in err
+
+
+def test_status_tells_what_serves(released):
+    code, document, _ = released("status")
+    assert code == 0
+    assert document["endpoint"]["status"] == "InService"
+    assert document["endpoint"]["image"] == released.image
+    assert document["function"]["warm"] == 3
+    assert document["function"]["url"].startswith("https://")
+    assert len(document["alarms"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["release", "--model-data", "s3://kennel-dev-123456789012-eu-west-1/training/none.tar.gz"], "does not exist"),
+        (["release", "--image", "kennel/serve:latest"], "must be given by digest"),
+        (["release", "--job", "kennel-dev-nothing"], "does not exist"),
+    ],
+)
+def test_what_cannot_be_released_is_refused_before_anything_changes(released, words, says):
+    before = everything()
+    code, _, err = released(*words)
+    assert code == 1
+    assert says in err
+    assert everything() == before
+
+
+def test_an_image_without_its_cuda_label_is_refused(released):
+    code, _, err = released("release", "--image", push(content="plain", cuda=None))
+    assert code == 1
+    assert "org.kennel.cuda" in err
+
+
+def test_a_released_image_is_shielded_from_the_lifecycle(released):
+    details = client("ecr").describe_images(repositoryName="kennel/dev/serve")["imageDetails"][0]
+    assert any(tag.startswith("release-") for tag in details["imageTags"])
+
+
+def test_the_price_ceiling_refuses_before_the_first_write(deploy):
+    deploy.stage.write_text('[stage]\nregion = "eu-west-1"\nprice_ceiling_per_month = 100\n')
+    code, _, err = deploy("apply")
+    assert code == 2
+    assert "$2,1" in err
+    assert "--yes-cost" in err
+    assert not any(everything().values())
+    assert deploy("apply", "--yes-cost")[0] == 0
+
+
+def test_a_new_account_refuses_three_warm_environments_before_the_first_write(deploy):
+    moto_ext.ACCOUNT.update(ConcurrentExecutions=10, UnreservedConcurrentExecutions=10)
+    code, _, err = deploy("apply")
+    assert code == 2
+    assert "10 are free of 10" in err
+    assert not any(everything().values())
+
+
+def test_destroy_keeps_the_data_unless_told(released):
+    code, document, err = released("destroy", "--yes")
+    assert code == 0, err
+    assert document["left"] == []
+    left = everything()
+    assert left.pop("buckets") == ["kennel-dev-123456789012-eu-west-1"]
+    assert not any(left.values())
+    assert released("destroy", "--yes", "--delete-data")[0] == 0
+    assert not any(everything().values())
+
+
+def test_destroy_asks_first(released):
+    code, _, err = released("destroy")
+    assert code == 2
+    assert "--yes" in err
+    assert endpoint()["EndpointStatus"] == "InService"
