@@ -8,6 +8,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -31,8 +32,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The process's exit code: 0, or the error's (2: something in the file or flags must change; 1: AWS said no)."""
+def main(argv: Sequence[str] | None = None, **seams: Any) -> int:
+    """The process's exit code: 0, or the error's (2: something in the file or flags must change; 1: AWS said no).
+
+    `seams` are Context's own: session, clock, console, out.
+    """
     argv = list(sys.argv[1:] if argv is None else argv)
     chosen = next((word for word in argv if word in COMMANDS), None)
     args = _parser(chosen).parse_args(argv)
@@ -42,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         settings = config.read(args.environments / f"{args.stage}.toml")
-        context = Context(settings, as_json=args.json, dry_run=args.dry_run)
+        context = Context(settings, as_json=args.json, dry_run=args.dry_run, **seams)
         return int(importlib.import_module(COMMANDS[args.command][0]).run(args, context) or 0)
     except Error as error:
         err.print(f"[red]{error.kind}[/] {_escaped(str(error))}", soft_wrap=True)

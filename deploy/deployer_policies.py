@@ -204,9 +204,8 @@ def _release(scope: Scope) -> Document:
 
 def _ec2(scope: Scope) -> Document:
     names = scope.names
-    everything = [
-        names.arn("ec2", f"{kind}/*") for kind in ("instance", "volume", "network-interface", "spot-instances-request")
-    ]
+    kinds_made = ("instance", "volume", "network-interface", "spot-instances-request", "security-group", "placement-group")
+    made = [names.arn("ec2", f"{kind}/*") for kind in kinds_made]
     tagged = {"aws:RequestTag/project": names.project, "aws:RequestTag/stage": names.stage}
     ours = {"aws:ResourceTag/project": names.project, "aws:ResourceTag/stage": names.stage}
     kinds = {"ec2:InstanceType": ["g4dn.*", "g5.*", "g6.*", "c5.*", "m5.*"]}

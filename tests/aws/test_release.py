@@ -5,23 +5,21 @@ import json
 import pytest
 
 from deploy import __main__ as program
-from deploy import context as context_module
 from tests.support import moto_ext
 from tests.support.aws import FakeClock, SharedSession, client, everything
 from tests.support.released import push, upload, will_answer
 
 
 @pytest.fixture
-def deploy(aws, tmp_path, monkeypatch, capsys):
+def deploy(aws, tmp_path, capsys):
     """Runs `python -m deploy …` in this process; returns (exit code, its JSON or None, stderr)."""
     stage = tmp_path / "dev.toml"
     stage.write_text('[stage]\nregion = "eu-west-1"\nprice_ceiling_per_month = 5000\n[function]\nurl = true\n')
-    monkeypatch.setattr(context_module, "Clock", FakeClock)
-    monkeypatch.setattr(context_module.boto3, "Session", lambda **_: SharedSession())
 
     def run(*words):
         SharedSession.recorder = None
-        code = program.main([*words, "--environments", str(tmp_path), "--json"])
+        words = [*words, "--environments", str(tmp_path), "--json"]
+        code = program.main(words, session=SharedSession(), clock=FakeClock())
         captured = capsys.readouterr()
         return code, json.loads(captured.out) if captured.out else None, " ".join(captured.err.split())
 
