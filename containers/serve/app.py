@@ -8,11 +8,11 @@ import re
 import threading
 import time
 import uuid
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from flask import Flask, Response, g, request
+from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import HTTPException
 
 from containers.core import logs
@@ -20,7 +20,7 @@ from containers.core.errors import Error
 from containers.serve import content_types, telemetry
 from containers.serve.config import ServeConfig
 from containers.serve.content_types import Labels
-from containers.serve.errors import Overloaded, RequestError, ServiceError, TooLarge, TooSlow
+from containers.serve.errors import BadRequest, NotReady, Overloaded, RequestError, ServiceError, TooLarge, TooSlow
 from containers.serve.health import Health
 from containers.serve.invocations import Classifier
 
@@ -30,8 +30,8 @@ HERE = Path(__file__).parent
 ATTRIBUTES, INFERENCE_ID = "X-Amzn-SageMaker-Custom-Attributes", "X-Amzn-SageMaker-Inference-Id"
 _RECEIVE_SECONDS = 10.0  # a client that sends nothing for so long has lost its turn
 _UPLOAD_SECONDS = 30.0
-_DISCARD_SECONDS = 2.0
 _CHUNK = 1 << 20
+_OVER_LIMIT = "the body is larger than the limit (SERVE_MAX_BODY_MB)"
 _QUIET = {"/ping", "/metrics"}
 
 
@@ -47,13 +47,15 @@ class Front:
     gauges: telemetry.Now
 
     def is_serving(self) -> bool:
-        return not self.health.draining and self.health.serving(self.config.stuck_after_seconds) > 0
+        return not self.health.draining and self.has_model()
+
+    def has_model(self) -> bool:
+        return self.health.serving(self.config.stuck_after_seconds) > 0
 
 
 def create_app(front: Front) -> Flask:
     """The WSGI application. Every error it answers with is JSON under 2,048 characters, without a traceback."""
     app = Flask(__name__, static_folder=None)
-    app.config["MAX_CONTENT_LENGTH"] = int(front.config.max_body_mb * 1024 * 1024)
     page, openapi = (HERE / "page" / "index.html").read_bytes(), (HERE / "openapi.json").read_bytes()
 
     @app.get("/ping")
@@ -99,10 +101,12 @@ def create_app(front: Front) -> Flask:
 
 
 def _invoke(front: Front) -> Response:
+    if not front.has_model():
+        raise NotReady("no model is ready yet, or it is being replaced: try again when GET /ping says 200")
     deadline = time.monotonic() + front.config.request_timeout_seconds
     kind, options = content_types.kind_of(request.headers.get("Content-Type"))
     media_type = content_types.choose_writer(request.accept_mimetypes, kind)
-    body = content_types.Body(_read_body(), options, front.config.max_instances)
+    body = content_types.Body(_read_body(int(front.config.max_body_mb * 1024 * 1024)), options, front.config.max_instances)
     items = kind.read(body)
     g.photos = len(items)
     outcomes = front.classifier.classify(items, deadline)
@@ -113,37 +117,35 @@ def _invoke(front: Front) -> Response:
     return Response(content_types.WRITERS[media_type](outcomes, front.labels), content_type=media_type)
 
 
-def _read_body() -> bytes:
-    """Raises TooLarge, TooSlow. A client that went away raises OSError, which nobody is left to read."""
+def _read_body(limit: int) -> bytes:
+    """The request's body. Raises TooLarge over `limit` bytes, TooSlow, and BadRequest for one that is cut short or malformed.
+
+    Not through Flask, which cannot tell a client that is slow from one that is gone.
+    """
+    if (request.content_length or 0) > limit:
+        raise TooLarge(_OVER_LIMIT)
     connection = request.environ.get("gunicorn.socket")
     if connection is not None:
         connection.settimeout(_RECEIVE_SECONDS)
-    limit = time.monotonic() + _UPLOAD_SECONDS
-    parts = []
+    late = time.monotonic() + _UPLOAD_SECONDS
+    parts: list[bytes] = []
+    size = 0
     try:
-        while part := request.stream.read(_CHUNK):
+        while part := request.environ["wsgi.input"].read(_CHUNK):
             parts.append(part)
-            if time.monotonic() > limit:
+            size += len(part)
+            if size > limit:
+                raise TooLarge(_OVER_LIMIT)
+            if time.monotonic() > late:
                 raise TooSlow(f"the body did not arrive within {_UPLOAD_SECONDS:.0f} s")
     except TimeoutError:
         raise TooSlow(f"no byte of the body arrived for {_RECEIVE_SECONDS:.0f} s") from None
-    g.bytes = sum(map(len, parts))
+    except (OSError, ParseException) as error:
+        raise BadRequest(f"the body is cut short or malformed: {error}") from None
+    if size < (request.content_length or 0):
+        raise BadRequest("the body is shorter than its Content-Length")
+    g.bytes = size
     return b"".join(parts)
-
-
-def _discard_body() -> None:
-    """Read what an early answer left unread, else the client meets a reset connection instead of the answer.
-
-    No longer than a moment: gunicorn closes the connection when something is left.
-    """
-    source, connection = request.environ["wsgi.input"], request.environ.get("gunicorn.socket")
-    limit = time.monotonic() + _DISCARD_SECONDS
-    if connection is None or g.get("bytes") is not None:
-        return
-    connection.settimeout(_DISCARD_SECONDS)
-    with suppress(OSError):
-        while source.read(_CHUNK) and time.monotonic() < limit:
-            pass
 
 
 def _begin() -> None:
@@ -153,8 +155,6 @@ def _begin() -> None:
 
 
 def _finish(response: Response) -> Response:
-    if request.method not in ("GET", "HEAD"):
-        _discard_body()
     route = request.url_rule.rule if request.url_rule else "unknown"
     telemetry.REQUESTS.labels(route, str(response.status_code)).inc()
     response.headers["X-Request-Id"] = g.request_id
@@ -185,7 +185,6 @@ def _answer_error(error: Exception) -> Response:
     """The one place where an exception becomes an HTTP answer."""
     if isinstance(error, HTTPException):
         status = error.code or 500
-        error = TooLarge("the body is larger than the limit (SERVE_MAX_BODY_MB)") if status == 413 else error
         kind, message = type(error).__name__, str(getattr(error, "description", error))
     elif isinstance(error, RequestError | ServiceError):
         status, kind, message = error.status, error.kind, str(error)

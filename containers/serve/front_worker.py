@@ -12,10 +12,13 @@ from functools import partial
 from selectors import EVENT_READ
 from typing import Any
 
+from gunicorn import util
 from gunicorn.http.errors import LimitRequestHeaders, LimitRequestLine, ParseException
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 HEADER_SECONDS = 10.0
+_DISCARD_SECONDS = 2.0
+_STALL_SECONDS = 0.25
 
 
 class FrontWorker(ThreadWorker):  # type: ignore[misc]
@@ -35,13 +38,28 @@ class FrontWorker(ThreadWorker):  # type: ignore[misc]
     def handle(self, conn: TConn) -> Any:
         self._reading[conn] = time.monotonic()
         try:
-            return super().handle(conn)
+            keep = super().handle(conn)
         finally:
             self._reading.pop(conn, None)
+        if keep is False:  # here, since gunicorn would linger in the main loop, where one client can hold up all others
+            util.close_graceful(conn.sock, timeout=_STALL_SECONDS)
+        return keep
 
     def handle_request(self, req: Any, conn: TConn) -> Any:
         self._reading.pop(conn, None)
         return super().handle_request(req, conn)
+
+    def _keepalive_after(self, conn: TConn, keepalive: bool) -> bool:
+        """Read what an early answer left of the body, while it flows: else the client meets a reset, not the answer."""
+        limit = time.monotonic() + _DISCARD_SECONDS
+        conn.sock.settimeout(_STALL_SECONDS)
+        try:
+            while conn.parser.mesg.body.read(1 << 20):
+                if time.monotonic() > limit:
+                    return False
+        except (OSError, ParseException):
+            return False
+        return keepalive
 
     def murder_pending(self) -> None:
         """Called by the main loop at least once a second. When slow headers hold half the threads, none gets the full time."""

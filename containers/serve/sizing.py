@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from containers.serve.config import ServeConfig
 
 _SLOTS_PER_FRONT = 64  # twice what keeps two cores busy at concurrency 64; 10 MB of photos of 224 pixels
-SPARE_THREADS = 8
+SPARE_THREADS = 16
 """Request threads of a front beyond its slots, so that pings, refusals and slow uploads find one."""
 
 

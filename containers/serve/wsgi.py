@@ -14,7 +14,7 @@ from containers.serve.sizing import SPARE_THREADS, Sizing
 from containers.serve.slots import SlotPool, Slots
 from containers.serve.telemetry import Now
 
-_THREADS_FOR_PINGS = 4
+_THREADS_FOR_PINGS = 8
 
 
 def build(number: int, config: ServeConfig, manifest: Manifest, sizing: Sizing, slots: Slots, health: Health) -> Flask:

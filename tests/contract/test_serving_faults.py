@@ -1,0 +1,283 @@
+"""What the server does when something dies, hangs, is slow, or is too much. Each server here is real; so are the signals.
+
+A model process that is stopped (SIGSTOP) is as slow as the test wants it to be.
+"""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+import requests
+
+from tests.support.artifacts import photo
+from tests.support.server import Server, serving, until
+
+JPEG = photo(1, format="JPEG")
+SLOTS = 4
+
+
+@pytest.fixture(scope="module")
+def server(model_dir: Path, tmp_path_factory: pytest.TempPathFactory):
+    log = tmp_path_factory.mktemp("log") / "log"
+    with serving(model_dir, log, fronts=1, slots=SLOTS, stuck_after_seconds=60, max_batch=2) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def pool():
+    with ThreadPoolExecutor(32) as executor:
+        yield executor
+
+
+def model(server: Server) -> psutil.Process:
+    return until(lambda: server.processes("kennel-model"), "a model process")[0]
+
+
+@contextmanager
+def stopped(process: psutil.Process):
+    process.suspend()
+    try:
+        yield
+    finally:
+        if process.is_running():
+            process.resume()
+
+
+def gauge(server: Server, name: str) -> float:
+    text = requests.get(f"{server.url}/metrics", timeout=60).text
+    return next(float(line.split()[-1]) for line in text.splitlines() if line.startswith(name + " "))
+
+
+def in_flight(server: Server, count: int) -> None:
+    until(lambda: gauge(server, "kennel_slots_in_use") == count, f"{count} slots in use")
+
+
+def test_overload_is_refused_at_once_and_pings_are_answered(server: Server, pool: ThreadPoolExecutor):
+    with stopped(model(server)):
+        accepted = [pool.submit(server.invoke, JPEG) for _ in range(SLOTS)]
+        in_flight(server, SLOTS)
+        for _ in range(3 * SLOTS):
+            started = time.monotonic()
+            refused = server.invoke(JPEG)
+            assert refused.status_code == 503, refused.text
+            assert refused.json()["error"]["kind"] == "Overloaded"
+            assert refused.headers["Retry-After"] == "1"
+            assert time.monotonic() - started < 2
+            assert server.ping(timeout=2) == 200
+    assert [future.result().status_code for future in accepted] == [200] * SLOTS
+
+
+def test_a_request_waiting_for_a_killed_model_process_is_answered_by_its_replacement(server: Server, pool: ThreadPoolExecutor):
+    victim = model(server)
+    with stopped(victim):
+        waiting = pool.submit(server.invoke, JPEG)
+        in_flight(server, 1)
+        victim.kill()
+    assert waiting.result().status_code == 200
+    assert model(server).pid != victim.pid
+    assert server.ping() == 200
+
+
+def test_requests_inside_a_killed_model_process_get_an_error_not_a_hang(server: Server, pool: ThreadPoolExecutor):
+    """Keep it busy, kill it in the middle, again and again until a photo was lost."""
+
+    def attempt() -> set[int]:
+        victim, stop = model(server), threading.Event()
+
+        def caller() -> set[int]:
+            seen = set()
+            while not stop.is_set():
+                seen.add(server.invoke(photo(2, (600, 400), "JPEG")).status_code)
+            return seen
+
+        callers = [pool.submit(caller) for _ in range(SLOTS)]
+        in_flight(server, SLOTS)
+        victim.kill()
+        until(lambda: not server.processes("kennel-model") or model(server).pid != victim.pid, "the victim is gone")
+        stop.set()
+        seen = set().union(*(future.result() for future in callers))
+        until(lambda: server.ping() == 200, "a replacement serves")
+        return seen
+
+    seen: set[int] = set()
+    for _ in range(5):
+        seen |= attempt()
+        assert seen <= {200, 500, 503}
+        if 500 in seen:
+            break
+    in_flight(server, 0)
+    assert server.events("model process ended: replacing it")
+
+
+def test_a_killed_front_breaks_its_connections_and_is_replaced_with_its_slots(server: Server, pool: ThreadPoolExecutor):
+    (front,) = server.processes("kennel-front")
+    with stopped(model(server)):
+        broken = [pool.submit(server.invoke, JPEG) for _ in range(SLOTS)]
+        in_flight(server, SLOTS)
+        front.kill()
+        for future in broken:
+            assert isinstance(future.exception(), requests.ConnectionError)
+        until(lambda: [p.pid for p in server.processes("kennel-front")] not in ([], [front.pid]), "a new front")
+        assert server.invoke(JPEG).json()["error"]["kind"] == "Overloaded"  # the model may still write the dead front's slots
+    until(lambda: server.invoke(JPEG).status_code == 200, "the slots came back")
+    answers = [pool.submit(server.invoke, JPEG) for _ in range(SLOTS)]
+    assert {future.result().status_code for future in answers} == {200}
+
+
+def test_slow_and_silent_clients_starve_nobody(server: Server):
+    with ExitStack() as stack:
+
+        def connect(data: bytes) -> socket.socket:
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=60))
+            connection.sendall(data)
+            return connection
+
+        silent = [connect(b"") for _ in range(100)]
+        for _ in range(5):
+            connect(b"GET /ping HTTP/1.1\r\nHost: x\r\nX-Slow: ")
+        uploads = [connect(b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nabc") for _ in range(20)]
+        for _ in range(20):
+            started = time.monotonic()
+            assert server.ping(timeout=60) in (200, 503)
+            assert time.monotonic() - started < 2
+        # Uploads that stall lose their turn with an answer, or were refused at once when they held too many threads.
+        answers = [connection.recv(4096) for connection in uploads]
+        assert {answer.split()[1] for answer in answers} <= {b"408", b"503"}, answers
+        assert any(b" 408 " in answer for answer in answers)
+        assert silent[0].recv(10) == b""  # hung up on
+    assert server.invoke(JPEG).status_code == 200
+
+
+def test_clients_that_hang_up_leave_no_slot_behind(server: Server):
+    head = b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(JPEG)
+    with stopped(model(server)):
+        for body in (JPEG[:100], JPEG):
+            with socket.create_connection(("127.0.0.1", server.port)) as connection:
+                connection.sendall(head + body)
+        in_flight(server, 1)
+    in_flight(server, 0)
+    assert server.invoke(JPEG).status_code == 200
+    assert not server.events("unexpected error")
+
+
+def test_sigterm_fails_pings_answers_what_was_accepted_and_exits_0(model_dir: Path, tmp_path: Path, pool: ThreadPoolExecutor):
+    with serving(model_dir, tmp_path / "log", fronts=1, slots=SLOTS) as server:
+        with stopped(model(server)):
+            accepted: list[Future] = [pool.submit(server.invoke, JPEG) for _ in range(SLOTS)]
+            in_flight(server, SLOTS)
+            started = time.monotonic()
+            server.process.terminate()
+            until(lambda: server.ping() == 503, "/ping says 503", pause=0.001)
+        assert [future.result().status_code for future in accepted] == [200] * SLOTS
+        assert server.stop() == 0
+        assert time.monotonic() - started < 10
+        assert server.events("stopped")[0]["unanswered"] == 0
+
+
+def test_a_late_answer_is_504_and_is_not_computed(model_dir: Path, tmp_path: Path):
+    with serving(model_dir, tmp_path / "log", fronts=1, slots=1, request_timeout_seconds=0.5) as server:
+        with stopped(model(server)):
+            late = server.invoke(JPEG)
+            assert (late.status_code, late.json()["error"]["kind"]) == (504, "DeadlineExceeded")
+            assert server.invoke(JPEG).status_code == 503  # its only slot may still be written
+        until(lambda: server.invoke(JPEG).status_code == 200, "the slot came back")
+        computed = gauge(server, "kennel_batch_photos_sum")
+        assert computed == gauge(server, 'kennel_photos_total{outcome="classified"}')
+
+
+def test_a_stuck_model_process_fails_pings_and_is_replaced(model_dir: Path, tmp_path: Path, pool: ThreadPoolExecutor):
+    with serving(model_dir, tmp_path / "log", fronts=1, stuck_after_seconds=3) as server:
+        stuck = model(server)
+        with stopped(stuck):
+            waiting = pool.submit(server.invoke, JPEG)
+            until(lambda: server.ping() == 503, "/ping says 503")
+            until(lambda: server.ping() == 200, "the replacement is ready")
+        assert waiting.result().status_code == 200
+        assert model(server).pid != stuck.pid
+        assert server.events("model process is stuck: killing it")
+
+
+def test_two_model_processes_one_dies_the_other_serves(model_dir: Path, tmp_path: Path):
+    with serving(model_dir, tmp_path / "log", fronts=1, model_processes=2) as server:
+        until(lambda: gauge(server, "kennel_model_processes_ready") == 2, "both are ready")
+        server.processes("kennel-model-0")[0].kill()
+        until(lambda: server.events("model process ended: replacing it"), "the death was noticed")
+        for _ in range(5):
+            assert server.ping() == 200
+            assert server.invoke(JPEG).status_code == 200
+        until(lambda: gauge(server, "kennel_model_processes_ready") == 2, "it was replaced")
+        children = psutil.Process(server.process.pid).children(recursive=True)
+        server.process.kill()  # nothing outlives PID 1
+        _, alive = psutil.wait_procs(children, timeout=30)
+        assert not alive
+
+
+def run_to_the_end(model_dir: Path, tmp_path: Path, **environ: str) -> tuple[int, str]:
+    server = Server(model_dir, tmp_path / "log", environ)
+    code = server.process.wait(120)
+    plain = [line for line in server.log.read_text().splitlines() if not line.startswith("{")]
+    assert len(plain) == 1, server.log.read_text()
+    return code, plain[0]
+
+
+def test_a_model_that_cannot_be_served_is_one_line_and_the_error_s_exit_code(model_dir: Path, tmp_path: Path):
+    code, line = run_to_the_end(tmp_path / "nowhere", tmp_path)
+    assert code == 3
+    assert line.startswith(f"kennel serve: ArtifactError: {tmp_path}/nowhere: no such model directory")
+    altered = tmp_path / "altered"
+    shutil.copytree(model_dir, altered)
+    with (altered / "weights.safetensors").open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"\x01")
+    code, line = run_to_the_end(altered, tmp_path)
+    assert code == 3
+    assert "SHA-256 differs" in line
+    shutil.rmtree(altered)
+    shutil.copytree(model_dir, altered)
+    (altered / "golden.png").rename(altered / "photo.png")
+    (altered / "golden.png").symlink_to("photo.png")
+    code, line = run_to_the_end(altered, tmp_path)
+    assert code == 3
+    assert "is a link" in line
+
+
+def test_settings_that_cannot_be_used_are_one_message(model_dir: Path, tmp_path: Path):
+    code, line = run_to_the_end(model_dir, tmp_path, SERVE_ENGINE="fastest")
+    assert code == 2
+    assert "SERVE_ENGINE" in line
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        command = [
+            "python",
+            "-m",
+            "containers.serve",
+            "--model-dir",
+            str(model_dir),
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(port),
+        ]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 2
+    assert "stop what uses it, or pass --port" in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
+
+
+def test_sigterm_while_loading_exits_0(model_dir: Path, tmp_path: Path):
+    server = Server(model_dir, tmp_path / "log")
+    server.await_event("listening")
+    assert server.ping() == 503
+    refused = server.invoke(JPEG)
+    assert refused.status_code == 503
+    assert refused.json()["error"]["kind"] == "NotReady"
+    assert server.stop(signal.SIGINT) == 0
