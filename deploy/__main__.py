@@ -18,7 +18,7 @@ from containers.core.errors import Error
 COMMANDS: dict[str, tuple[str, str]] = {
     "images": ("deploy.images", "build, push, and resolve digests"),
     "data": ("deploy.data", "upload a folder of labelled photos; only what changed"),
-    "train": ("deploy.training", "one training job: on SageMaker, or on this machine's Docker"),
+    "train": ("deploy.training", "one training job: on SageMaker, on EC2, or on this machine's Docker"),
     "logs": ("deploy.logs", "of a training job, the endpoint or the Lambda"),
     "plan": ("deploy.plan", "what apply would create, change and keep, and what it costs"),
     "apply": ("deploy.apply", "make AWS what the stage's file says"),

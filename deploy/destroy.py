@@ -49,12 +49,13 @@ def prove(context: Context, engine: Engine, *, delete_data: bool) -> None:
 
 
 def tagged(context: Context, *, keep_bucket: bool) -> list[str]:
-    """ARNs that carry the stage's tags, besides the bucket that stays and finished jobs, which AWS never deletes."""
+    """ARNs that carry the stage's tags, besides the bucket that stays and what has ended but is listed on (jobs for ever)."""
     filters = [{"Key": key, "Values": [value]} for key, value in context.names.tags.items()]
     with explained("tags"):
         pages = context.client("resourcegroupstaggingapi").get_paginator("get_resources").paginate(TagFilters=filters)
         arns = [row["ResourceARN"] for page in pages for row in page["ResourceTagMappingList"]]
-    kept: list[Callable[[str], bool]] = [lambda arn: ":training-job/" in arn or ":transform-job/" in arn]
+    gone = (":training-job/", ":transform-job/", ":instance/")  # ended instances are listed for an hour
+    kept: list[Callable[[str], bool]] = [lambda arn: any(kind in arn for kind in gone)]
     if keep_bucket:
         kept.append(lambda arn: arn == context.names.s3_arn())
     return [arn for arn in arns if not any(keep(arn) for keep in kept)]

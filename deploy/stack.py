@@ -1,6 +1,6 @@
 """Everything a stage consists of, in order of dependence. To add an AWS resource: its class, and one line here."""
 
-from deploy import alarms, autoscaling, concurrency, function, iam, roles
+from deploy import alarms, autoscaling, concurrency, ec2_network, function, iam, roles
 from deploy.context import Context
 from deploy.endpoint import Endpoint
 from deploy.engine import Engine, Resource
@@ -25,6 +25,8 @@ def removal(context: Context, *, delete_data: bool) -> Engine:
         [
             *_foundation(context),
             *bucket,
+            ec2_network.SecurityGroup(context),
+            ec2_network.Instances(context),
             *alarms.endpoint_alarms(context),
             OldReleases(context, None, None),
             LogGroup(context, context.names.endpoint_log_group, 0),  # made by SageMaker

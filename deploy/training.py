@@ -1,4 +1,4 @@
-"""`train`: one training job on SageMaker, or on this machine's Docker through SageMaker's local mode.
+"""`train`: one training job on SageMaker, on EC2 (`--on ec2`), or on this machine's Docker through SageMaker's local mode.
 
 What is sent is built by `training_request`, so `--dry-run` prints exactly what would go out.
 """
@@ -14,15 +14,16 @@ from deploy.config import StageConfig, Training
 from deploy.context import Context
 from deploy.data import channels_in
 from deploy.errors import DeployError, Refused, explained
+from deploy.logs import TRAINING_GROUP, Tail
 from deploy.names import content_id
 from deploy.registry import parse as parse_image
 from deploy.storage import CHECKPOINTS, TRAINING
-from deploy.training_progress import ask, follow
+from deploy.training_progress import decision_of, follow
 from deploy.training_request import Run, training_job
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--on", choices=["sagemaker", "local"], default="sagemaker", help="where (sagemaker)")
+    parser.add_argument("--on", choices=["sagemaker", "ec2", "local"], default="sagemaker", help="where (sagemaker)")
     parser.add_argument("--local", dest="on", action="store_const", const="local", help="the same as --on local")
     parser.add_argument("--data", required=True, metavar="NAME", help="dataset in the bucket; a folder with --on local")
     parser.add_argument("--image", help="registry/repository@sha256:… (the newest that `images` pushed)")
@@ -42,8 +43,13 @@ def run(args: argparse.Namespace, context: Context) -> None:
 
         training_local.run(args, context, tuned(context.config.hyperparameters, args.set))
         return
-    config = adjusted(context.config, args)
     this = describe(args, context)
+    if args.on == "ec2":
+        from deploy import ec2
+
+        ec2.run(args, context, this)
+        return
+    config = adjusted(context.config, args)
     request = training_job(config, context.names, this, context.tags)
     if context.dry_run:
         context.emit(request, lambda: request)
@@ -54,9 +60,31 @@ def run(args: argparse.Namespace, context: Context) -> None:
     if args.detach:
         context.emit({"job": this.name}, lambda: this.name)
         return
-    decisions = {"ask": lambda: ask(context), "stop": lambda: "stop", "leave": lambda: "leave"}
-    job, progress = follow(context, this.name, decisions[args.on_interrupt])
-    _conclude(context, this, job, progress.result)
+    job = SageMakerJob(context, this.name)
+    progress = follow(context, job, decision_of(args.on_interrupt, context))
+    conclude(context, this, job.seen, progress.result)
+
+
+class SageMakerJob:
+    """One training job as `follow` watches it; `seen` is DescribeTrainingJob's last answer."""
+
+    def __init__(self, context: Context, name: str) -> None:
+        self.name, self.ended = name, False
+        self.seen: dict[str, Any] = {"TrainingJobStatus": "InProgress"}
+        self._context, self._sagemaker = context, context.client("sagemaker")
+
+    def tail(self) -> Tail:
+        return Tail(self._context, TRAINING_GROUP, f"{self.name}/")
+
+    def poll(self) -> str:
+        with explained(f"training job {self.name}"):
+            self.seen = self._sagemaker.describe_training_job(TrainingJobName=self.name)
+        self.ended = self.seen["TrainingJobStatus"] in ("Completed", "Failed", "Stopped")
+        return f"{self.seen['TrainingJobStatus']}, {self.seen.get('SecondaryStatus', '')}".rstrip(", ")
+
+    def stop(self) -> None:
+        with explained(f"training job {self.name}"):
+            self._sagemaker.stop_training_job(TrainingJobName=self.name)
 
 
 def describe(args: argparse.Namespace, context: Context) -> Run:
@@ -103,7 +131,7 @@ def newest_image(context: Context, image: str) -> str:
     return f"{names.registry}/{names.repository(image)}@{newest['imageDigest']}"
 
 
-def _conclude(context: Context, this: Run, job: dict[str, Any], result: dict[str, Any]) -> None:
+def conclude(context: Context, this: Run, job: dict[str, Any], result: dict[str, Any]) -> None:
     status = job["TrainingJobStatus"]
     again = f"python -m deploy train --stage {context.config.name} --data {this.dataset} --resume {this.checkpoints}"
     if status == "Failed":

@@ -1,9 +1,9 @@
-"""Watching a training job: its state, a live table of its metrics out of its log, a clean stop on Ctrl-C."""
+"""Watching a training job wherever it runs: state, a live table of metrics out of its log, a clean stop on Ctrl-C."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from rich.live import Live
 from rich.prompt import Prompt
@@ -11,12 +11,10 @@ from rich.table import Table
 
 from containers.core.metrics import EPOCH_EVENT, FINAL_EVENT
 from deploy.context import Context
-from deploy.errors import explained
-from deploy.logs import TRAINING_GROUP, Line, Tail, readable
+from deploy.logs import Line, Tail, readable
 
 Decision = Literal["stop", "leave", "stay"]
 COLUMNS = ("train_loss", "train_accuracy", "valid_loss", "valid_accuracy", "images_per_second")
-_ENDED = ("Completed", "Failed", "Stopped")
 _POLL_SECONDS = 10.0
 _LATE_POLLS = 3  # a log's last lines arrive some seconds after the job's end
 _ROWS = 12
@@ -55,6 +53,28 @@ def _number(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, int | float) else ""
 
 
+class Job(Protocol):
+    """A running job, on SageMaker or on EC2."""
+
+    name: str
+    ended: bool
+    """As of the last `poll`."""
+
+    def tail(self) -> Tail: ...
+
+    def poll(self) -> str:
+        """Its state, for people."""
+
+    def stop(self) -> None:
+        """Ask it to write its checkpoint and end."""
+
+
+def decision_of(flag: str, context: Context) -> Callable[[], Decision]:
+    """What Ctrl-C does, by --on-interrupt."""
+    decisions: dict[str, Callable[[], Decision]] = {"stop": lambda: "stop", "leave": lambda: "leave"}
+    return decisions.get(flag, lambda: ask(context))
+
+
 def ask(context: Context) -> Decision:
     """What Ctrl-C meant. Where nobody can be asked the job goes on: it is not ours to lose."""
     if not context.console.is_terminal:
@@ -63,49 +83,41 @@ def ask(context: Context) -> Decision:
     return "stop" if answer == "stop" else "leave" if answer == "leave" else "stay"
 
 
-def follow(context: Context, name: str, decide: Callable[[], Decision]) -> tuple[dict[str, Any], Progress]:
-    """(DescribeTrainingJob's last answer, what was seen). Returns before the job's end only where `decide` says leave.
-
-    A stop lets the job write its checkpoint (SageMaker gives it two minutes) and is watched to its end.
-    """
-    sagemaker, tail, progress = context.client("sagemaker"), Tail(context, TRAINING_GROUP, f"{name}/"), Progress(name)
-    live = Live(progress.table(), console=context.console) if context.console.is_terminal else nullcontext()
-    job: dict[str, Any] = {"TrainingJobStatus": "InProgress"}
-    late = _LATE_POLLS
-    with live:
+def follow(context: Context, job: Job, decide: Callable[[], Decision]) -> Progress:
+    """Watch until the job's end, or until `decide` (Ctrl-C) says leave. A job that is stopped is watched to its end."""
+    tail, progress, late = job.tail(), Progress(job.name), _LATE_POLLS
+    live = Live(progress.table(), console=context.console) if context.console.is_terminal else None
+    with live or nullcontext():
         while True:
             try:
-                with explained(f"training job {name}"):
-                    job = sagemaker.describe_training_job(TrainingJobName=name)
-                _show(context, progress, job, tail.new_lines(), live)
-                late -= job["TrainingJobStatus"] in _ENDED
-                if late == 0 or (late < _LATE_POLLS and progress.result):
-                    return job, progress
+                _show(context, progress, job.poll(), tail.new_lines(), live)
+                late -= job.ended
+                if late == 0 or (job.ended and progress.result):
+                    return progress
                 context.clock.sleep(_POLL_SECONDS)
             except KeyboardInterrupt:
-                if isinstance(live, Live):
-                    live.stop()
+                if live:
+                    live.stop()  # a question needs the terminal for itself
                 decision = decide()
                 if decision == "leave":
-                    return job, progress
+                    return progress
                 if decision == "stop":
-                    with explained(f"training job {name}"):
-                        sagemaker.stop_training_job(TrainingJobName=name)
-                    context.say(f"asked {name} to stop; it writes its checkpoint first")
-                if isinstance(live, Live):
+                    job.stop()
+                    context.say(f"asked {job.name} to stop; it writes its checkpoint first")
+                if live:
                     live.start()
 
 
-def _show(context: Context, progress: Progress, job: dict[str, Any], lines: list[Line], live: Any) -> None:
-    state = f"{job['TrainingJobStatus']}, {job.get('SecondaryStatus', '')}".rstrip(", ")
-    if not isinstance(live, Live) and state != progress.state:
+def _show(context: Context, progress: Progress, state: str, lines: list[Line], live: Live | None) -> None:
+    if live is None and state != progress.state:
         context.say(f"{progress.name}: {state}")
     progress.state = state
     for line in lines:
         seen = len(progress.epochs)
-        if text := progress.take(line):
+        text = progress.take(line)
+        if live is None and len(progress.epochs) > seen:
+            text = readable(line)
+        if text:
             context.console.print(text, markup=False, soft_wrap=True)
-        if not isinstance(live, Live) and len(progress.epochs) > seen:
-            context.console.print(readable(line), markup=False, soft_wrap=True)
-    if isinstance(live, Live):
+    if live:
         live.update(progress.table())

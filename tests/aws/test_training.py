@@ -204,9 +204,10 @@ RUN = Run(
 
 
 def conclude(context: Context, decide=lambda: "leave") -> Progress:
-    job, progress = training.follow(context, RUN.name, decide)
+    job = training.SageMakerJob(context, RUN.name)
+    progress = training.follow(context, job, decide)
     context.names = context.names_in("123456789012")
-    training._conclude(context, RUN, job, progress.result)
+    training.conclude(context, RUN, job.seen, progress.result)
     return progress
 
 

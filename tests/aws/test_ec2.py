@@ -1,0 +1,235 @@
+"""`train --on ec2` in a fake account: what is asked of EC2, and what people see of the nodes' reports."""
+
+import argparse
+import json
+
+import pytest
+from botocore.exceptions import ClientError
+
+from containers.core.errors import ConfigError
+from containers.train.config import TrainConfig
+from deploy import ec2, stack, training
+from deploy.ec2_network import Instances, SecurityGroup
+from deploy.ec2_request import run_instances
+from deploy.errors import DeployError, Refused
+from deploy.training_request import Run
+from tests.support import aws as fake
+
+IMAGE = f"{fake.ACCOUNT}.dkr.ecr.{fake.REGION}.amazonaws.com/kennel/dev/train@sha256:" + "a" * 64
+RUN = Run(name="r1", image=IMAGE, dataset="dogs", channels=("train",), hyperparameters=TrainConfig(), checkpoints="r1")
+KEY = "arn:aws:kms:eu-west-1:123456789012:key/11111111-2222-3333-4444-555555555555"
+PARAMETER = "/kennel-test/machine-image"
+
+
+def arguments(*flags: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    training.add_arguments(parser)
+    return parser.parse_args(["--data", "dogs", "--on", "ec2", "--image", IMAGE, *flags])
+
+
+def ready(recorder=None, *, security=None, **options):
+    """A stage with a dataset, an instance profile and a machine image."""
+    bucket = fake.bare_bucket()
+    fake.client("s3").put_object(Bucket=bucket, Key="data/dogs/train/pug/a.jpg", Body=b"x")
+    image = fake.client("ec2").describe_images(Owners=["amazon"])["Images"][0]["ImageId"]
+    fake.client("ssm").put_parameter(Name=PARAMETER, Value=image, Type="String")
+    config = fake.stage(ec2={"ami_parameter": PARAMETER}, security=security or {})
+    roles = stack.engine(fake.context(config), None)
+    kinds = ("boundary/", "role/", "instance-profile/")
+    roles.resources = [resource for resource in roles.resources if resource.key.startswith(kinds)]
+    list(roles.apply())
+    return fake.context(config, recorder, **options)
+
+
+def instances() -> list[dict]:
+    reservations = fake.client("ec2").describe_instances()["Reservations"]
+    return [row for reservation in reservations for row in reservation["Instances"]]
+
+
+def test_the_request():
+    config = fake.stage(ec2={"instance_count": 2, "spot": True}, security={"kms_key_arn": KEY})
+    where = {"image_id": "ami-1", "root_device": "/dev/sda1", "group_id": "sg-1"}
+    sent = run_instances(config, fake.context(config).names_in(fake.ACCOUNT), RUN, {"project": "kennel"}, **where)
+    assert (sent["MinCount"], sent["MaxCount"]) == (2, 2)
+    assert sent["MetadataOptions"] == {"HttpEndpoint": "enabled", "HttpTokens": "required", "HttpPutResponseHopLimit": 1}
+    assert sent["InstanceInitiatedShutdownBehavior"] == "terminate"
+    (disk,) = sent["BlockDeviceMappings"]
+    assert disk["DeviceName"] == "/dev/sda1"
+    assert disk["Ebs"]["Encrypted"]
+    assert (disk["Ebs"]["VolumeType"], disk["Ebs"]["KmsKeyId"]) == ("gp3", KEY)
+    assert sent["InstanceMarketOptions"]["SpotOptions"]["SpotInstanceType"] == "one-time"
+    assert {row["ResourceType"] for row in sent["TagSpecifications"]} == {"instance", "volume", "spot-instances-request"}
+    assert "KeyName" not in sent
+
+
+def test_two_nodes_start_in_one_call_after_a_rehearsal(aws):
+    recorder = fake.Recorder()
+    context = ready(recorder)
+    training.run(arguments("--instances", "2", "--detach"), context)
+    calls = [call for call in recorder.calls if call.operation == "RunInstances"]
+    assert [call.parameters.get("DryRun", False) for call in calls] == [True, False]
+    assert calls[1].parameters["ClientToken"].endswith("-0")
+    assert len(instances()) == 2
+    assert {row["InstanceType"] for row in instances()} == {"g4dn.2xlarge"}
+    (group,) = fake.client("ec2").describe_security_groups(GroupNames=["kennel-dev-train"])["SecurityGroups"]
+    (rule,) = group["IpPermissions"]
+    assert [pair["GroupId"] for pair in rule["UserIdGroupPairs"]] == [group["GroupId"]]
+    assert rule["IpRanges"] == []
+    assert {row["SecurityGroups"][0]["GroupId"] for row in instances()} == {group["GroupId"]}
+
+
+def test_a_second_run_uses_the_same_group(aws):
+    context = ready()
+    for _ in range(2):
+        training.run(arguments("--detach"), context)
+    assert len(fake.client("ec2").describe_security_groups(GroupNames=["kennel-dev-train"])["SecurityGroups"]) == 1
+
+
+def test_a_dry_run_prints_the_request_and_writes_nothing(aws, capsys):
+    recorder = fake.Recorder()
+    context = ready(recorder, dry_run=True, as_json=True)
+    training.run(arguments(), context)
+    assert json.loads(capsys.readouterr().out)["SecurityGroupIds"] == ["security-group/kennel-dev-train"]
+    assert recorder.writes == []
+
+
+class Zones:
+    """EC2, where the first zones have no room; and where the rehearsal may be refused."""
+
+    def __init__(self, full: int, refusal: str = "") -> None:
+        self.full, self.refusal, self.asked = full, refusal, []
+
+    def describe_subnets(self, **_):
+        return {"Subnets": [{"SubnetId": f"subnet-{letter}", "VpcId": "vpc-1"} for letter in "abc"]}
+
+    def run_instances(self, **request):
+        if request.get("DryRun"):
+            raise ClientError({"Error": {"Code": self.refusal or "DryRunOperation", "Message": ""}}, "RunInstances")
+        self.asked.append((request["SubnetId"], request["ClientToken"]))
+        if len(self.asked) <= self.full:
+            raise ClientError({"Error": {"Code": "InsufficientInstanceCapacity", "Message": ""}}, "RunInstances")
+        return {"Instances": [{"InstanceId": "i-1"}]}
+
+
+def launch(zones: Zones):
+    context = fake.context(session=argparse.Namespace(client=lambda *_, **__: zones))
+    return ec2.launch(context, {}, "r1"), context
+
+
+def test_the_next_zone_is_tried_where_one_has_no_room():
+    zones = Zones(full=1)
+    started, context = launch(zones)
+    assert started == ["i-1"]
+    assert zones.asked == [("subnet-a", "r1-0"), ("subnet-b", "r1-1")]  # another request needs another token
+    assert "trying the next zone" in context.console.text
+
+
+def test_no_room_anywhere_and_no_permission_are_explained():
+    with pytest.raises(DeployError, match="InsufficientInstanceCapacity") as caught:
+        launch(Zones(full=3))
+    assert "another zone" in caught.value.hint
+    zones = Zones(full=0, refusal="UnauthorizedOperation")
+    with pytest.raises(DeployError, match="UnauthorizedOperation"):
+        launch(zones)
+    assert zones.asked == []
+
+
+def test_flags_and_what_is_missing(aws):
+    config = ec2.adjusted(fake.stage(), arguments("--instance-type", "ml.g5.xlarge", "--spot", "--instances", "4"))
+    assert (config.ec2.instance_type, config.ec2.spot, config.ec2.instance_count) == ("g5.xlarge", True, 4)
+    with pytest.raises(ConfigError, match="instance_count"):
+        ec2.adjusted(fake.stage(), arguments("--instances", "99"))
+    with pytest.raises(DeployError, match="ParameterNotFound"):
+        ec2.machine_image(fake.context(fake.stage(ec2={"ami_parameter": "/no/such"})))
+
+
+def report(host: str, code: int = 0, interrupted: str = "", **files: str) -> None:
+    """What a node leaves in the bucket."""
+    s3, bucket = fake.client("s3"), f"kennel-dev-{fake.ACCOUNT}-{fake.REGION}"
+    status = {"run": "r1", "host": host, "instance": "i", "exit_code": code, "interrupted": interrupted}
+    s3.put_object(Bucket=bucket, Key=f"ec2/r1/status/{host}.json", Body=json.dumps(status))
+    for name, text in files.items():
+        s3.put_object(Bucket=bucket, Key=f"ec2/r1/output/{host}/{name.replace('_', '.')}", Body=text)
+
+
+def started(context, nodes: int = 2):
+    """`nodes` instances of run r1, and the job that watches them."""
+    tags = [{"Key": key, "Value": value} for key, value in (context.names.tags | {"run": "r1"}).items()]
+    described = [{"ResourceType": "instance", "Tags": tags}]
+    fake.client("ec2").run_instances(ImageId="ami-12c6146b", MinCount=nodes, MaxCount=nodes, TagSpecifications=described)
+    return ec2.Ec2Job(context, "r1", nodes)
+
+
+def watch(context, job, decide=lambda: "leave"):
+    ec2.follow(context, job, decide)
+    ec2.conclude(context, RUN, job)
+
+
+def test_all_nodes_report_success(aws):
+    context = ready()
+    job = started(context)
+    context.clock.on_sleep = lambda: [report("algo-1"), report("algo-2")]
+    watch(context, job)
+    assert "training/r1/output/model.tar.gz" in context.out.text
+    assert "2 of 2 instances alive, 0 finished" in context.console.text
+
+
+def test_a_failure_is_told_in_the_nodes_own_words(aws):
+    context = ready()
+    job = started(context)
+    report("algo-1", 1, failure="WorkerFailed: rank 0 was killed (out of memory?)")
+    report("algo-2", 66, instance_log="start\nno GPU, or no driver on this machine image\n")
+    with pytest.raises(DeployError, match="rank 0 was killed") as caught:
+        watch(context, job)
+    assert "algo-2 (exit code 66): no GPU" in str(caught.value)
+
+
+def test_an_interrupted_run_is_not_a_failure(aws):
+    context = ready()
+    job = started(context)
+    report("algo-1", 0, "spot notice")
+    report("algo-2", 1)  # it lost its peer
+    watch(context, job)
+    assert "Stopped" in context.out.text
+    assert "model" not in context.out.text
+    assert "--resume r1" in context.console.text
+
+
+def test_instances_that_vanish_without_a_word(aws):
+    context = ready()
+    job = started(context)
+    Instances(context).delete()
+    report("algo-2")
+    with pytest.raises(DeployError, match="algo-1 ended without a status"):
+        watch(context, job)
+
+
+def test_a_stop_is_an_object_that_the_nodes_look_for(aws):
+    context = ready()
+    job = started(context, 1)
+
+    def interrupt():
+        context.clock.on_sleep = lambda: report("algo-1", 0, "asked to stop")
+        raise KeyboardInterrupt
+
+    context.clock.on_sleep = interrupt
+    watch(context, job, lambda: "stop")
+    fake.client("s3").head_object(Bucket=context.names.bucket, Key="ec2/r1/stop")
+    assert "asked to stop" in context.console.text
+
+
+def test_destroy_ends_running_instances_and_removes_the_group(aws):
+    context = ready()
+    training.run(arguments("--detach"), context)
+    for resource in (Instances(context), SecurityGroup(context)):
+        assert resource.exists()
+        resource.delete()
+        assert not resource.exists()
+    assert {row["State"]["Name"] for row in instances()} == {"terminated"}
+
+
+def test_a_region_without_subnets_is_refused():
+    empty = argparse.Namespace(describe_subnets=lambda **_: {"Subnets": []})
+    context = fake.context(session=argparse.Namespace(client=lambda *_, **__: empty))
+    with pytest.raises(Refused, match="no default subnets"):
+        ec2.launch(context, {}, "r1")

@@ -1,0 +1,157 @@
+"""The instances' start-up script, run in real bash."""
+
+import json
+import re
+import shutil
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from containers.train.config import TrainConfig
+from containers.train.sagemaker import read_job
+from deploy.ec2_request import USER_DATA_LIMIT_BYTES, has_gpu, user_data
+from deploy.training_request import Run
+from tests.support import aws as fake
+from tests.support.instance import FAIL, UNTIL_STOPPED, boot
+
+EVIL = "'; touch $T/pwned; `touch $T/pwned` $(touch $T/pwned) \" \\ é"
+BUCKET = f"kennel-dev-{fake.ACCOUNT}-{fake.REGION}"
+
+
+def script(*, nodes: int = 1, kind: str = "g4dn.2xlarge", settings: TrainConfig | None = None) -> str:
+    config = fake.stage(ec2={"instance_count": nodes, "instance_type": kind})
+    run = Run(
+        name="r1",
+        image="123456789012.dkr.ecr.eu-west-1.amazonaws.com/kennel/dev/train@sha256:" + "a" * 64,
+        dataset="dogs",
+        channels=("train", "valid"),
+        hyperparameters=settings or TrainConfig(),
+        checkpoints="r0",
+    )
+    return user_data(config, fake.context(config).names_in(fake.ACCOUNT), run)
+
+
+def status(instance, host="algo-1") -> dict:
+    return json.loads((instance.bucket / BUCKET / f"ec2/r1/status/{host}.json").read_text())
+
+
+DATA = {f"{BUCKET}/data/dogs/train/pug/a.jpg": "photo", f"{BUCKET}/data/dogs/valid/pug/b.jpg": "photo"}
+
+
+def test_it_is_clean_bash_and_fits():
+    text = script(nodes=16)
+    assert len(text.encode()) < USER_DATA_LIMIT_BYTES
+    assert re.search("@[A-Z_]+@", text) is None
+    assert subprocess.run(["bash", "-n"], input=text, text=True).returncode == 0
+    checker = shutil.which("shellcheck")
+    if checker is None:
+        pytest.skip("shellcheck is not installed")
+    found = subprocess.run([checker, "-S", "style", "-"], input=text, capture_output=True, text=True)
+    assert found.returncode == 0, found.stdout
+
+
+def test_a_run_that_succeeds(tmp_path: Path):
+    before = DATA | {f"{BUCKET}/checkpoints/r0/c": "from the run before"}
+    container = 'cp -r "$ML" "$T/seen"; mkdir -p "$ML/model"; echo weights >"$ML/model/w"; echo state >"$ML/checkpoints/c"'
+    instance = boot(tmp_path, script(settings=TrainConfig(architecture=EVIL)), container=container, before=before)
+    assert instance.exit_code == 0, instance.output
+    assert instance.calls[0] == "shutdown -h +360"  # before anything can fail
+    assert instance.calls[-1] == "shutdown -h now"
+    assert status(instance) == {"run": "r1", "host": "algo-1", "instance": "i-0123456789", "exit_code": 0, "interrupted": ""}
+    assert instance.calls[-2].endswith("status/algo-1.json")  # last of all: it means that everything else is there
+    with tarfile.open(instance.bucket / BUCKET / "training/r1/output/model.tar.gz") as model:
+        assert "./w" in model.getnames()
+    assert (instance.bucket / BUCKET / "checkpoints/r0/c").read_text() == "state\n"
+    assert (tmp_path / "seen/checkpoints/c").read_text() == "from the run before"
+
+    job = read_job(tmp_path / "seen", environ={"TRAINING_JOB_NAME": "r1"}, interfaces=["ens5"])
+    assert job.config.architecture == EVIL
+    assert not (tmp_path / "pwned").exists()
+    assert set(job.channels) == {"train", "valid"}
+    assert (tmp_path / "seen/input/data/train/pug/a.jpg").read_text() == "photo"
+    run = instance.call("docker run")
+    for part in (
+        "--user 10001:10001",
+        "--gpus all",
+        "--security-opt no-new-privileges",
+        "awslogs-stream=r1/algo-1",
+        "@sha256:",
+    ):
+        assert part in run
+    assert "--network" not in run
+    assert (tmp_path / "password").read_text() == "secret-password\n"
+    assert not any("secret-password" in call for call in instance.calls)
+
+
+def test_a_container_that_fails_still_reports_and_ends_the_instance(tmp_path):
+    instance = boot(tmp_path, script(), container=FAIL, before=DATA)
+    assert instance.exit_code == 3
+    assert instance.calls[-1] == "shutdown -h now"
+    assert status(instance)["exit_code"] == 3
+    output = instance.bucket / BUCKET / "ec2/r1/output/algo-1"
+    assert "NonFiniteLoss" in (output / "failure").read_text()
+    assert "NonFiniteLoss" in (output / "instance.log").read_text()
+    assert not (instance.bucket / BUCKET / "training").exists()
+
+
+@pytest.mark.parametrize(("trouble", "code", "says"), [("NO_GPU", 66, "no driver"), ("NO_IMAGE", 1, "exit code 1")])
+def test_what_stops_it_before_training(tmp_path, trouble, code, says):
+    instance = boot(tmp_path, script(), before=DATA, **{trouble: "1"})
+    assert instance.exit_code == code
+    assert instance.calls[-1] == "shutdown -h now"
+    assert status(instance)["exit_code"] == code
+    assert not instance.called("docker run")
+    assert says in (instance.bucket / BUCKET / "ec2/r1/output/algo-1/instance.log").read_text()
+
+
+def test_a_cpu_type_asks_for_no_gpu(tmp_path):
+    instance = boot(tmp_path, script(kind="c6i.large"), before=DATA, NO_GPU="1")
+    assert instance.exit_code == 0
+    assert "--gpus" not in instance.call("docker run")
+
+
+@pytest.mark.parametrize(
+    ("why", "before", "environment"),
+    [("spot notice", {}, {"SPOT": "1"}), ("asked to stop", {f"{BUCKET}/ec2/r1/stop": ""}, {})],
+)
+def test_a_notice_or_a_request_to_stop_saves_the_checkpoint_and_claims_no_model(tmp_path, why, before, environment):
+    instance = boot(tmp_path, script(), container=UNTIL_STOPPED, before=DATA | before, **environment)
+    assert instance.exit_code == 0, instance.output
+    assert status(instance)["interrupted"] == why
+    assert instance.called("docker stop -t 90 train")
+    assert (instance.bucket / BUCKET / "checkpoints/r0/c").read_text() == "state\n"
+    assert not (instance.bucket / BUCKET / "training").exists()
+    assert instance.calls[-1] == "shutdown -h now"
+
+
+def peer(number: int) -> dict[str, str]:
+    return {f"{BUCKET}/ec2/r1/rendezvous/algo-{number}": f"10.0.0.{9 + number}"}
+
+
+def test_the_second_of_two_nodes(tmp_path):
+    container = 'cp -r "$ML" "$T/seen"; echo weights >"$ML/model/w"; echo state >"$ML/checkpoints/c"'
+    instance = boot(tmp_path, script(nodes=2), container=container, before=DATA | peer(1), INDEX="1")
+    assert instance.exit_code == 0, instance.output
+    assert (instance.bucket / BUCKET / "ec2/r1/rendezvous/algo-2").read_text() == "10.0.0.11"
+    run = instance.call("docker run")
+    assert "--network host --add-host algo-1:10.0.0.10 --add-host algo-2:10.0.0.11" in run
+    assert instance.called("iptables -I OUTPUT -d 169.254.169.254 -m owner --uid-owner 10001 -j REJECT")
+    cluster = read_job(tmp_path / "seen", environ={}, interfaces=["ens5"]).cluster
+    assert (cluster.hosts, cluster.current_host, cluster.network_interface) == (("algo-1", "algo-2"), "algo-2", "ens5")
+    assert not (instance.bucket / BUCKET / "training").exists()  # the first node brings the model
+    assert not (instance.bucket / BUCKET / "checkpoints").exists()  # and the checkpoints
+    assert status(instance, "algo-2")["exit_code"] == 0
+
+
+def test_a_peer_that_never_comes_ends_the_wait(tmp_path):
+    instance = boot(tmp_path, script(nodes=2), before=DATA, POLL="0.001")
+    assert instance.exit_code == 65
+    assert "algo-2 never came" in instance.output
+    assert instance.calls[-1] == "shutdown -h now"
+
+
+def test_which_types_have_gpus():
+    assert all(has_gpu(kind) for kind in ("g4dn.2xlarge", "g5.xlarge", "g6e.xlarge", "p4de.24xlarge"))
+    assert not any(has_gpu(kind) for kind in ("c6i.large", "m5.large", "g4ad.xlarge", "t3.large"))

@@ -1,0 +1,105 @@
+"""An EC2 instance in a directory: user data runs in real bash, with the programs it calls replaced by small stand-ins.
+
+`aws s3` works on a directory, so what the script brings to the bucket can be looked at; `docker run` runs a shell snippet
+that plays the container; every call is noted in `calls`.
+"""
+
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+PROGRAMS = ("aws", "docker", "curl", "shutdown", "nvidia-smi", "iptables", "ip", "chown")
+STAND_IN = r"""#!/bin/bash
+name=$(basename "$0")
+{ printf '%s' "$name"; printf ' %q' "$@"; echo; } >>"$T/calls"
+path() { printf '%s' "$T/s3/${1#s3://}"; }
+s3_cp() {
+  local plain=()
+  for word in "$@"; do [[ $word == --* ]] || plain+=("$word"); done
+  local from=${plain[0]} to=${plain[1]}
+  [[ $from == s3://* ]] && from=$(path "$from")
+  [[ $to == s3://* ]] && to=$(path "$to")
+  if [ "$from" = - ]; then mkdir -p "$(dirname "$to")"; cat >"$to"
+  elif [ "$to" = - ]; then cat "$from" 2>/dev/null
+  else mkdir -p "$(dirname "$to")"; cp -r "$from" "$to"; fi
+}
+s3_sync() {
+  local plain=()
+  for word in "$@"; do [[ $word == --* ]] || plain+=("$word"); done
+  local from=${plain[0]} to=${plain[1]}
+  [[ $from == s3://* ]] && from=$(path "$from")
+  [[ $to == s3://* ]] && to=$(path "$to")
+  mkdir -p "$to"
+  [ ! -d "$from" ] || cp -r "$from/." "$to/"
+}
+docker_run() {
+  while [ $# -gt 0 ]; do [ "$1" = -v ] && ML=${2%%:*}; shift; done
+  export ML
+  touch "$T/running"
+  bash -c "$CONTAINER"
+}
+case "$name $1 ${2:-}" in
+  "aws s3 cp") shift 2; s3_cp "$@" ;;
+  "aws s3 sync") shift 2; s3_sync "$@" ;;
+  "aws ecr "*) echo secret-password ;;
+  "docker login "*) cat >"$T/password" ;;
+  "docker pull "*) [ -z "${NO_IMAGE:-}" ] ;;
+  "docker run "*) docker_run "$@" ;;
+  "docker stop "*) [ -e "$T/running" ] && touch "$T/stopped" ;;
+  "curl "*) case "$*" in
+      *api/token*) echo token ;;
+      *instance-id*) echo i-0123456789 ;;
+      *ami-launch-index*) echo "${INDEX:-0}" ;;
+      *local-ipv4*) echo "10.0.0.$((10 + ${INDEX:-0}))" ;;
+      *spot/instance-action*) [ -n "${SPOT:-}" ] && [ -e "$T/running" ] ;;
+      *) exit 22 ;;
+    esac ;;
+  "ip "*) echo '2: ens5    inet 10.0.0.10/20 brd 10.0.15.255 scope global ens5' ;;
+  "nvidia-smi "*) [ -z "${NO_GPU:-}" ] ;;
+esac
+"""
+SUCCEED = 'echo weights >"$ML/model/w"; echo state >"$ML/checkpoints/c"'
+FAIL = 'echo "NonFiniteLoss: the loss became NaN" >"$ML/output/failure"; exit 3'
+UNTIL_STOPPED = (
+    'for _ in $(seq 600); do [ -e "$T/stopped" ] && { echo state >"$ML/checkpoints/c"; exit 0; }; sleep 0.1; done; exit 9'
+)
+
+
+@dataclass
+class Instance:
+    """`root` holds the instance's file system, `bucket` what lies in S3."""
+
+    root: Path
+    bucket: Path
+    exit_code: int
+    output: str
+    calls: list[str]
+
+    def call(self, start: str) -> str:
+        return next(line for line in self.calls if line.startswith(start))
+
+    def called(self, start: str) -> bool:
+        return any(line.startswith(start) for line in self.calls)
+
+
+def boot(
+    folder: Path, script: str, *, container: str = SUCCEED, before: dict[str, str] | None = None, **environment: str
+) -> Instance:
+    """Run `script` to its end. `before` is what lies in S3: bucket/key → text. `environment` steers the stand-ins."""
+    programs = folder / "bin"
+    programs.mkdir()
+    for name in PROGRAMS:
+        (programs / name).write_text(STAND_IN)
+        (programs / name).chmod(0o755)
+    for key, text in (before or {}).items():
+        (folder / "s3" / key).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "s3" / key).write_text(text)
+    (folder / "user_data").write_text(script)
+    quick = {"POLL": "0.05", "WATCH": "0.1", "KEEP": "0.2", "CONTAINER": container}
+    paths = {"PATH": f"{programs}:{os.environ['PATH']}", "T": str(folder), "ROOT": str(folder / "root")}
+    done = subprocess.run(
+        ["bash", str(folder / "user_data")], env=quick | paths | environment, capture_output=True, text=True, timeout=240
+    )
+    calls = (folder / "calls").read_text().splitlines()
+    return Instance(folder / "root", folder / "s3", done.returncode, done.stdout + done.stderr, calls)
