@@ -183,7 +183,7 @@ class ProvisionedScaling(Resource):
         return {"bounds": [target["MinCapacity"], target["MaxCapacity"]], "tracking": tracking}
 
     def create(self) -> None:
-        self._register()
+        self._register(Tags=self.context.tags)  # only a new target takes tags
         self._track()
 
     def update(self, changes: Changes) -> None:
@@ -207,9 +207,9 @@ class ProvisionedScaling(Resource):
         rows = [row["ResourceId"] for page in pages for row in page["ScalableTargets"]]
         return [row for row in rows if row.startswith(f"function:{self._function.name}:")]
 
-    def _register(self) -> None:
+    def _register(self, **more: Any) -> None:
         low, high = self.desired()["bounds"]
-        self._scaling.register_scalable_target(MinCapacity=low, MaxCapacity=high, **self._where)
+        self._scaling.register_scalable_target(MinCapacity=low, MaxCapacity=high, **more, **self._where)
 
     def _track(self) -> None:
         self._scaling.put_scaling_policy(

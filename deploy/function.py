@@ -80,10 +80,8 @@ class Lambda:
 
     def versions(self) -> list[dict[str, Any]]:
         """Published ones, newest first."""
-        if found(self.client.get_function_configuration, FunctionName=self.name) is None:
-            return []
-        pages = self.client.get_paginator("list_versions_by_function").paginate(FunctionName=self.name)
-        published = [version for page in pages for version in page["Versions"] if version["Version"] != "$LATEST"]
+        pages = found(lambda: list(self.client.get_paginator("list_versions_by_function").paginate(FunctionName=self.name)))
+        published = [version for page in pages or [] for version in page["Versions"] if version["Version"] != "$LATEST"]
         return sorted(published, key=lambda version: -int(version["Version"]))
 
     def wanted_version(self) -> str | None:

@@ -6,6 +6,7 @@ Names start with `<project>-<stage>` so that least-privilege policies can be wri
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import botocore.session
@@ -20,11 +21,13 @@ def content_id(document: Any) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:10]
 
 
+@cache
 def partition_of(region: str) -> str:
     """aws, aws-cn, aws-us-gov …; from botocore's own table, by pattern for regions newer than it."""
     return str(botocore.session.get_session().get_partition_for_region(region))
 
 
+@cache
 def dns_suffix_of(partition: str) -> str:
     """amazonaws.com, amazonaws.com.cn …: the end of host names and of service principals' hosts."""
     table = botocore.session.get_session().get_component("data_loader").load_data("endpoints")

@@ -14,11 +14,13 @@ LAYERS: dict[str, bytes] = {}
 """Digest → bytes of an image's layers and configuration."""
 
 plain_register = ApplicationAutoscalingBackend.register_scalable_target
+plain_deregister = ApplicationAutoscalingBackend.deregister_scalable_target
 plain_permission = FakeBucket.get_permission
 
 
 def install() -> None:
     ApplicationAutoscalingBackend.register_scalable_target = register_scalable_target
+    ApplicationAutoscalingBackend.deregister_scalable_target = deregister_scalable_target
     ECRResponse.get_download_url_for_layer = get_download_url_for_layer
     FakeBucket.get_permission = get_permission
 
@@ -35,6 +37,13 @@ def register_scalable_target(self, namespace, r_id, dimension, **kwargs):
         if endpoint.endpoint_status != "InService":
             raise AWSValidationException(f"Endpoint {name} is not InService")
     return plain_register(self, namespace, r_id, dimension, **kwargs)
+
+
+def deregister_scalable_target(self, namespace, r_id, dimension):
+    """Takes the target's policies with it."""
+    plain_deregister(self, namespace, r_id, dimension)
+    for key in [key for key, policy in self.policies.items() if policy.resource_id == r_id]:
+        self.policies.pop(key)
 
 
 def get_download_url_for_layer(self):
