@@ -129,27 +129,35 @@ class Group:
             dist.destroy_process_group()
 
 
+class StopRequest:
+    """Remembers that this process was asked to stop. The signal handler sets a flag and does nothing else."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def listen(self) -> None:
+        """Take SIGTERM and SIGINT, also those that came while they were blocked. Call from the main thread."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._remember)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT})
+
+    def _remember(self, _number: int, _frame: FrameType | None) -> None:
+        self.asked = True
+
+
 class Agreement:
     """Every rank asks `poll` at the same points; all get the same answer at the same point.
 
     Asking costs no wait: a poll starts a one-integer maximum over the ranks and returns what the poll before it found.
-    A signal handler only sets a flag. `stop_file` is the launcher's way to say the same.
+    `stop_file` is the launcher's way to say what a signal says.
     """
 
-    def __init__(self, group: Group, stop_file: Path, checkpoint_every_seconds: float) -> None:
-        self._group, self._stop_file, self._every = group, stop_file, checkpoint_every_seconds
-        self._asked = False
+    def __init__(self, group: Group, request: StopRequest, stop_file: Path, checkpoint_every_seconds: float) -> None:
+        self._group, self._request, self._stop_file = group, request, stop_file
+        self._every = checkpoint_every_seconds
         self._announced = False
         self._saved_at = time.monotonic()
         self._pending: tuple[Any, Tensor] | None = None
-
-    def listen(self) -> None:
-        """Take SIGTERM and SIGINT as a request to stop."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._on_signal)
-
-    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
-        self._asked = True
 
     def saved(self) -> None:
         """A checkpoint was written: the clock starts again."""
@@ -158,7 +166,7 @@ class Agreement:
     def _local(self, finite: bool) -> Signal:
         if not finite:
             return Signal.NON_FINITE
-        if self._asked or self._stop_file.exists():
+        if self._request.asked or self._stop_file.exists():
             return Signal.STOP
         due = self._group.is_first and not self._announced and time.monotonic() - self._saved_at >= self._every
         self._announced = self._announced or due

@@ -15,7 +15,7 @@ from containers.train import evaluation
 from containers.train.augmentation import mix
 from containers.train.config import TrainConfig
 from containers.train.data import LoaderPlan, evaluation_batches, plan_loader
-from containers.train.distributed import Agreement, Group
+from containers.train.distributed import Agreement, Group, StopRequest
 from containers.train.evaluation import Scores
 from containers.train.index import DatasetIndex, Split
 from containers.train.job import TrainingJob
@@ -88,7 +88,7 @@ class Run:
             module.train(was_training)
 
 
-def prepare(job: TrainingJob) -> Run:
+def prepare(job: TrainingJob, request: StopRequest) -> Run:
     """Join the other ranks and build the model with random weights, the same on every rank. Raises Error."""
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     device = accelerator.detect(job.device, local_rank=local_rank)
@@ -112,7 +112,7 @@ def prepare(job: TrainingJob) -> Run:
         amp_dtype=device.amp_dtype if precision == "auto" else _PRECISIONS[precision],
         loading=plan_loader(job.config, group, batch_bytes, ranks_here=ranks_here),
         model=model.to(device=device.device, memory_format=torch.channels_last),  # type: ignore[call-overload]
-        agreement=Agreement(group, job.paths.stop_file, job.config.checkpoint_every_seconds),
+        agreement=Agreement(group, request, job.paths.stop_file, job.config.checkpoint_every_seconds),
     )
 
 

@@ -1,0 +1,61 @@
+"""From a job file to a model directory, on one rank: builds the parts, trains, writes the results."""
+
+import os
+from pathlib import Path
+
+from containers.core import logs
+from containers.train import pretrained, results, resume, run
+from containers.train.checkpoint import Checkpoints
+from containers.train.distributed import StopRequest, StopRequested
+from containers.train.errors import Interrupted, NonFiniteLoss
+from containers.train.job import TrainingJob
+from containers.train.recorder import Recorder
+from containers.train.run import Run
+from containers.train.trainer import Trainer
+
+
+def train(job_file: Path) -> int:
+    """Raises Interrupted (the checkpoint is committed), and whatever else ends a run early."""
+    request = StopRequest()
+    request.listen()
+    job = TrainingJob.read(job_file)
+    logs.configure(rank=int(os.environ.get("RANK", "0")), host=job.cluster.current_host)
+    this = run.prepare(job, request)
+    recorder = Recorder(job.paths.output_dir.parent / "tensorboard", active=this.group.is_first)
+    checkpoints = Checkpoints(job.paths.checkpoint_dir, this.group)
+    restored = checkpoints.restore()
+    if restored is None:
+        facts = resume.facts(this, _pretrained(this))
+    else:
+        facts = restored.state["facts"]
+        resume.check(facts, this)
+    trainer = Trainer(this, checkpoints, recorder, facts)
+    if restored is not None:
+        trainer.resume(restored)
+    _train(this, trainer, checkpoints, recorder)
+    this.group.barrier()  # no rank leaves before rank 0 has written everything
+    this.group.leave()
+    return 0
+
+
+def _train(this: Run, trainer: Trainer, checkpoints: Checkpoints, recorder: Recorder) -> None:
+    try:
+        reason = trainer.fit()
+        outcome = results.finish(this, trainer, checkpoints, reason)
+    except StopRequested:
+        raise Interrupted("asked to stop after the last epoch; start the job again to write the results") from None
+    except (Interrupted, NonFiniteLoss):
+        results.keep_usable(this, trainer, checkpoints)
+        this.group.barrier()
+        raise
+    if this.group.is_first:
+        recorder.result(outcome.row)
+        recorder.close()
+        results.add_engines(this)
+
+
+def _pretrained(this: Run) -> str:
+    """Rank 0 finds the weights; a phase begins by making all ranks equal to it."""
+    if this.config.pretrained == "none" or not this.group.is_first:
+        return "none"
+    return pretrained.load(this.model, this.config.architecture, this.job.channels.get("pretrained"))
