@@ -93,6 +93,7 @@ class Checkpoints:
         self._recent = [*self._recent, name][-_KEEP:]
         self._on_commit("prune")
         self._prune()
+        _log.debug("checkpoint", extra={"file": name, "step": step})
         return True
 
     def _commit(self, prefix: str, content: Mapping[str, Any]) -> tuple[str, str]:

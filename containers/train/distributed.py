@@ -4,11 +4,12 @@ Roles follow RANK only (a restart may move rank 0 to another host). With one ran
 rest of training has no second code path.
 """
 
+import contextlib
 import enum
 import os
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -134,6 +135,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.asked = False
+        self._impatient = False
 
     def listen(self) -> None:
         """Take SIGTERM and SIGINT, also those that came while they were blocked. Call from the main thread."""
@@ -143,6 +145,19 @@ class StopRequest:
 
     def _remember(self, _number: int, _frame: FrameType | None) -> None:
         self.asked = True
+        if self._impatient:
+            raise StopRequested
+
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """For work on one rank that can be abandoned anywhere: a request raises StopRequested right here."""
+        self._impatient = True
+        try:
+            if self.asked:
+                raise StopRequested
+            yield
+        finally:
+            self._impatient = False
 
 
 class Agreement:
@@ -163,18 +178,18 @@ class Agreement:
         """A checkpoint was written: the clock starts again."""
         self._saved_at, self._announced = time.monotonic(), False
 
-    def _local(self, finite: bool) -> Signal:
+    def _local(self, finite: bool, can_save: bool) -> Signal:
         if not finite:
             return Signal.NON_FINITE
         if self._request.asked or self._stop_file.exists():
             return Signal.STOP
-        due = self._group.is_first and not self._announced and time.monotonic() - self._saved_at >= self._every
+        due = can_save and self._group.is_first and not self._announced and time.monotonic() - self._saved_at >= self._every
         self._announced = self._announced or due
         return Signal.CHECKPOINT if due else Signal.GO
 
-    def poll(self, *, finite: bool = True) -> Signal:
+    def poll(self, *, finite: bool = True, can_save: bool = True) -> Signal:
         """The largest signal any rank gave one poll ago (with one rank: now)."""
-        local = self._local(finite)
+        local = self._local(finite, can_save)
         if self._group.world_size == 1:
             return local
         answer = Signal.GO
@@ -188,5 +203,5 @@ class Agreement:
 
     def check(self) -> None:
         """Poll where nothing but stopping matters. Raises StopRequested, on all ranks at the same point."""
-        if self.poll() is Signal.STOP:
+        if self.poll(can_save=False) is Signal.STOP:
             raise StopRequested

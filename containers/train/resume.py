@@ -24,8 +24,8 @@ def facts(run: Run, pretrained: str) -> dict[str, Any]:
     }
 
 
-def check(saved: Mapping[str, Any], run: Run) -> None:
-    """Raises ConfigError naming what differs between the checkpoint's run and this one."""
+def check(saved: Mapping[str, Any], run: Run) -> dict[str, Any]:
+    """The facts to go on with. Raises ConfigError naming what differs between the checkpoint's run and this one."""
     where = f"the checkpoint in {run.job.paths.checkpoint_dir}"
     remedy = "take the old value, or another checkpoint directory to start anew"
     if saved["class_names"] != list(run.index.class_names) or saved["fingerprint"] != run.index.fingerprint:
@@ -41,6 +41,7 @@ def check(saved: Mapping[str, Any], run: Run) -> None:
             changed.append(f"{key} was {before}, is {value}" + (" (it may only grow)" if key in _UPWARD else ""))
     if changed:
         raise ConfigError(f"{where} belongs to a run with other settings: {'; '.join(changed)}: {remedy}")
+    return {**saved, "config": now}
 
 
 def _at_least(value: int, before: int, *, unlimited: bool) -> bool:

@@ -24,34 +24,31 @@ def train(job_file: Path) -> int:
     recorder = Recorder(job.paths.output_dir.parent / "tensorboard", active=this.group.is_first)
     checkpoints = Checkpoints(job.paths.checkpoint_dir, this.group)
     restored = checkpoints.restore()
-    if restored is None:
-        facts = resume.facts(this, _pretrained(this))
-    else:
-        facts = restored.state["facts"]
-        resume.check(facts, this)
+    facts = resume.check(restored.state["facts"], this) if restored else resume.facts(this, _pretrained(this))
     trainer = Trainer(this, checkpoints, recorder, facts)
     if restored is not None:
         trainer.resume(restored)
-    _train(this, trainer, checkpoints, recorder)
+    _train(this, request, trainer, checkpoints, recorder)
     this.group.barrier()  # no rank leaves before rank 0 has written everything
     this.group.leave()
     return 0
 
 
-def _train(this: Run, trainer: Trainer, checkpoints: Checkpoints, recorder: Recorder) -> None:
+def _train(this: Run, request: StopRequest, trainer: Trainer, checkpoints: Checkpoints, recorder: Recorder) -> None:
     try:
         reason = trainer.fit()
         outcome = results.finish(this, trainer, checkpoints, reason)
+        if this.group.is_first:
+            recorder.result(outcome.row)
+            recorder.close()
+            with request.at_once():
+                results.add_engines(this)
     except StopRequested:
-        raise Interrupted("asked to stop after the last epoch; start the job again to write the results") from None
+        raise Interrupted("asked to stop after the last epoch; start the job again to complete the results") from None
     except (Interrupted, NonFiniteLoss):
         results.keep_usable(this, trainer, checkpoints)
         this.group.barrier()
         raise
-    if this.group.is_first:
-        recorder.result(outcome.row)
-        recorder.close()
-        results.add_engines(this)
 
 
 def _pretrained(this: Run) -> str:

@@ -7,7 +7,7 @@ import contextlib
 import gc
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -53,8 +53,16 @@ class Progress:
 class Trainer:
     """`facts` are saved with every checkpoint: what a resumed run must agree with."""
 
-    def __init__(self, run: Run, checkpoints: Checkpoints, recorder: Recorder, facts: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        run: Run,
+        checkpoints: Checkpoints,
+        recorder: Recorder,
+        facts: Mapping[str, Any],
+        start: Callable[[Run, int], Phase] = phases.start,
+    ) -> None:
         self._run, self._checkpoints, self._recorder, self.facts = run, checkpoints, recorder, facts
+        self._start = start
         self.stopping = EarlyStopping(run.config.patience, run.config.min_delta)
         self.progress = Progress()
         self._restored: Restored | None = None
@@ -100,10 +108,10 @@ class Trainer:
         self._phase = None
         gc.collect()  # the last phase's loader processes and gradient hooks
         if self._restored is not None and self.progress.phase == number:
-            phase = phases.start(self._run, number)
+            phase = self._start(self._run, number)
             phase.load_state_dict(self._restored.state)
             if self._run.group.is_first or phase.replicated:  # they are of all ranks: counted once
-                phase.stepper.sums.copy_(torch.tensor(self.progress.sums))
+                phase.stepper.sums.copy_(torch.tensor(self.progress.sums, dtype=torch.float64))
         else:
             if best := self._checkpoints.load_best():
                 phases.load_weights(self._run, *best)
@@ -114,17 +122,15 @@ class Trainer:
             self.stopping.enter_phase()
             if number == phases.HEAD:
                 self._checkpoints.save_base(self._run.model.state_dict())
-            phase = phases.start(self._run, number)
+            phase = self._start(self._run, number)
         self._restored = None
         self._phase = phase
-        self._clock = _EpochClock()
         return phase
 
     def _train_epoch(self, phase: Phase) -> None:
         """Every photo once, in the epoch's order, from where the epoch was left. Raises StopRequested and NonFiniteLoss."""
-        progress, config = self.progress, self._run.config
+        progress = self.progress
         size = len(phase.batches)
-        total_steps = phase.epochs * math.ceil(size / config.batch_size)
         on_cpu = self._run.group.device.type == "cpu"
         finite = True
         phase.set_mode()
@@ -135,8 +141,7 @@ class Trainer:
                 self._act(self._run.agreement.poll(finite=finite))
                 with clock.waiting():
                     batch = next(batches)
-                self.learning_rate = learning_rate(config, progress.phase_step, total_steps)
-                loss = phase.stepper.step(batch, self.learning_rate, progress.step)
+                loss = phase.stepper.step(batch, self._rate(phase, progress.phase_step), progress.step)
                 if phase.average is not None:
                     phase.average.update_parameters(phase.learned)
                 progress.samples += batch.total
@@ -147,6 +152,10 @@ class Trainer:
                 if on_cpu or progress.step % _LOOK_AT_LOSS_EVERY == 0:
                     finite = bool(loss.isfinite())
         clock.stop(phase.stepper.clock.take_seconds())
+
+    def _rate(self, phase: Phase, step: int) -> float:
+        config = self._run.config
+        return learning_rate(config, step, phase.epochs * math.ceil(len(phase.batches) / config.batch_size))
 
     def _act(self, signal: Signal) -> None:
         """On what all ranks agreed, at the same step on all of them."""
@@ -180,7 +189,7 @@ class Trainer:
             "valid_accuracy": scores.accuracy,
             "valid_top5_accuracy": scores.top5_accuracy,
             "best_valid_loss": stopping.best_value,
-            "learning_rate": self.learning_rate,
+            "learning_rate": self._rate(phase, progress.phase_step - 1),
             **self._clock.fields(),
         }
         progress.history.append(row)

@@ -1,56 +1,203 @@
-"""Whole runs in real processes: what happens when, and that a disturbed run ends bitwise like an undisturbed one."""
+"""When things happen. Losses are scripted, the rest is real; whole processes are in test_session."""
+
+import contextlib
+import dataclasses
+import io
+import json
+import math
+import re
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
-from containers.core import manifest
-from tests.support.training import Workers, events, learned, newest, same, train
-
-EVERY_STEP = 1e-9  # seconds: a checkpoint at every step
-
-
-def weights(job):
-    return load_file(job.paths.model_dir / manifest.WEIGHTS_FILE)
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory, index):
-    """Run once, compared with often."""
-    from tests.support.training import make_job
-
-    torch.set_num_threads(1)
-    job = make_job(tmp_path_factory.mktemp("undisturbed"), index)
-    train(job)
-    return job
+from containers.core import logs
+from containers.core.errors import ConfigError
+from containers.core.metrics import METRICS
+from containers.train import phases, resume, run
+from containers.train.checkpoint import Checkpoints
+from containers.train.distributed import StopRequest, StopRequested
+from containers.train.early_stopping import StopReason
+from containers.train.errors import Interrupted, NonFiniteLoss
+from containers.train.evaluation import Scores
+from containers.train.recorder import Recorder
+from containers.train.trainer import Trainer
+from tests.support.training import newest
 
 
-def until_checkpoint(workers, job, serial):
-    import time
-
-    deadline = time.monotonic() + 200
-    while not any(int(path.name.split("-")[1]) >= serial for path in job.paths.checkpoint_dir.glob("checkpoint-*.pt")):
-        assert time.monotonic() < deadline
-        assert workers.processes[0].is_alive(), workers.text()
-        time.sleep(0.005)
+def scores(loss):
+    one = torch.tensor([0])
+    return Scores(one, torch.tensor([loss], dtype=torch.float64), one, one, one.double(), torch.empty(1, 0), 2)
 
 
-@pytest.mark.parametrize(("serial", "before", "after"), [(2, 0, 0), (9, 0, 2), (12, 2, 0)])
-def test_killed_at_any_step_and_resumed_it_is_bitwise_the_undisturbed_run(job, undisturbed, serial, before, after):
-    first = job(num_workers=before, checkpoint_every_seconds=EVERY_STEP)
-    workers = Workers(first)
-    until_checkpoint(workers, first, serial)
-    workers.kill()
-    resumed = train(job(num_workers=after))
-    assert events(resumed, "resumed")
-    assert same(learned(first), learned(undisturbed))
-    assert same(weights(first), weights(undisturbed))
+class Scripted:
+    """Trains the head for real; the validation losses are given. 'stop' is a request to stop during the evaluation."""
+
+    def __init__(self, job, losses):
+        self.this = run.prepare(job, StopRequest())
+        self.losses = list(losses)
+        self.checkpoints = Checkpoints(job.paths.checkpoint_dir, self.this.group)
+        recorder = Recorder(job.paths.output_dir / "tensorboard", active=True)
+        restored = self.checkpoints.restore()
+        facts = resume.check(restored.state["facts"], self.this) if restored else resume.facts(self.this, "none")
+        self.trainer = Trainer(self.this, self.checkpoints, recorder, facts, start=self.start)
+        if restored:
+            self.trainer.resume(restored)
+
+    def start(self, this, number):
+        phase = phases.start(this, number)
+        return dataclasses.replace(phase, evaluate=self.evaluate)
+
+    def evaluate(self):
+        loss = self.losses.pop(0)
+        if loss == "stop":
+            raise StopRequested
+        return scores(loss)
+
+    def fit(self):
+        return self.trainer.fit()
+
+    @property
+    def head(self):
+        return {name: value.clone() for name, value in self.this.model.classifier[3].state_dict().items()}
 
 
-def test_a_finished_run_started_again_trains_nothing_and_writes_the_same_model(undisturbed):
-    before = (undisturbed.paths.model_dir / manifest.MANIFEST_FILE).read_bytes()
-    state = newest(undisturbed)
-    again = train(undisturbed)
-    assert not events(again, "epoch")
-    assert same(newest(undisturbed), state)
-    assert (undisturbed.paths.model_dir / manifest.MANIFEST_FILE).read_bytes() == before
+HEAD_ONLY = {"architecture": "mobilenet_v3_small", "epochs": 0, "head_epochs": 6, "deterministic": False}
+
+
+def test_patience_ends_the_run_and_the_best_checkpoint_stays(job):
+    scripted = Scripted(job(**HEAD_ONLY, patience=3), [1, 0.9, 0.95, 0.96, 0.97, 0.1])
+    assert scripted.fit() is StopReason.PATIENCE
+    assert scripted.losses == [0.1]
+    best, _base = scripted.checkpoints.load_best()
+    assert best["progress"]["epoch"] == 2
+    assert scripted.trainer.stopping.best_epoch == 2
+
+
+def test_all_epochs_is_the_other_reason(job):
+    assert Scripted(job(**HEAD_ONLY, patience=3), [6, 5, 4, 3, 2, 1]).fit() is StopReason.EPOCHS
+
+
+def test_a_phase_that_stopped_early_is_followed_by_the_next_on_its_best_weights(job):
+    begun = []
+
+    class Watching(Scripted):
+        def start(self, this, number):
+            begun.append({name: value.clone() for name, value in this.model.classifier[3].state_dict().items()})
+            return super().start(this, number)
+
+    scripted = Watching(job(**HEAD_ONLY | {"epochs": 2}, patience=2), [0.5, 0.6, 0.7, 0.8, 0.9])
+    assert scripted.fit() is StopReason.PATIENCE
+    assert [row["phase"] for row in scripted.trainer.progress.history] == ["head"] * 3 + ["all"] * 2
+    best, _ = scripted.checkpoints.load_best()
+    assert best["progress"]["epoch"] == 1
+    assert all(torch.equal(begun[1][name], best["model"][name]) for name in begun[1])
+
+
+def test_the_wait_goes_on_after_a_restart(job):
+    settings = HEAD_ONLY | {"patience": 3}
+    with pytest.raises(Interrupted):
+        Scripted(job(**settings), [0.5, 0.6, 0.7, "stop"]).fit()
+    again = Scripted(job(**settings), [0.8, 0.1])
+    assert again.fit() is StopReason.PATIENCE
+    assert again.losses == [0.1]
+
+
+def test_the_best_survives_a_restart_whose_first_epoch_is_worse(job):
+    with pytest.raises(Interrupted):
+        Scripted(job(**HEAD_ONLY), [0.5, "stop"]).fit()
+    again = Scripted(job(**HEAD_ONLY), [0.9, 0.8, 0.7, 0.6, 0.95])
+    before = again.checkpoints.best_file
+    again.fit()
+    assert before is not None
+    assert again.checkpoints.best_file == before
+
+
+def test_stopped_during_evaluation_the_epoch_is_not_trained_again(job):
+    straight = Scripted(job("straight", **HEAD_ONLY), [6, 5, 4, 3, 2, 1])
+    straight.fit()
+    first = Scripted(job(**HEAD_ONLY), [6, 5, "stop"])
+    with pytest.raises(Interrupted, match="step 9"):
+        first.fit()
+    again = Scripted(job(**HEAD_ONLY), [4, 3, 2, 1])
+    again.fit()
+    assert again.trainer.progress.step == straight.trainer.progress.step == 18
+    assert again.trainer.progress.history[2]["train_loss"] == straight.trainer.progress.history[2]["train_loss"]
+    assert all(torch.equal(value, straight.head[name]) for name, value in again.head.items())
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_ends_the_run_with_the_best_kept(job, bad):
+    scripted = Scripted(job(**HEAD_ONLY), [0.5, bad])
+    with pytest.raises(NonFiniteLoss, match=r"validation loss .* epoch 2.*epoch 1\) is kept.*learning_rate"):
+        scripted.fit()
+    assert newest(scripted.this.job)["progress"]["epoch"] == 1
+
+
+def test_a_training_loss_that_is_not_finite_never_reaches_a_checkpoint(job):
+    class Poisoned(Scripted):
+        def evaluate(self):
+            if len(self.losses) == 5:
+                with torch.no_grad():
+                    self.this.model.classifier[3].weight.fill_(math.nan)
+            return super().evaluate()
+
+    scripted = Poisoned(job(**HEAD_ONLY), [6, 5, 4, 3, 2, 1])
+    with pytest.raises(NonFiniteLoss, match="training loss"):
+        scripted.fit()
+    assert scripted.trainer.progress.step == 7  # noticed at once, before the epoch's end
+    for path in scripted.this.job.paths.checkpoint_dir.glob("checkpoint-*.pt"):
+        state = torch.load(path, weights_only=True)
+        assert state["progress"]["epoch"] < 2 or not torch.isfinite(state["model"]["weight"]).all()
+
+
+def test_one_metric_line_per_epoch_that_the_published_expressions_find(job):
+    stream = io.StringIO()
+    logs.configure(stream=stream)
+    try:
+        Scripted(job(**HEAD_ONLY, patience=2), [0.5, 0.4, 0.6, 0.7]).fit()
+    finally:
+        logs.configure()
+    lines = [line for line in stream.getvalue().splitlines() if json.loads(line)["event"] == "epoch"]
+    assert len(lines) == 4
+    for metric in METRICS:
+        if not metric.field.startswith("test_"):
+            assert re.search(metric.regex, lines[2]), metric.field
+    row = json.loads(lines[2])
+    assert (row["valid_loss"], row["best_valid_loss"], row["epoch"], row["phase"]) == (0.6, 0.4, 3, "head")
+
+
+@pytest.mark.parametrize(("key", "value"), [("learning_rate", 0.5), ("batch_size", 4), ("seed", 1), ("augmentation", "none")])
+def test_other_settings_than_the_checkpoints_are_refused_by_name(job, key, value):
+    Scripted(job(**HEAD_ONLY), [6, 5, 4, 3, 2, 1]).fit()
+    with pytest.raises(ConfigError, match=rf"{key} was .*, is {value}.*checkpoint directory"):
+        Scripted(job(**HEAD_ONLY | {key: value}), [])
+
+
+def test_other_photos_than_the_checkpoints_are_refused(job, index):
+    Scripted(job(**HEAD_ONLY), [6, 5, 4, 3, 2, 1]).fit()
+    fewer = index.model_copy(update={"splits": index.splits | {"train": index.splits["train"][1:]}})
+    with pytest.raises(ConfigError, match="other photos"):
+        Scripted(job(**HEAD_ONLY, index=fewer), [])
+
+
+def test_more_patience_continues_a_run_that_had_ended_and_less_is_refused(job):
+    assert Scripted(job(**HEAD_ONLY, patience=2), [0.5, 0.6, 0.7]).fit() is StopReason.PATIENCE
+    assert Scripted(job(**HEAD_ONLY, patience=2), []).fit() is StopReason.PATIENCE
+    more = Scripted(job(**HEAD_ONLY, patience=4), [0.8, 0.9, 0.1])
+    assert more.fit() is StopReason.PATIENCE
+    assert more.losses == [0.1]
+    with pytest.raises(ConfigError, match="patience was 4, is 2"):
+        Scripted(job(**HEAD_ONLY, patience=2), [])
+
+
+def test_the_rate_is_a_function_of_the_step_also_after_a_restart(job):
+    def rates(*parts):
+        found = []
+        for losses in parts:
+            scripted = Scripted(job("x" + str(len(parts)), **HEAD_ONLY), losses)
+            with contextlib.suppress(Interrupted):
+                scripted.fit()
+            found = [row["learning_rate"] for row in scripted.trainer.progress.history]
+        return found
+
+    assert rates([6, 5, 4, 3, 2, 1]) == rates([6, 5, "stop"], [4, 3, "stop"], [3, 2, 1])

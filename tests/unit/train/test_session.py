@@ -1,0 +1,195 @@
+"""Whole runs in real processes: killed, stopped, joined and restarted, they end bitwise like undisturbed ones."""
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from containers.core import artifact, manifest, preprocessing
+from containers.train import worker
+from tests.support.training import Workers, events, learned, make_index, make_job, newest, same, train
+
+EVERY_STEP = 1e-9  # seconds: a checkpoint at every step
+STEPS = 12  # of the tiny job: two phases of two epochs of three steps
+INTERRUPTED = 75
+
+
+def weights(job):
+    return load_file(job.paths.model_dir / manifest.WEIGHTS_FILE)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, index):
+    """Run once, compared with often."""
+    torch.set_num_threads(1)
+    job = make_job(tmp_path_factory.mktemp("undisturbed"), index)
+    train(job)
+    return job
+
+
+@pytest.fixture(scope="module")
+def undisturbed_pair(tmp_path_factory, index):
+    """The same job on two ranks."""
+    torch.set_num_threads(1)
+    job = make_job(tmp_path_factory.mktemp("pair"), index)
+    return job, train(job, world_size=2)
+
+
+class _Dying(logging.Handler):
+    """Kills its process, and the loaders of it, right after a checkpoint."""
+
+    def __init__(self, step):
+        super().__init__()
+        self._step = step
+
+    def emit(self, record):
+        if record.getMessage() == "checkpoint" and record.step >= self._step:
+            os.killpg(0, signal.SIGKILL)
+
+
+def killed_after_checkpoint(step):
+    def main(job_file):
+        log = logging.getLogger("containers.train.checkpoint")
+        log.setLevel(logging.DEBUG)
+        log.addHandler(_Dying(step))
+        return worker.main(job_file)
+
+    return main
+
+
+@pytest.mark.parametrize(("step", "before", "after"), [(1, 0, 0), (6, 2, 0), (8, 0, 2), (11, 2, 0)])
+def test_killed_at_any_step_and_resumed_it_is_bitwise_the_undisturbed_run(job, undisturbed, step, before, after):
+    train(job(num_workers=before, checkpoint_every_seconds=EVERY_STEP), main=killed_after_checkpoint(step), expect=-9)
+    again = job(num_workers=after)
+    assert events(train(again), "resumed")[0]["step"] == step
+    assert same(learned(again), learned(undisturbed))
+    assert same(weights(again), weights(undisturbed))
+
+
+def killed_pair(job):
+    """Two ranks, of which the one that writes is killed in the middle of an epoch."""
+    workers = Workers(job, 2, killed_after_checkpoint(7))
+    assert workers.wait()[0] == -signal.SIGKILL
+    assert newest(job)["progress"]["samples"] > 0
+
+
+def test_killed_on_two_ranks_and_resumed_on_two_it_is_bitwise_the_undisturbed_run(job, undisturbed_pair):
+    killed_pair(job(checkpoint_every_seconds=EVERY_STEP))
+    again = job()
+    train(again, world_size=2)
+    assert same(learned(again), learned(undisturbed_pair[0]))
+
+
+def test_a_finished_run_started_again_trains_nothing_and_writes_the_same_model(undisturbed):
+    before, state = (undisturbed.paths.model_dir / manifest.MANIFEST_FILE).read_bytes(), newest(undisturbed)
+    again = train(undisturbed)
+    assert not events(again, "epoch")
+    assert len(events(again, "result")) == 1
+    assert same(newest(undisturbed), state)
+    assert (undisturbed.paths.model_dir / manifest.MANIFEST_FILE).read_bytes() == before
+
+
+def test_the_model_written_is_the_best_checkpoint_on_every_rank(undisturbed_pair):
+    job, _ = undisturbed_pair
+    state, written = newest(job), weights(job)
+    best_file = state["best_file"] or json.loads((job.paths.checkpoint_dir / "latest.json").read_text())["file"]
+    best = torch.load(job.paths.checkpoint_dir / best_file, weights_only=True)
+    if best["progress"]["phase"] == 0:
+        best_model = torch.load(job.paths.checkpoint_dir / best["base_file"], weights_only=True)
+        best_model |= {f"classifier.3.{name}": value for name, value in best["model"].items()}
+    else:
+        best_model = best["model"]
+    assert same({name: value.contiguous() for name, value in best_model.items()}, written)
+
+
+def test_the_artifact_answers_its_golden_photo_and_has_nothing_of_this_machine(undisturbed):
+    model = artifact.load(undisturbed.paths.model_dir)
+    facts = model.manifest
+    pixels = preprocessing.prepare(
+        preprocessing.decode((model.model_dir / manifest.GOLDEN_FILE).read_bytes(), facts.preprocessing), facts.preprocessing
+    )
+    batch = artifact.normalise(torch.from_numpy(pixels.copy())[None], facts.preprocessing.mean, facts.preprocessing.std)
+    with torch.inference_mode():
+        found = (model.build()(batch) / facts.calibration.temperature).softmax(1)[0]
+    assert torch.allclose(found, torch.tensor(facts.golden.probabilities), atol=facts.golden.tolerance)
+    assert "9 validation photos" in facts.calibration.note
+    assert str(undisturbed.paths.model_dir.parent) not in facts.model_dump_json()
+    assert facts.provenance.dataset["photos"] == {"train": 22, "valid": 9, "test": 7}
+    assert {"valid_loss", "valid_accuracy", "test_accuracy", "test_macro_f1", "calibration_error"} <= set(facts.metrics)
+
+
+def test_only_rank_0_tells_metrics(undisturbed_pair):
+    _, workers = undisturbed_pair
+    assert len([line for line in workers.lines(0) if line["event"] == "epoch"]) == 4
+    assert not [line for line in workers.lines(1) if line["event"] in ("epoch", "result")]
+
+
+@pytest.mark.parametrize("when", ["features", "epoch"])
+def test_sigterm_to_every_rank_leaves_at_one_agreed_step_with_checkpoint_and_model(job, index, when):
+    endless = job(epochs=10_000, head_epochs=1, num_workers=2)
+    workers = Workers(endless, world_size=2)
+    workers.until(when, count=2 if when == "epoch" else 1)
+    asked = time.monotonic()
+    for process in workers.processes:
+        os.killpg(process.pid, signal.SIGTERM)  # as torch's agent does: the loaders get it too
+    assert workers.wait() == [INTERRUPTED, INTERRUPTED], workers.text(0) + workers.text(1)
+    assert time.monotonic() - asked < 60
+    stops = [next(line["reason"] for line in workers.lines(rank) if line["event"] == "interrupted") for rank in (0, 1)]
+    assert stops[0] == stops[1]
+    assert f"step {newest(endless)['progress']['step']} " in stops[0]
+    assert "killed by signal" not in workers.text(0) + workers.text(1)
+    if when == "epoch":
+        artifact.load(endless.paths.model_dir).build()
+
+
+def test_a_stop_that_reaches_one_rank_only_stops_both(job):
+    endless = job(epochs=10_000)
+    workers = Workers(endless, world_size=2)
+    workers.until("epoch")
+    workers.signal(signal.SIGTERM, rank=1)
+    assert workers.wait() == [INTERRUPTED, INTERRUPTED]
+
+
+def test_the_stop_file_stops_as_a_signal_does_and_a_second_signal_changes_nothing(job):
+    endless = job(epochs=10_000)
+    workers = Workers(endless)
+    workers.until("epoch")
+    endless.paths.stop_file.touch()
+    for _ in range(20):
+        workers.signal(signal.SIGTERM)
+        time.sleep(0.005)
+    assert workers.wait() == [INTERRUPTED]
+    assert newest(endless)["progress"]["step"] > 0
+
+
+def test_two_ranks_resumed_on_one_train_every_photo_once_at_the_same_batch_size(job):
+    again = job(checkpoint_every_seconds=EVERY_STEP)
+    killed_pair(again)
+    train(again, world_size=1)
+    progress = newest(again)["progress"]
+    assert (progress["step"], progress["epoch"]) == (STEPS, 2)
+
+
+def test_one_validation_photo_and_two_ranks_do_not_hang(job, tmp_path_factory):
+    few = make_index(tmp_path_factory.mktemp("few"), train=9, valid=1, test=0)
+    assert events(train(job(index=few, batch_size=8), world_size=2), "result")
+
+
+def test_it_is_a_program_whose_errors_reach_the_launcher(job, tmp_path):
+    broken = job(learning_rate=1e30, clip_grad_norm=0, optimizer="sgd", head_epochs=0)
+    report = tmp_path / "error.json"
+    environment = {**os.environ, "KENNEL_DEVICE": "cpu", "TORCHELASTIC_ERROR_FILE": str(report), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "containers.train.worker", str(broken.paths.job_file)]
+    done = subprocess.run(command, cwd=Path(worker.__file__).parents[2], env=environment, capture_output=True, text=True)
+    assert done.returncode == 1, done.stdout + done.stderr
+    told = json.loads(report.read_text())["kennel"]
+    assert told["kind"] == "NonFiniteLoss"
+    assert "learning_rate" in told["message"]
