@@ -8,7 +8,7 @@ from botocore.exceptions import ClientError
 
 from containers.core.errors import ConfigError
 from containers.train.config import TrainConfig
-from deploy import ec2, stack, training
+from deploy import ec2, training
 from deploy.ec2_network import Instances, SecurityGroup
 from deploy.ec2_request import run_instances
 from deploy.errors import DeployError, Refused
@@ -18,7 +18,7 @@ from tests.support import aws as fake
 IMAGE = f"{fake.ACCOUNT}.dkr.ecr.{fake.REGION}.amazonaws.com/kennel/dev/train@sha256:" + "a" * 64
 RUN = Run(name="r1", image=IMAGE, dataset="dogs", channels=("train",), hyperparameters=TrainConfig(), checkpoints="r1")
 KEY = "arn:aws:kms:eu-west-1:123456789012:key/11111111-2222-3333-4444-555555555555"
-PARAMETER = "/kennel-test/machine-image"
+PARAMETER, MACHINE_IMAGE = "/kennel-test/machine-image", "ami-12c6146b"
 
 
 def arguments(*flags: str) -> argparse.Namespace:
@@ -27,18 +27,13 @@ def arguments(*flags: str) -> argparse.Namespace:
     return parser.parse_args(["--data", "dogs", "--on", "ec2", "--image", IMAGE, *flags])
 
 
-def ready(recorder=None, *, security=None, **options):
+def ready(recorder=None, **options):
     """A stage with a dataset, an instance profile and a machine image."""
-    bucket = fake.bare_bucket()
+    bucket, profile = fake.bare_bucket(), "kennel-dev-ec2"
     fake.client("s3").put_object(Bucket=bucket, Key="data/dogs/train/pug/a.jpg", Body=b"x")
-    image = fake.client("ec2").describe_images(Owners=["amazon"])["Images"][0]["ImageId"]
-    fake.client("ssm").put_parameter(Name=PARAMETER, Value=image, Type="String")
-    config = fake.stage(ec2={"ami_parameter": PARAMETER}, security=security or {})
-    roles = stack.engine(fake.context(config), None)
-    kinds = ("boundary/", "role/", "instance-profile/")
-    roles.resources = [resource for resource in roles.resources if resource.key.startswith(kinds)]
-    list(roles.apply())
-    return fake.context(config, recorder, **options)
+    fake.client("ssm").put_parameter(Name=PARAMETER, Value=MACHINE_IMAGE, Type="String")
+    fake.client("iam").create_instance_profile(InstanceProfileName=profile)
+    return fake.context(fake.stage(ec2={"ami_parameter": PARAMETER}), recorder, **options)
 
 
 def instances() -> list[dict]:
@@ -152,12 +147,14 @@ def report(host: str, code: int = 0, interrupted: str = "", **files: str) -> Non
         s3.put_object(Bucket=bucket, Key=f"ec2/r1/output/{host}/{name.replace('_', '.')}", Body=text)
 
 
-def started(context, nodes: int = 2):
+def started(nodes: int = 2):
     """`nodes` instances of run r1, and the job that watches them."""
+    fake.bare_bucket()
+    context = fake.context()
     tags = [{"Key": key, "Value": value} for key, value in (context.names.tags | {"run": "r1"}).items()]
     described = [{"ResourceType": "instance", "Tags": tags}]
-    fake.client("ec2").run_instances(ImageId="ami-12c6146b", MinCount=nodes, MaxCount=nodes, TagSpecifications=described)
-    return ec2.Ec2Job(context, "r1", nodes)
+    fake.client("ec2").run_instances(ImageId=MACHINE_IMAGE, MinCount=nodes, MaxCount=nodes, TagSpecifications=described)
+    return context, ec2.Ec2Job(context, "r1", nodes)
 
 
 def watch(context, job, decide=lambda: "leave"):
@@ -166,8 +163,7 @@ def watch(context, job, decide=lambda: "leave"):
 
 
 def test_all_nodes_report_success(aws):
-    context = ready()
-    job = started(context)
+    context, job = started()
     context.clock.on_sleep = lambda: [report("algo-1"), report("algo-2")]
     watch(context, job)
     assert "training/r1/output/model.tar.gz" in context.out.text
@@ -175,8 +171,7 @@ def test_all_nodes_report_success(aws):
 
 
 def test_a_failure_is_told_in_the_nodes_own_words(aws):
-    context = ready()
-    job = started(context)
+    context, job = started()
     report("algo-1", 1, failure="WorkerFailed: rank 0 was killed (out of memory?)")
     report("algo-2", 66, instance_log="start\nno GPU, or no driver on this machine image\n")
     with pytest.raises(DeployError, match="rank 0 was killed") as caught:
@@ -185,8 +180,7 @@ def test_a_failure_is_told_in_the_nodes_own_words(aws):
 
 
 def test_an_interrupted_run_is_not_a_failure(aws):
-    context = ready()
-    job = started(context)
+    context, job = started()
     report("algo-1", 0, "spot notice")
     report("algo-2", 1)  # it lost its peer
     watch(context, job)
@@ -196,8 +190,7 @@ def test_an_interrupted_run_is_not_a_failure(aws):
 
 
 def test_instances_that_vanish_without_a_word(aws):
-    context = ready()
-    job = started(context)
+    context, job = started()
     Instances(context).delete()
     report("algo-2")
     with pytest.raises(DeployError, match="algo-1 ended without a status"):
@@ -205,8 +198,7 @@ def test_instances_that_vanish_without_a_word(aws):
 
 
 def test_a_stop_is_an_object_that_the_nodes_look_for(aws):
-    context = ready()
-    job = started(context, 1)
+    context, job = started(1)
 
     def interrupt():
         context.clock.on_sleep = lambda: report("algo-1", 0, "asked to stop")
