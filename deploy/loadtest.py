@@ -1,0 +1,166 @@
+"""`loadtest`: what one server can do, and the scaling settings that follow from it.
+
+Clients are doubled until more of them bring no more answers: the knee. Then random arrivals at shares of that capacity show
+which rate still keeps the latency; half of it per instance is AWS's own advice for the invocations metric
+(developer guide, endpoint-scaling-loadtest), 70 % of the requests in flight at the knee is ours for the concurrency metric.
+"""
+
+import argparse
+import math
+import mimetypes
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+from rich.table import Table
+
+from containers.core.errors import ConfigError
+from deploy import load_generator as load
+from deploy.context import Context
+from deploy.errors import DeployError, code_of
+
+SAFETY_FACTOR = 0.5
+IN_FLIGHT_SHARE = 0.7
+_GAIN = 1.05  # doubling the clients must bring this much more to go on
+_BAD_SHARE = 0.01
+_OPEN_SHARES = (0.5, 0.7, 0.8, 0.9, 1.0)
+_MOST_CLIENTS = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proposal:
+    """Per instance unless said otherwise. `minimum` and `maximum` need the traffic that is expected."""
+
+    capacity_rps: float
+    knee_clients: int
+    sustained_rps: float
+    invocations_target: float
+    concurrency_target: float
+    minimum: int | None
+    maximum: int | None
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--photo", type=Path, required=True, help="what is sent")
+    parser.add_argument("--url", help="a server's /invocations; default: the stage's endpoint, which costs money")
+    parser.add_argument("--p95-ms", type=float, default=500.0, help="latency to keep (500)")
+    parser.add_argument("--seconds", type=float, default=10.0, help="per step (10)")
+    parser.add_argument("--instances", type=int, default=1, help="how many are behind the address now (1)")
+    parser.add_argument("--usual-rps", type=float, help="expected traffic: proposes the minimum")
+    parser.add_argument("--peak-rps", type=float, help="expected peak: proposes the maximum")
+
+
+def run(args: argparse.Namespace, context: Context) -> None:
+    """Raises ConfigError for a photo that cannot be read, DeployError when the server gives no good answer at all."""
+    try:
+        body = args.photo.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"--photo: {error}") from None
+    content_type = mimetypes.guess_type(args.photo.name)[0] or "application/octet-stream"
+    where = args.url or context.names.endpoint
+
+    def make_sender() -> load.Sender:
+        return load.HttpSender(args.url, body, content_type) if args.url else EndpointSender(context, body, content_type)
+
+    if context.dry_run:
+        context.emit({"would_load": where}, lambda: f"would load {where}, up to {_MOST_CLIENTS} clients at once")
+        return
+    steps = []
+    for step in ramp(make_sender, args.p95_ms, args.seconds):
+        steps.append(step)
+        context.say(_said(step))
+    proposal = propose(steps, args.p95_ms, args.instances, args.usual_rps, args.peak_rps, where)
+    found = {"server": where, "steps": [step.as_dict() for step in steps], "proposal": asdict(proposal)}
+    context.emit(found, lambda: _table(proposal, args.p95_ms))
+
+
+def ramp(make_sender: Callable[[], load.Sender], p95_ms: float, seconds: float) -> Iterator[load.Step]:
+    """Closed steps of 1, 2, 4 … clients to the knee and one beyond, then open steps at shares of the best throughput."""
+    load.closed(make_sender, 1, min(1.0, seconds))  # connections, caches, clocks of the CPU
+    best, clients = 0.0, 1
+    while clients <= _MOST_CLIENTS:
+        step = load.closed(make_sender, clients, seconds)
+        yield step
+        if step.throughput < best * _GAIN or step.p95_ms > p95_ms or step.bad_share > _BAD_SHARE:
+            best = max(best, step.throughput)
+            break
+        best, clients = step.throughput, clients * 2
+    for share in _OPEN_SHARES:
+        if best > 0:
+            yield load.open_loop(make_sender, best * share, seconds)
+
+
+def propose(
+    steps: list[load.Step], p95_ms: float, instances: int, usual_rps: float | None, peak_rps: float | None, where: str
+) -> Proposal:
+    """Raises DeployError where not one step kept the latency: there is nothing to scale then."""
+
+    def keeps(step: load.Step) -> bool:
+        return step.p95_ms <= p95_ms and step.bad_share <= _BAD_SHARE
+
+    kept = [step for step in steps if step.kind == "closed" and keeps(step)]
+    if not kept:
+        best = min((step.p95_ms for step in steps), default=math.inf)
+        hint = "allow more with --p95-ms, choose a faster instance type or engine, or look at the server's log"
+        raise DeployError(where, f"no load keeps 95 % of answers within {p95_ms:g} ms; the best was {best:.0f} ms", hint=hint)
+    most = max(step.throughput for step in kept)
+    knee = next(step for step in kept if step.throughput * _GAIN >= most)
+    open_kept = [step.load for step in steps if step.kind == "open" and keeps(step)]
+    sustained = max(open_kept, default=most * _OPEN_SHARES[0]) / instances
+    per_instance = sustained * SAFETY_FACTOR
+    maximum = math.ceil(peak_rps / (sustained * IN_FLIGHT_SHARE)) if peak_rps else None
+    minimum = max(1, math.ceil(usual_rps / (sustained * IN_FLIGHT_SHARE))) if usual_rps else None
+    return Proposal(
+        capacity_rps=most / instances,
+        knee_clients=int(knee.load),
+        sustained_rps=sustained,
+        invocations_target=round(per_instance * 60, 1),
+        concurrency_target=round(max(1.0, knee.load / instances * IN_FLIGHT_SHARE), 1),
+        minimum=minimum,
+        maximum=max(maximum, minimum or 1) if maximum else None,
+    )
+
+
+class EndpointSender:
+    """Calls the stage's endpoint; boto3's clients may be shared between threads."""
+
+    def __init__(self, context: Context, body: bytes, content_type: str) -> None:
+        self._runtime = context.client("sagemaker-runtime")
+        self._call = {"EndpointName": context.names.endpoint, "Body": body, "ContentType": content_type}
+
+    def send(self) -> load.Outcome:
+        try:
+            self._runtime.invoke_endpoint(**self._call)["Body"].read()
+        except ClientError as error:
+            refused = code_of(error) in ("ThrottlingException", "ServiceUnavailable")
+            return "refused" if refused or error.response.get("OriginalStatusCode") == 503 else "failed"
+        except BotoCoreError:
+            return "failed"
+        return "ok"
+
+    def close(self) -> None:
+        """The client is the context's."""
+
+
+def _said(step: load.Step) -> str:
+    load_text = f"{step.load:.0f} clients" if step.kind == "closed" else f"{step.load:.1f} requests/s offered"
+    bad = f", {step.refused} refused, {step.failed} failed" if step.refused or step.failed else ""
+    times = f"p50 {step.p50_ms:.0f} ms, p95 {step.p95_ms:.0f} ms, p99 {step.p99_ms:.0f} ms"
+    return f"{load_text}: {step.throughput:.1f} answers/s, {times}{bad}"
+
+
+def _table(proposal: Proposal, p95_ms: float) -> Table:
+    table = Table(show_header=False)
+    rows: list[tuple[str, Any]] = [
+        ("capacity of one instance", f"{proposal.capacity_rps:.1f} requests/s at {proposal.knee_clients} clients"),
+        (f"random arrivals within {p95_ms:g} ms", f"{proposal.sustained_rps:.1f} requests/s"),
+        ('[scaling] profile = "concurrency"', f"target = {proposal.concurrency_target:g}  (requests in flight)"),
+        ('[scaling] profile = "seed"', f"target = {proposal.invocations_target:g}  (invocations per minute)"),
+        ("minimum", proposal.minimum or "say --usual-rps"),
+        ("maximum", proposal.maximum or "say --peak-rps"),
+    ]
+    for name, value in rows:
+        table.add_row(name, str(value))
+    return table

@@ -1,0 +1,153 @@
+"""The load generator against a small real server on loopback, and what is concluded from measured steps."""
+
+import argparse
+import json
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from containers.core.errors import ConfigError
+from deploy import load_generator as load
+from deploy import loadtest
+from deploy.errors import DeployError
+from tests.support import aws as fake
+
+
+class Server:
+    """Two at a time, each for `seconds`; more than `waiting` waiting are refused."""
+
+    def __init__(self, seconds: float = 0.01, waiting: int = 1000, status: int = 200) -> None:
+        room, queue = threading.Semaphore(2), threading.BoundedSemaphore(waiting)
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers["Content-Length"]))
+                if not queue.acquire(blocking=False):
+                    return self._answer(503)
+                with room:
+                    time.sleep(seconds)
+                queue.release()
+                return self._answer(status)
+
+            def _answer(self, code: int) -> None:
+                self.send_response(code)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._http.daemon_threads = True
+        threading.Thread(target=self._http.serve_forever, daemon=True).start()
+        self.url = f"http://127.0.0.1:{self._http.server_address[1]}/invocations"
+
+    def sender(self) -> load.HttpSender:
+        return load.HttpSender(self.url, b"photo", "image/jpeg")
+
+    def __enter__(self) -> "Server":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.shutdown()
+        self._http.server_close()
+
+
+def step(kind="closed", load_=1.0, throughput=10.0, p95=50.0, bad=0) -> load.Step:
+    times = {"p50_ms": p95 / 2, "p95_ms": p95, "p99_ms": p95 * 2}
+    return load.Step(kind=kind, load=load_, sent=1000, refused=bad, failed=0, throughput=throughput, **times)
+
+
+def test_closed_loop_counts_what_came_back():
+    with Server() as server:
+        one = load.closed(server.sender, 1, 0.5)
+        four = load.closed(server.sender, 4, 0.5)
+    assert one.sent > 0
+    assert (one.refused, one.failed) == (0, 0)
+    assert one.p50_ms >= 10
+    assert four.throughput > one.throughput  # there are two places
+
+
+def test_refusals_and_failures_are_told_apart():
+    with Server(waiting=2) as server:
+        crowded = load.closed(server.sender, 6, 0.3)
+    assert crowded.refused > 0
+    assert crowded.failed == 0
+    with Server(status=500) as broken:
+        assert load.closed(broken.sender, 1, 0.1).bad_share == 1.0
+    gone = load.HttpSender("http://127.0.0.1:9/invocations", b"", "image/jpeg", timeout_seconds=1)
+    assert gone.send() == "failed"
+
+
+def test_open_loop_latency_counts_from_the_due_moment():
+    """Twice the rate that the server can do: the backlog grows, and so must the latency that is reported."""
+    with Server(seconds=0.05) as server:
+        step = load.open_loop(server.sender, 80.0, 1.0)
+    assert step.sent > 40
+    assert step.p95_ms > 300  # a closed loop would report about 50
+
+
+def test_the_ramp_stops_at_the_knee_and_then_sends_at_random_moments():
+    with Server(seconds=0.02) as server:
+        steps = list(loadtest.ramp(server.sender, 1000.0, 0.3))
+    clients = [step.load for step in steps if step.kind == "closed"]
+    assert clients == [2**power for power in range(len(clients))]
+    assert 2 <= len(clients) < 9
+    assert len([step for step in steps if step.kind == "open"]) == 5
+
+
+def test_the_proposal_follows_from_the_steps():
+    steps = [
+        step(load_=1, throughput=50),
+        step(load_=2, throughput=95),
+        step(load_=4, throughput=100),
+        step(load_=8, throughput=101),
+        step("open", 50),
+        step("open", 70),
+        step("open", 80, p95=900),
+    ]
+    proposal = loadtest.propose(steps, 500, 1, usual_rps=30, peak_rps=200, where="here")
+    assert proposal.capacity_rps == 101
+    assert proposal.knee_clients == 4  # 8 clients bring next to nothing more
+    assert proposal.sustained_rps == 70
+    assert proposal.invocations_target == 70 * 0.5 * 60
+    assert proposal.concurrency_target == 2.8
+    assert (proposal.minimum, proposal.maximum) == (1, 5)
+
+
+def test_several_instances_are_counted_out():
+    steps = [step(load_=8, throughput=200), step("open", 160)]
+    proposal = loadtest.propose(steps, 500, 2, usual_rps=None, peak_rps=None, where="here")
+    assert (proposal.capacity_rps, proposal.sustained_rps, proposal.minimum, proposal.maximum) == (100, 80, None, None)
+
+
+@pytest.mark.parametrize("bad", [step(p95=900), step(bad=20)])
+def test_a_server_that_never_keeps_the_latency_or_refuses_gets_no_proposal(bad):
+    with pytest.raises(DeployError, match="no load keeps"):
+        loadtest.propose([bad], 500, 1, None, None, "here")
+
+
+def command(*flags: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    loadtest.add_arguments(parser)
+    return parser.parse_args(list(flags))
+
+
+def test_the_command(tmp_path, capsys):
+    (tmp_path / "dog.jpg").write_bytes(b"photo")
+    context = fake.context(as_json=True)
+    with Server() as server:
+        flags = ("--photo", str(tmp_path / "dog.jpg"), "--url", server.url, "--seconds", "0.2", "--p95-ms", "5000")
+        loadtest.run(command(*flags, "--peak-rps", "1000"), context)
+    found = json.loads(capsys.readouterr().out)
+    assert found["proposal"]["maximum"] >= 1
+    assert "answers/s" in context.console.text
+
+
+def test_a_photo_that_is_not_there(tmp_path):
+    with pytest.raises(ConfigError, match="--photo"):
+        loadtest.run(command("--photo", str(tmp_path / "none.jpg"), "--url", "http://127.0.0.1:9"), fake.context())
