@@ -60,7 +60,7 @@ class Function:
             request = lambda_events.read(event)
             status, headers, body = self._answer(request, context, line)
         except Refused as refused:
-            status, headers, body = refused.answer()
+            status, headers, body = refused.answer(context.aws_request_id)
             line |= {"error": refused.kind, "message": str(refused)[:500], "detail": refused.detail[:1000]}
         headers |= {"x-request-id": context.aws_request_id} | self._cors(request)
         line |= {"source": request.source, "status": status, "bytes_out": len(body)}

@@ -26,10 +26,11 @@ class Refused(Exception):
         super().__init__(message)
         self.status, self.kind, self.again, self.body, self.detail = status, kind, again, body, detail
 
-    def answer(self) -> tuple[int, dict[str, str], bytes]:
-        """(status, headers, body)."""
+    def answer(self, request_id: str) -> tuple[int, dict[str, str], bytes]:
+        """(status, headers, body); the body has the form of the serving container's own errors."""
         headers = {"content-type": "application/json"} | ({"retry-after": "1"} if self.status in (429, 503) else {})
-        return self.status, headers, self.body or json.dumps({"error": self.kind, "message": str(self)}).encode()
+        described = {"kind": self.kind, "message": str(self)[:1000], "request_id": request_id}
+        return self.status, headers, self.body or json.dumps({"error": described}).encode()
 
 
 # The service refused these before the model worked on the request: trying again does not do the work twice.

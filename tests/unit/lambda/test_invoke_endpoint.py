@@ -163,7 +163,7 @@ def test_what_the_caller_got_wrong_is_said_and_the_endpoint_is_not_called(event,
     settings = {"input_bucket": "inbox", "input_prefix": "photos/", "max_body_mb": 0.001}
     answer = function(runtime, s3, **settings)(event, Context())
     assert answer["statusCode"] == status
-    assert says in json.loads(answer["body"])["message"]
+    assert says in json.loads(answer["body"])["error"]["message"]
     assert runtime.calls == []
 
 
@@ -173,7 +173,7 @@ def test_without_a_bucket_pointers_are_refused():
 
 @pytest.mark.parametrize("status", [400, 405, 406, 413, 415, 500, 503, 504, 507])
 def test_the_models_own_status_and_message_are_kept(status):
-    said = json.dumps({"error": "UnsupportedMediaType", "message": "not a photo"})
+    said = json.dumps({"error": {"kind": "UnsupportedMediaType", "message": "not a photo"}})
     runtime = Runtime(model_error(status, said))
     answer = function(runtime)(url_event(), Context())
     assert (answer["statusCode"], answer["body"]) == (status, said)
@@ -183,7 +183,8 @@ def test_the_models_own_status_and_message_are_kept(status):
 
 def test_a_model_error_that_is_not_json_is_wrapped():
     answer = function(Runtime(model_error(500, "<html>oops")))(url_event(), Context())
-    assert json.loads(answer["body"]) == {"error": "ModelError", "message": "<html>oops"}
+    described = {"kind": "ModelError", "message": "<html>oops", "request_id": Context.aws_request_id}
+    assert json.loads(answer["body"]) == {"error": described}
 
 
 @pytest.mark.parametrize(
