@@ -9,7 +9,7 @@ import warnings
 from typing import Annotated, Literal
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -61,6 +61,8 @@ def decode(data: bytes, spec: PreprocessSpec | None = None, *, max_pixels: int =
         raise
     except Image.DecompressionBombError as error:  # Pillow's own limit, met before ours when ours is the larger
         raise ImageTooLarge(f"too many pixels: {error}") from error
+    except UnidentifiedImageError:
+        raise ImageError("not a readable image: of no format that is known here") from None
     except (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError) as error:
         raise ImageError(f"not a readable image: {error or type(error).__name__}") from error
 

@@ -1,7 +1,7 @@
 """Why a job ended: each rank reports its own error, the launcher finds the one that came first.
 
 A worker's `main` runs inside `guarded`, which writes a `Failure` where the launcher told it to (TORCHELASTIC_ERROR_FILE).
-A rank that was killed writes nothing; `of_rank` then reads its exit status. `root_cause` tells causes from echoes: when one
+A rank that was killed writes nothing; `of_process` then reads its exit status. `root_cause` tells causes from echoes: when one
 rank fails, the others fail too, with "connection closed by peer", and sometimes a second earlier by the clock.
 Torch-free, so that PID 1 can use it.
 """
@@ -25,6 +25,7 @@ from containers.core.errors import Error
 from containers.train.errors import RESUMABLE, Interrupted, PeerLost, WorkerFailed
 
 ERROR_FILE_VARIABLE = "TORCHELASTIC_ERROR_FILE"
+HOST_VARIABLE = "KENNEL_HOST"
 FAILURE_BYTES = 1024
 """Of FailureReason (SageMaker API reference, DescribeTrainingJob)."""
 
@@ -80,7 +81,7 @@ class Failure(BaseModel):
         trace = redact("".join(traceback.format_exception(error)), os.environ)
         return cls(
             kind=kind, message=message, exit_code=exit_code, category=category, moment=time.time(),
-            rank=rank, host=host, frames=_own_frames(error), trace=trace,
+            rank=rank, host=host, frames=redact(_own_frames(error), os.environ), trace=trace,
         )  # fmt: skip
 
     @property
@@ -96,8 +97,8 @@ class Failure(BaseModel):
         """The failure file: kind, message, place, then frames of our code; at most FAILURE_BYTES bytes of UTF-8."""
         room = FAILURE_BYTES - len(f"{self.kind}: {self.where}".encode())
         first = f"{self.kind}: {_fit(self.message, room)}{self.where}"
-        whole = f"{first}\n{self.frames}" if self.frames else first
-        return _fit(whole, FAILURE_BYTES)
+        room = FAILURE_BYTES - len(first.encode()) - 1
+        return f"{first}\n{_fit(self.frames, room)}" if self.frames and room > len("…".encode()) else first
 
 
 def _fit(text: str, limit: int) -> str:
@@ -131,29 +132,32 @@ def redact(text: str, environ: Mapping[str, str]) -> str:
     return text
 
 
-def report(error: BaseException, environ: Mapping[str, str] = os.environ) -> None:
-    """Leave this rank's error for the launcher. Does nothing without a launcher; never replaces an earlier report.
+def report(error: BaseException, environ: Mapping[str, str] = os.environ) -> Failure:
+    """Leave this process's error for the one that started it, and return it as it is left.
 
-    The file has the two fields that torch's elastic agent insists on (torch 2.10, ProcessFailure) beside ours.
+    Writes nothing where nobody asked for it, and never replaces an earlier report.
     """
-    target = environ.get(ERROR_FILE_VARIABLE)
-    if not target or Path(target).exists():
-        return
-    rank = environ.get("RANK")
-    write(Failure.of(error, rank=None if rank is None else int(rank), host=environ.get("KENNEL_HOST")), Path(target))
+    rank, target = environ.get("RANK"), environ.get(ERROR_FILE_VARIABLE)
+    made = Failure.of(error, rank=None if rank is None else int(rank), host=environ.get(HOST_VARIABLE))
+    if target and not Path(target).exists():
+        write(made, Path(target))
+    return made
 
 
 def write(failure: Failure, target: Path) -> None:
-    """`failure` as `of_rank` reads it, by rename."""
+    """`failure` as `of_process` reads it, by rename.
+
+    Beside ours, the file has the two fields that torch's elastic agent insists on (torch 2.10, ProcessFailure).
+    """
     elastic = {"message": failure.headline, "extraInfo": {"timestamp": str(int(failure.moment))}}
     temporary = target.with_name(f".{target.name}.tmp")
     temporary.write_text(json.dumps({"message": elastic, "kennel": failure.model_dump(mode="json")}), encoding="utf-8")
     temporary.rename(target)
 
 
-def end_with_parent(death_signal: signal.Signals = signal.SIGTERM) -> None:
-    """Ask Linux to signal this process when its parent dies, so that no half of a job lives on (prctl(2))."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(death_signal))
+def end_with_parent(death_signal: int = signal.SIGTERM) -> None:
+    """Ask Linux to signal this process when its parent dies, so that no half of a job lives on (prctl(2)); 0 takes it back."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, death_signal)
 
 
 def adopt_orphans() -> None:
@@ -162,7 +166,11 @@ def adopt_orphans() -> None:
 
 
 def guarded(main: Callable[[], int]) -> int:
-    """Run a worker's `main` and return the process exit code; whatever it raises is logged and reported, then mapped."""
+    """Run the `main` of a process of ours and return its exit code; what it raises is logged, reported and mapped.
+
+    Afterwards SIGTERM is ignored: Python restores its default before the process is gone, so that a second request to stop
+    would turn "stopped, checkpoint committed" into "killed by SIGTERM" (seen on Python 3.11).
+    """
     end_with_parent()
     try:
         return main()
@@ -170,25 +178,27 @@ def guarded(main: Callable[[], int]) -> int:
         report(interrupted)
         logs.get(__name__).info("interrupted", extra={"reason": str(interrupted)})
         return interrupted.exit_code
-    except Exception as error:  # noqa: BLE001 - the outermost frame of a rank: everything it raises must reach the launcher
-        report(error)
-        logs.get(__name__).exception("worker failed")
-        return error.exit_code if isinstance(error, Error) else 1
+    except Exception as error:  # noqa: BLE001 - the outermost frame of a process: everything must reach the one that started it
+        made = report(error)
+        extra = {"kind": made.kind, "reason": made.message, "trace": made.trace}
+        logs.get(__name__).error("failed", extra=extra)
+        return made.exit_code
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
-def of_process(exit_code: int, error_file: Path, *, host: str, name: str) -> Failure:
-    """What is known of one of the launcher's own processes: the root cause it reported, else its exit status."""
-    told = of_rank(exit_code, error_file, rank=-1, host=host, moment=time.time())
-    return told if told.rank != -1 else told.model_copy(update={"rank": None, "message": f"{name} {told.message}"})
-
-
-def of_rank(exit_code: int, error_file: Path, *, rank: int, host: str, moment: float) -> Failure:
-    """What is known of a rank that ended with `exit_code` (negative: the signal that killed it, as in subprocess)."""
+def of_process(
+    exit_code: int, error_file: Path, *, name: str = "", rank: int | None = None, host: str | None = None
+) -> Failure:
+    """What is known of a process that just ended with `exit_code` (negative: a signal, as in subprocess): its own report,
+    else what the exit code says of `name`.
+    """
     try:
         return Failure.model_validate(json.loads(error_file.read_text(encoding="utf-8"))["kennel"])
     except (OSError, ValueError, KeyError):
         kind, message, category, code = _from_status(exit_code)
-    return Failure(kind=kind, message=message, exit_code=code, category=category, moment=moment, rank=rank, host=host)
+    message = f"{name} {message}".lstrip()
+    return Failure(kind=kind, message=message, exit_code=code, category=category, moment=time.time(), rank=rank, host=host)
 
 
 def _from_status(exit_code: int) -> tuple[str, str, Category, int]:

@@ -2,6 +2,7 @@
 
     key             value                                  written
     host/<n>        the host's name                        when the group has formed
+    agree/<what>    what the first rank has                when the group has formed
     beat/<n>        a counter                              every few seconds while its agent lives
     end/<n>         "done", "restarting", or a Failure     once, when its workers have ended
     left/<n>        "1"                                    when it has read all ends and needs the store no more
@@ -9,13 +10,15 @@
 n is the host's rank in the group. The store is new for every round of the rendezvous, so no key outlives a restart.
 """
 
+import hashlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from torch.distributed import Store
 
 from containers.core import logs
+from containers.core.errors import ConfigError
 from containers.train import failure
 from containers.train.errors import Interrupted, PeerLost
 from containers.train.failure import Category, Failure
@@ -55,6 +58,7 @@ class Board:
         self._beats: dict[int, tuple[str, float]] = {}
         self._names: dict[int, str] = {}
         store.set(f"host/{rank}", cluster.current_host)
+        self._leaving = threading.Event()
         threading.Thread(target=self._beat, args=(_own_connection(store),), name="beat", daemon=True).start()
 
     @property
@@ -66,12 +70,21 @@ class Board:
             return None
         return bytes(self._store.get(key)).decode()
 
+    def agree(self, facts: Mapping[str, str]) -> None:
+        """Compare `facts` with those of the group's first host. Raises ConfigError about the first that differs."""
+        for what, content in facts.items():
+            digest = hashlib.sha256(content.encode()).hexdigest()
+            if self._rank == 0:
+                self._store.set(f"agree/{what}", digest)
+            elif bytes(self._store.get(f"agree/{what}")).decode() != digest:
+                raise ConfigError(f"the {what} of host {self._here} differ from those of host {self._name(0)}: make them equal")
+
     def _beat(self, store: Store) -> None:
         """Show that this agent lives, also while its other thread waits for workers to end; ends with the store."""
         try:
-            while True:
+            store.add(f"beat/{self._rank}", 1)
+            while not self._leaving.wait(BEAT_SECONDS):
                 store.add(f"beat/{self._rank}", 1)
-                time.sleep(BEAT_SECONDS)
         except RuntimeError:
             return
 
@@ -93,35 +106,39 @@ class Board:
         CAUSE_SECONDS where it only lost a peer, so that the peer's own account is not masked. The first host, which keeps the
         store, stays until the others have read it.
         """
+        lost: list[str] = []
+        known: list[Failure] = []
         try:
             self._store.set(f"end/{self._rank}", _DONE if cause is None else cause.model_dump_json())
-            known = self._collect(cause)
+            known, lost = self._collect(cause)
             self._store.set(f"left/{self._rank}", "1")
+            self._leaving.set()
             if self._cluster.node_rank == 0:
                 self._stay()
         except RuntimeError as error:  # torch's DistError is one
             log.info("the first host's store is gone", extra={"reason": str(error)})
-            known = [Failure.of(PeerLost(f"host {self._cluster.rendezvous_host} ended without a word"), host=self._here)]
-        causes = [each for each in (cause, *known) if each is not None]
-        return failure.root_cause(causes) if causes else None
+            lost = lost or [self._cluster.rendezvous_host]
+        if known:
+            return failure.root_cause([*known, cause] if cause is not None else known)
+        if lost and (cause is None or cause.category is Category.PEER):
+            why = f"host {', '.join(lost)} ended without a word; start the job again, it resumes"
+            return Failure.of(PeerLost(f"{why} ({cause.message})" if cause is not None else why), host=self._here)
+        return cause
 
     @property
     def _here(self) -> str:
         return self._cluster.current_host
 
-    def _collect(self, cause: Failure | None) -> list[Failure]:
+    def _collect(self, cause: Failure | None) -> tuple[list[Failure], list[str]]:
+        """The failures that others tell of, and the names of those that tell nothing."""
         if cause is None:
             ends = self._wait(None, lambda ends: all(ends.values()) or any(end not in (None, _DONE) for end in ends.values()))
         elif cause.category is Category.PEER and cause.kind != Interrupted.__name__:
             ends = self._wait(CAUSE_SECONDS, lambda ends: any(end not in (None, _DONE) for end in ends.values()))
         else:
-            return []
+            return [], []
         known = [Failure.model_validate_json(end) for end in ends.values() if end not in (None, _DONE, _RESTARTING)]
-        silent = [rank for rank, end in ends.items() if end in (None, _RESTARTING)]
-        if silent and not known:
-            names = ", ".join(self._name(rank) for rank in silent)
-            known.append(Failure.of(PeerLost(f"host {names} ended without a word: start the job again"), host=self._here))
-        return known
+        return known, [self._name(rank) for rank, end in ends.items() if end in (None, _RESTARTING)]
 
     def _wait(self, seconds: float | None, enough: Callable[[dict[int, str | None]], bool]) -> dict[int, str | None]:
         """Every peer's end, as soon as it is `enough`, or a peer is silent, or after `seconds`."""

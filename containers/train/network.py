@@ -23,9 +23,18 @@ def towards_peers(cluster: Cluster) -> tuple[str | None, str | None]:
         return None, None
     if cluster.network_interface:
         return _address_of(cluster.network_interface), cluster.network_interface
+    if _is_ipv4(cluster.current_host):
+        return cluster.current_host, _interface_with(cluster.current_host)
     peer = next(host for host in cluster.hosts if host != cluster.current_host)
     address = _route_to(peer, cluster.rendezvous_port)
     return address, _interface_with(address)
+
+
+def _is_ipv4(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).version == 4
+    except ValueError:
+        return False
 
 
 def _address_of(interface: str) -> str | None:

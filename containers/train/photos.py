@@ -68,7 +68,7 @@ def inspect(path: Path) -> Facts:
             image = Image.open(io.BytesIO(data))
             return facts(width=image.width, height=image.height, traits=_traits(image, path))
     except ImageError as error:
-        return facts(problem=str(error).replace(repr(data[:0]), ""))
+        return facts(problem=str(error))
 
 
 def _traits(image: Image.Image, path: Path) -> tuple[str, ...]:

@@ -34,8 +34,10 @@ from containers.train.job import TrainingJob
 log = logs.get(__name__)
 
 WORKER = "containers.train.worker"
-STOP_SECONDS = 100.0
-"""From the stop request until everything left is killed: SageMaker itself kills after 120 (StopTrainingJob)."""
+STOP_SECONDS = 90.0
+"""What workers have from the stop request on; SageMaker kills everything after 120 (StopTrainingJob)."""
+_MARGIN_SECONDS = 15.0
+"""What the launcher has beyond that, to kill workers and say so."""
 LEFTOVER_SECONDS = 20.0
 
 
@@ -45,7 +47,7 @@ class Supervisor:
     def __init__(self, stop_seconds: float = STOP_SECONDS) -> None:
         self.stop_requested_at: float | None = None
         self.stop_file: Path | None = None
-        self._stop_seconds = stop_seconds
+        self._stop_seconds = stop_seconds + _MARGIN_SECONDS
         self._child: int | None = None
         self._wake, sender = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(sender, warn_on_full_buffer=False)
@@ -70,7 +72,7 @@ class Supervisor:
     def run(self, command: list[str], error_file: Path) -> int:
         """Run `command` to its end and return its exit code (negative: a signal's number), reaping every orphan meanwhile.
 
-        It leads a session of its own, so that Ctrl-C reaches it through us only. Killed `stop_seconds` after a stop request.
+        It leads a session of its own, so that Ctrl-C reaches it through us only. Killed a while after a stop request.
         """
         environ = os.environ | {failure.ERROR_FILE_VARIABLE: str(error_file)}
         self._child = os.posix_spawn(command[0], command, environ, setsid=True)
@@ -137,10 +139,12 @@ def run(
     except Error as error:
         return _ended(Failure.of(error), failure_file, None, requested=False)
     logs.configure(host=job.cluster.current_host)
+    if len(job.cluster.hosts) > 1:
+        os.environ[failure.HOST_VARIABLE] = job.cluster.current_host
     supervisor.stop_file = job.paths.stop_file
     supervisor.announce_stop()
     try:
-        return _steps(supervisor, job, worker)
+        return _steps(supervisor, job, [worker, str(stop_seconds)])
     finally:
         supervisor.end_leftovers()
         shutil.rmtree(job.paths.scratch_dir, ignore_errors=True)
@@ -162,9 +166,9 @@ def prepare(job: TrainingJob) -> None:
         ) from error
 
 
-def _steps(supervisor: Supervisor, job: TrainingJob, worker: str) -> int:
+def _steps(supervisor: Supervisor, job: TrainingJob, launch: list[str]) -> int:
     job_file = str(job.paths.job_file)
-    for module, arguments in (("preflight", [job_file]), ("launch", [job_file, worker])):
+    for module, arguments in (("preflight", [job_file]), ("launch", [job_file, *launch])):
         if supervisor.stop_requested_at is not None:
             log.info("stopped before training began")
             return RESUMABLE
@@ -175,8 +179,7 @@ def _steps(supervisor: Supervisor, job: TrainingJob, worker: str) -> int:
             log.info("stopped; the last committed checkpoint stands", extra={"step": module, "exit_code": code})
             return RESUMABLE
         if code:
-            host = job.cluster.current_host
-            why = failure.of_process(code, error_file, host=host, name=module)
+            why = failure.of_process(code, error_file, name=module)
             return _ended(why, job.paths.failure_file, job.paths.output_dir, requested=requested)
     return 0
 

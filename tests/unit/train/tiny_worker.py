@@ -1,67 +1,71 @@
-"""A worker for the launcher's tests: gloo, no model. What it does is said in the environment."""
+"""A worker for the launcher's tests: ranks that add numbers instead of training. TINY says how it should go.
+
+work (some steps) · forever (until stopped) · deaf (never stops) · raise<rank> · data<rank> · kill<rank> · killonce<rank>
+"""
 
 import json
 import os
 import signal
 import sys
-import time
+import threading
 from datetime import timedelta
 from pathlib import Path
-
-import torch
-import torch.distributed as dist
 
 from containers.core import logs
 from containers.train import failure
 from containers.train.errors import RESUMABLE, DataError
 from containers.train.job import TrainingJob
 
-stop = False
+STEP_SECONDS = 0.05
 
 
-def on_stop(*_: object) -> None:
-    global stop
-    stop = True
+class Group:
+    """The stop flag, agreed between ranks; torch is imported only where there is more than one."""
+
+    def __init__(self) -> None:
+        self.rank, self.world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        if self.world > 1:
+            import torch.distributed as dist
+
+            dist.init_process_group("gloo", timeout=timedelta(seconds=60))
+
+    def gather(self, value: object) -> list[object]:
+        if self.world == 1:
+            return [value]
+        import torch.distributed as dist
+
+        seen: list[object] = [None] * self.world
+        dist.all_gather_object(seen, value)
+        return seen
 
 
 def train() -> int:
     job = TrainingJob.read(Path(sys.argv[1]))
-    signal.signal(signal.SIGTERM, on_stop)
-    rank, restart = int(os.environ["RANK"]), os.environ["TORCHELASTIC_RESTART_COUNT"]
-    logs.configure(rank=rank)
-    dist.init_process_group("gloo", timeout=timedelta(seconds=30))
-    world = dist.get_world_size()
-    seen: list[object] = [None] * world
-    dist.all_gather_object(seen, (rank, job.cluster.current_host))
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    group, restart, how = Group(), os.environ["TORCHELASTIC_RESTART_COUNT"], os.environ.get("TINY", "work")
+    logs.configure(rank=group.rank)
     facts = {
-        "rank": rank,
-        "world": world,
-        "seen": seen,
+        "rank": group.rank,
         "pid": os.getpid(),
-        "restart": restart,
-        "ifname": os.environ.get("GLOO_SOCKET_IFNAME"),
-        "threads": os.environ["OMP_NUM_THREADS"],
+        "seen": group.gather((group.rank, job.cluster.current_host)),
+        "environment": {name: os.environ.get(name) for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "OMP_NUM_THREADS")},
     }
-    target = job.paths.output_dir / f"rank{rank}-{restart}.json"
-    target.with_suffix(".tmp").write_text(json.dumps(facts))
-    target.with_suffix(".tmp").rename(target)
-    what = os.environ.get("TINY", "work")
-    if what == f"raise{rank}":
-        raise ValueError("class folder 'x' is empty ünïcode " + "é" * 2000)
-    if what == f"data{rank}":
+    (job.paths.output_dir / f"rank{group.rank}.json").write_text(json.dumps(facts))
+    logs.get("tiny").info("working")
+    if how == f"raise{group.rank}":
+        raise ValueError("class folder 'x' is empty, ünïcode" + os.environ.get("TINY_TAIL", ""))
+    if how == f"data{group.rank}":
         raise DataError("photo a.jpg cannot be used")
-    if what == f"kill{rank}" or (what == f"killonce{rank}" and restart == "0"):
+    if how == f"kill{group.rank}" or (how == f"killonce{group.rank}" and restart == "0"):
         os.kill(os.getpid(), signal.SIGKILL)
-    steps = 10**6 if what in ("forever", "deaf") else 3
-    flag = torch.zeros(1)
-    for _ in range(steps):
-        flag[0] = float((stop and what != "deaf") or (job.paths.stop_file.exists() and what != "deaf"))
-        dist.all_reduce(flag)
-        if flag.item():
-            (job.paths.checkpoint_dir / f"stopped-{rank}").touch()
+    for _ in range(10**6 if how in ("forever", "deaf") else 3):
+        asked = how != "deaf" and (stop.is_set() or job.paths.stop_file.exists())
+        if any(group.gather(asked)):
+            (job.paths.checkpoint_dir / f"stopped-{group.rank}").touch()
             return RESUMABLE
-        time.sleep(0.05)
-    (job.paths.model_dir / f"done-{rank}").touch()
+        threading.Event().wait(STEP_SECONDS)
+    (job.paths.model_dir / f"done-{group.rank}-{restart}").touch()
     return 0
 
 

@@ -1,0 +1,138 @@
+"""Torch's elastic agent with our rules for stopping, restarting and leaving.
+
+It agrees on ranks (c10d rendezvous on the first host of the sorted list), starts and watches this host's workers. What it
+lacks stands here (measured on torch 2.10, see docs/decisions): only a lost worker is replaced, since an error of its own would
+come again; a stop reaches the workers and not their loaders; and hosts tell each other how they ended (`hosts`), so that none
+leaves while another still writes, and each can name the first cause.
+"""
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.distributed.elastic.agent.server.api import RunResult, WorkerGroup, WorkerSpec
+from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+from torch.distributed.elastic.rendezvous import RendezvousClosedError, RendezvousConnectionError
+
+from containers.core import logs
+from containers.core.errors import Error
+from containers.train import failure
+from containers.train.errors import Interrupted, PeerLost
+from containers.train.failure import Category, Failure
+from containers.train.hosts import Board
+from containers.train.job import Cluster
+
+log = logs.get(__name__)
+
+
+class Agent(LocalElasticAgent):
+    """One host's agent. `failures` are its own ranks', `cause` the first of any host's; both are final after `run`."""
+
+    def __init__(self, spec: WorkerSpec, cluster: Cluster, log_dir: Path, agreements: Mapping[str, str]) -> None:
+        """`agreements` must be equal on every host: what they are about → their content."""
+        super().__init__(spec, DefaultLogsSpecs(log_dir=str(log_dir)), "spawn")
+        self._agreements = agreements
+        self.failures: list[Failure] = []
+        self.cause: Failure | None = None
+        self.board: Board | None = None
+        self.cluster = cluster
+        self._gate = threading.Lock()
+        self.stopping = False
+
+    def stop(self) -> bool:
+        """Ask every worker to stop; False where none is running, and none will be started. Called from the main thread."""
+        with self._gate:
+            self.stopping = True
+            return self._signal(signal.SIGTERM)
+
+    def leave(self) -> None:
+        """Close the rendezvous that is still forming, so that other hosts need not wait for this one; as far as it can."""
+        with contextlib.suppress(Exception):
+            handler: Any = self._rdzv_handler
+            handler.set_closed()
+
+    def kill(self) -> None:
+        with self._gate:
+            self._signal(signal.SIGKILL)
+
+    def _signal(self, number: signal.Signals) -> bool:
+        """To the workers themselves, not to their groups as torch does: their loaders must live until the checkpoint."""
+        pids = list(self._pcontext.pids().values()) if self._pcontext is not None else []
+        running = False
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+                running = True
+        return running
+
+    def _start_workers(self, worker_group: WorkerGroup) -> dict[int, Any]:
+        if len(self.cluster.hosts) > 1:
+            group: Any = worker_group  # torch declares the types of a group that has not formed yet
+            self.board = Board(group.store, group.group_rank, self.cluster)
+            self.board.agree(self._agreements)
+        with self._gate:
+            if self.stopping:
+                raise Interrupted("stopped before the workers were started")
+            started: dict[int, Any] = super()._start_workers(worker_group)
+            return started
+
+    def _monitor_workers(self, worker_group: WorkerGroup) -> RunResult:
+        result: RunResult = super()._monitor_workers(worker_group)
+        if result.is_failed():
+            self.failures = [self._failure(worker_group, each) for each in result.failures.values()]
+            if not self._may_restart(failure.root_cause(self.failures)):
+                self._remaining_restarts = 0
+            elif self._remaining_restarts > 0:
+                log.warning("a worker was lost; the group restarts from its last checkpoint", extra=self._cause_fields())
+        return result
+
+    def _failure(self, worker_group: WorkerGroup, process: Any) -> Failure:
+        rank = worker_group.workers[process.local_rank].global_rank
+        assert self._pcontext is not None  # noqa: S101 - for the type checker
+        error_file = Path(self._pcontext.error_files[process.local_rank])
+        return failure.of_process(process.exitcode, error_file, rank=rank, host=self.cluster.current_host)
+
+    def _cause_fields(self) -> dict[str, Any]:
+        cause = failure.root_cause(self.failures)
+        return {"kind": cause.kind, "reason": cause.message, "failed_rank": cause.rank}
+
+    def _may_restart(self, cause: Failure) -> bool:
+        """A lost worker may be replaced. An error of its own would come again, and a stop was meant."""
+        if self.stopping or cause.category is Category.OWN or cause.kind == Interrupted.__name__:
+            return False
+        if self.board is None or self._remaining_restarts == 0:
+            return True
+        if cause.category is not Category.PEER:
+            self.board.say_restarting()
+            return True
+        return self.board.peer_restarts()
+
+    def _exit_barrier(self) -> None:
+        """In place of torch's, which gives up after 300 s and calls that a success."""
+        if self.board is not None:
+            self.cause = self.board.finish(None)
+
+
+def train(agent: Agent) -> Failure | None:
+    """Run the agent to its end; None when every worker of every host succeeded, else the first cause on any host."""
+    here, leader = agent.cluster.current_host, agent.cluster.rendezvous_host
+    try:
+        result = agent.run()
+        if not result.is_failed():
+            return agent.cause
+        cause = failure.root_cause(agent.failures)
+    except Error as error:
+        cause = Failure.of(error, host=here)
+    except RendezvousClosedError:
+        cause = Failure.of(PeerLost("another host gave up while the hosts were gathering: see its log"), host=here)
+    except (RendezvousConnectionError, torch.distributed.DistError) as error:
+        log.info("lost the first host's store", extra={"reason": str(error)})
+        cause = Failure.of(PeerLost(f"host {leader}, which keeps the hosts together, is gone: start the job again"), host=here)
+    agent.leave()
+    return agent.board.finish(cause) if agent.board is not None else cause

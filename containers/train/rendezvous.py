@@ -1,0 +1,78 @@
+"""What this host asks of torch's elastic agent, worked out from the cluster and the machine."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch.distributed.elastic.rendezvous import RendezvousHandler, RendezvousParameters, registry
+from torch.distributed.elastic.rendezvous.api import RendezvousConnectionError
+
+from containers.core.errors import ConfigError
+from containers.train import failure
+from containers.train.job import TrainingJob
+
+JOIN_SECONDS = 1800
+"""Hosts may start minutes apart, and each checks its photos first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What this host asks of the elastic agent: a pure function of the cluster and the machine."""
+
+    hosts: int
+    processes: int
+    run_id: str
+    endpoint: str
+    is_host: bool
+    local_address: str
+    environment: Mapping[str, str]
+
+    def handler(self) -> RendezvousHandler:
+        """Raises ConfigError where this host should keep the store and its port is taken."""
+        try:
+            return registry.get_rendezvous_handler(self.parameters())
+        except RendezvousConnectionError as error:
+            if not self.is_host:
+                raise
+            port = self.endpoint.rpartition(":")[2]
+            raise ConfigError(
+                f"cannot listen on port {port}: end what uses it, or choose another with --rendezvous-port"
+            ) from error
+
+    def parameters(self) -> RendezvousParameters:
+        """`is_host` is said, not guessed from names (pytorch 79388); a host that starts late must still find the store."""
+        return RendezvousParameters(
+            backend="c10d",
+            endpoint=self.endpoint,
+            run_id=self.run_id,
+            min_nodes=self.hosts,
+            max_nodes=self.hosts,
+            local_addr=self.local_address,
+            is_host=str(self.is_host).lower(),
+            read_timeout=60,
+            join_timeout=JOIN_SECONDS,
+            last_call_timeout=1,
+        )
+
+
+def plan(job: TrainingJob, *, gpus: int, cores: int, address: str | None, interface: str | None) -> Plan:
+    """`address` and `interface` lead to the other hosts; they are not needed by a single one."""
+    cluster = job.cluster
+    several = len(cluster.hosts) > 1
+    processes = cluster.processes_per_host or max(1, gpus)
+    environment = {
+        failure.HOST_VARIABLE: cluster.current_host,
+        "OMP_NUM_THREADS": str(max(1, cores // processes)),
+        # torch 2.10 otherwise gives a restarted group the store of the one before, with the addresses of dead ranks in it
+        "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
+    }
+    if several and interface:
+        environment |= {"NCCL_SOCKET_IFNAME": interface, "GLOO_SOCKET_IFNAME": interface}
+    return Plan(
+        hosts=len(cluster.hosts),
+        processes=processes,
+        run_id=job.name,
+        endpoint=f"{cluster.rendezvous_host}:{cluster.rendezvous_port}" if several else "localhost:0",
+        is_host=cluster.node_rank == 0,
+        local_address=(address or cluster.current_host) if several else "localhost",
+        environment=environment,
+    )

@@ -1,0 +1,99 @@
+"""Photos to train on and jobs as real processes, for the tests of everything before the worker."""
+
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from PIL import Image
+
+SECONDS = 120.0
+"""A deadline for machines under load, not an expectation."""
+
+
+def photo(path: Path, seed: int, size: tuple[int, int] = (40, 36), mode: str = "RGB") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = random.Random(seed).randbytes(size[0] * size[1] * 3)
+    Image.frombytes("RGB", size, noise).convert(mode).save(path)
+    return path
+
+
+def photos(root: Path, classes: tuple[str, ...] = ("cat", "dog"), each: int = 8) -> Path:
+    for number, name in enumerate(classes):
+        for index in range(each):
+            photo(root / name / f"{index:03}.png", seed=1000 * number + index)
+    return root
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+class Job:
+    """One host's job. Output goes to files, so that nothing blocks; `wait_for` follows it."""
+
+    def __init__(self, folder: Path, *arguments: object, how: str = "work", **environ: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        environment = os.environ | {"TINY": how, "OMP_NUM_THREADS": "1", "PYTHONPATH": ".", "TMPDIR": str(folder)} | environ
+        self._out, self._err = folder / "stdout", folder / "stderr"
+        with self._out.open("w") as out, self._err.open("w") as err:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "tests.unit.train.start_job", *map(str, arguments)],
+                stdout=out,
+                stderr=err,
+                env=environment,
+            )
+
+    @classmethod
+    def with_flags(cls, folder: Path, data: Path, *flags: object, how: str = "work", **environ: str) -> "Job":
+        return cls(folder, "--data", data, "--model-dir", folder / "model", "--device", "cpu", *flags, how=how, **environ)
+
+    @property
+    def out(self) -> str:
+        return self._out.read_text() + self._err.read_text()
+
+    @property
+    def output(self) -> Path:
+        return self.folder / "model.run/output"
+
+    @property
+    def failure(self) -> str | None:
+        path = self.output / "failure"
+        return path.read_text() if path.exists() else None
+
+    def ranks(self) -> list[dict[str, object]]:
+        return [json.loads(path.read_text()) for path in sorted(self.output.glob("rank*.json"))]
+
+    def wait_for(self, text: str, seconds: float = SECONDS) -> "Job":
+        deadline = time.monotonic() + seconds
+        while text not in self.out:
+            assert self.process.poll() is None, f"ended with {self.process.returncode} before {text!r}\n{self.out}"
+            assert time.monotonic() < deadline, f"no {text!r} within {seconds} s\n{self.out}"
+            time.sleep(0.02)
+        return self
+
+    def stop(self) -> "Job":
+        self.process.send_signal(signal.SIGTERM)
+        return self
+
+    def wait(self, seconds: float = SECONDS) -> int:
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"still running after {seconds} s\n{self.out}") from None
+
+    def __enter__(self) -> "Job":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.process.kill()  # its children follow: launch and workers are told when their parent dies
+        self.process.wait()

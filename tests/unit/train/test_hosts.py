@@ -1,0 +1,140 @@
+"""How hosts learn of each other's ends: real stores, one thread per host, clocks that the tests move."""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+import pytest
+from torch.distributed import TCPStore
+
+from containers.core.errors import ConfigError
+from containers.train import failure, hosts
+from containers.train.errors import DataError, Interrupted, PeerLost
+from containers.train.failure import Failure
+from containers.train.hosts import Board
+from containers.train.job import Cluster
+
+NAMES = ("algo-1", "algo-2", "algo-3")
+
+
+class Clock:
+    """Runs a thousand times as fast as the wall's, so that waiting 45 s takes a moment."""
+
+    def __init__(self) -> None:
+        self._now, self._lock = 0.0, threading.Lock()
+
+    def __call__(self) -> float:
+        return self._now
+
+    def pause(self, seconds: float) -> None:
+        with self._lock:
+            self._now += seconds
+        threading.Event().wait(0.002)
+
+
+@pytest.fixture
+def store() -> TCPStore:
+    return TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=30))
+
+
+def board(store: TCPStore, rank: int, size: int = 2, clock: Clock | None = None) -> Board:
+    client = TCPStore("127.0.0.1", store.port, is_master=False, wait_for_workers=False, timeout=timedelta(seconds=30))
+    clock = clock or Clock()
+    cluster = Cluster(hosts=NAMES[:size], current_host=NAMES[rank])
+    return Board(client, rank, cluster, clock=clock, pause=clock.pause)
+
+
+def a_failure(error: Exception, rank: int) -> Failure:
+    return Failure.of(error, rank=rank, host=NAMES[rank])
+
+
+def together(*calls: Callable[[], object]) -> list[object]:
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return [future.result(60) for future in [pool.submit(call) for call in calls]]
+
+
+def test_all_done(store: TCPStore) -> None:
+    boards = [board(store, rank, 3) for rank in range(3)]
+    assert together(*(lambda each=each: each.finish(None) for each in boards)) == [None] * 3
+
+
+def test_nobody_leaves_before_the_last_is_done(store: TCPStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hosts, "BEAT_SECONDS", 0.005)  # as fast as the clock
+    first, second = board(store, 0), board(store, 1)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(first.finish, None)
+        with pytest.raises(TimeoutError):
+            waiting.result(0.3)  # tens of seconds by its own clock, and the other beats
+        assert second.finish(None) is None
+        assert waiting.result(60) is None
+
+
+def test_a_peers_own_error_is_everyones_cause(store: TCPStore) -> None:
+    """Rank 0 sees only a closed connection; the cause is a user error on the other host, and so is its exit code."""
+    lost = a_failure(RuntimeError("Connection closed by peer [10.0.0.2]"), 0)
+    cause = a_failure(DataError("photo x.jpg cannot be used"), 1)
+    first, second = board(store, 0), board(store, 1)
+    seen = together(lambda: first.finish(lost), lambda: second.finish(cause))
+    assert [(each.headline, each.exit_code) for each in seen] == [
+        ("DataError: photo x.jpg cannot be used [rank 1 host algo-2]", 2)
+    ] * 2
+
+
+def test_a_host_that_is_done_learns_that_another_failed(store: TCPStore) -> None:
+    first, second = board(store, 0), board(store, 1)
+    cause = a_failure(ValueError("no"), 1)
+    seen = together(lambda: first.finish(None), lambda: second.finish(cause))
+    assert [each.kind for each in seen] == ["ValueError"] * 2
+
+
+@pytest.mark.parametrize("ours", [None, RuntimeError("Connection reset by peer")])
+def test_a_silent_host_is_named(store: TCPStore, monkeypatch: pytest.MonkeyPatch, ours: Exception | None) -> None:
+    monkeypatch.setattr(hosts, "BEAT_SECONDS", 3600.0)  # one beat, then silence
+    first = board(store, 0)
+    board(store, 1)
+    seen = first.finish(None if ours is None else a_failure(ours, 0))
+    assert (seen.kind, seen.exit_code) == ("PeerLost", 75)
+    if ours is None:
+        assert "algo-2 ended without a word" in seen.message
+
+
+def test_an_interruption_waits_for_nobody(store: TCPStore) -> None:
+    clock = Clock()
+    second = board(store, 1, clock=clock)
+    seen = second.finish(a_failure(Interrupted("stopped"), 1))
+    assert seen.kind == "Interrupted"
+    assert clock() == 0
+
+
+def test_a_lost_store_is_a_lost_first_host(store: TCPStore) -> None:
+    second = board(store, 1)
+    del store
+    seen = second.finish(None)
+    assert seen is None or seen.kind == PeerLost.__name__
+
+
+def test_restarts_are_agreed(store: TCPStore) -> None:
+    first, second = board(store, 0), board(store, 1)
+    first.say_restarting()
+    assert second.peer_restarts()
+
+
+def test_no_restart_after_a_peers_own_error(store: TCPStore) -> None:
+    first, second = board(store, 0), board(store, 1)
+    together(lambda: first.finish(a_failure(ValueError("no"), 0)), lambda: None)
+    assert not second.peer_restarts()
+
+
+def test_hosts_must_agree_on_photos_and_hyperparameters(store: TCPStore) -> None:
+    first, second = board(store, 0), board(store, 1)
+    first.agree({"photos": "abc", "hyperparameters": "{}"})
+    second.agree({"photos": "abc", "hyperparameters": "{}"})
+    with pytest.raises(ConfigError, match="the photos of host algo-2 differ from those of host algo-1"):
+        second.agree({"photos": "other"})
+
+
+def test_the_earliest_of_equal_causes_wins(store: TCPStore) -> None:
+    early = a_failure(ValueError("first"), 1).model_copy(update={"moment": 1.0})
+    late = a_failure(ValueError("second"), 0).model_copy(update={"moment": 2.0})
+    assert failure.root_cause([late, early]) is early

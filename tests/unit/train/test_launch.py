@@ -1,0 +1,163 @@
+"""Real launchers, real workers: one host and two, ended in every way a job can end."""
+
+import json
+import os
+import signal
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import psutil
+import pytest
+
+from containers.train.failure import FAILURE_BYTES
+from tests.unit.train import jobs
+from tests.unit.train.jobs import Job
+
+STOP_SECONDS = 20.0
+"""What the issue allows from SIGTERM to the end; tiny workers need a fraction of it."""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return jobs.photos(tmp_path_factory.mktemp("photos"))
+
+
+def two_hosts(stack: ExitStack, folder: Path, data: Path, *flags: object, how: str = "work", **environ: str) -> tuple[Job, Job]:
+    """127.0.0.1 leads. The other is started first, so that the leader is always late."""
+    common = ("--hosts", "127.0.0.2,127.0.0.1", "--rendezvous-port", jobs.free_port(), *flags)
+    other = stack.enter_context(Job.with_flags(folder / "b", data, *common, "--current-host", "127.0.0.2", how=how, **environ))
+    other.wait_for("waiting for the first host")
+    leader = stack.enter_context(Job.with_flags(folder / "a", data, *common, "--current-host", "127.0.0.1", how=how, **environ))
+    return leader, other
+
+
+def test_one_host_trains_and_leaves_nothing_behind(tmp_path: Path, data: Path) -> None:
+    with Job.with_flags(tmp_path, data) as job:
+        assert job.wait() == 0, job.out
+    assert (tmp_path / "model/done-0-0").exists()
+    assert job.failure is None
+    assert not list(tmp_path.glob("kennel-*")), "the scratch folder is deleted"
+    assert json.loads((job.output / "data_report.json").read_text())["photos"]["train"] > 0
+
+
+@pytest.mark.slow
+def test_two_hosts_agree_on_ranks_though_the_leader_is_late(tmp_path: Path, data: Path) -> None:
+    with ExitStack() as stack:
+        leader, other = two_hosts(stack, tmp_path, data)
+        assert (leader.wait(), other.wait()) == (0, 0), leader.out + other.out
+    seen = [tuple(map(tuple, rank["seen"])) for job in (leader, other) for rank in job.ranks()]
+    assert seen == [((0, "127.0.0.1"), (1, "127.0.0.2"))] * 2
+    assert leader.ranks()[0]["environment"]["GLOO_SOCKET_IFNAME"] == "lo"
+    assert leader.ranks()[0]["environment"]["NCCL_SOCKET_IFNAME"] == "lo"
+
+
+@pytest.mark.slow
+def test_both_hosts_name_the_rank_that_failed_first(tmp_path: Path, data: Path) -> None:
+    """Rank 0's own error, not the "connection closed by peer" of rank 1; also on the host that only lost its peer."""
+    with ExitStack() as stack:
+        leader, other = two_hosts(stack, tmp_path, data, "--max-restarts", 1, how="raise0", TINY_TAIL="é" * 3000)
+        codes = leader.wait(), other.wait()
+    assert codes == (1, 1), leader.out + other.out
+    for job in (leader, other):
+        text = (job.output / "failure").read_bytes()
+        assert text.decode().startswith("ValueError: class folder 'x' is empty, ünïcode")
+        assert "[rank 0 host 127.0.0.1]" in text.decode()
+        assert len(text) <= FAILURE_BYTES
+        assert json.loads((job.output / "failure.json").read_text())["kind"] == "ValueError"
+    assert "restarts" not in leader.out, "an error of its own would come again"
+
+
+def test_a_data_error_in_a_worker_is_the_users(tmp_path: Path, data: Path) -> None:
+    with Job.with_flags(tmp_path, data, how="data0") as job:
+        assert job.wait() == 2
+    assert job.failure is not None
+    assert job.failure.startswith("DataError: photo a.jpg cannot be used [rank 0 host localhost]\n")
+    assert "tiny_worker.py" in job.failure
+
+
+def test_a_killed_worker_is_said_to_be_out_of_memory(tmp_path: Path, data: Path) -> None:
+    with Job.with_flags(tmp_path, data, how="kill0") as job:
+        assert job.wait() == 1
+    assert job.failure is not None
+    assert job.failure.startswith("WorkerFailed: was killed (SIGKILL), most often because memory ran out")
+
+
+@pytest.mark.slow
+def test_a_lost_worker_is_replaced_once(tmp_path: Path, data: Path) -> None:
+    """Two ranks meet again after one was killed: the new group must not read the old one's addresses (torch 2.10)."""
+    with Job.with_flags(tmp_path, data, "--processes-per-host", 2, "--max-restarts", 1, how="killonce1") as job:
+        assert job.wait() == 0, job.out
+    assert {path.name for path in (tmp_path / "model").iterdir()} == {"done-0-1", "done-1-1"}
+    assert job.failure is None
+
+
+def test_stop_before_any_worker(tmp_path: Path, data: Path) -> None:
+    with Job.with_flags(tmp_path, data, how="forever") as job:
+        job.wait_for('"dataset"')
+        began = time.monotonic()
+        assert job.stop().wait() == 75, job.out
+    assert time.monotonic() - began < STOP_SECONDS
+    assert job.failure is None
+    assert not job.ranks()
+
+
+def test_stop_during_work_commits_and_ends_with_success(tmp_path: Path, data: Path) -> None:
+    with Job.with_flags(tmp_path, data, how="forever") as job:
+        job.wait_for('"working"')
+        began = time.monotonic()
+        job.stop()
+        job.stop()  # a second request changes nothing
+        assert job.wait() == 0, job.out
+    assert time.monotonic() - began < STOP_SECONDS
+    assert (tmp_path / "model.run/checkpoints/stopped-0").exists()
+    assert job.failure is None
+
+
+@pytest.mark.slow
+def test_stop_of_one_host_ends_both(tmp_path: Path, data: Path) -> None:
+    with ExitStack() as stack:
+        leader, other = two_hosts(stack, tmp_path, data, how="forever")
+        leader.wait_for('"working"')
+        other.wait_for('"working"').stop()
+        began = time.monotonic()
+        assert other.wait() == 0, other.out
+        assert leader.wait() == 75, leader.out
+        assert time.monotonic() - began < 30
+    assert other.failure is None
+    assert leader.failure is not None
+    assert leader.failure.startswith("Interrupted: ")
+    assert not list(tmp_path.glob("*/model/done*"))
+
+
+def test_workers_that_do_not_stop_are_killed_and_the_job_is_resumable(tmp_path: Path, data: Path) -> None:
+    with Job.with_flags(tmp_path, data, how="deaf", TINY_STOP_SECONDS="1") as job:
+        job.wait_for('"working"').stop()
+        assert job.wait() == 75, job.out
+    assert job.failure is None
+    assert "did not stop in time" in job.out
+
+
+@pytest.mark.slow
+def test_a_host_that_dies_is_named(tmp_path: Path, data: Path) -> None:
+    with ExitStack() as stack:
+        leader, other = two_hosts(stack, tmp_path, data, "--max-restarts", 1, how="forever")
+        leader.wait_for('"working"')
+        other.wait_for('"working"')
+        for process in [*psutil.Process(other.process.pid).children(recursive=True), other.process]:
+            os.kill(process.pid, signal.SIGKILL)
+        assert leader.wait() == 75, leader.out
+    assert leader.failure is not None
+    assert leader.failure.startswith("PeerLost: ")
+    assert "127.0.0.2" in leader.failure
+
+
+def test_a_dead_launcher_takes_its_workers_along(tmp_path: Path, data: Path) -> None:
+    with Job.with_flags(tmp_path, data, how="forever") as job:
+        job.wait_for('"working"')
+        worker = psutil.Process(int(str(job.ranks()[0]["pid"])))
+        worker.parent().kill()
+        assert job.wait() == 1, job.out
+        assert not worker.is_running()
+    assert job.failure is not None
+    assert job.failure.startswith("WorkerFailed: launch was killed (SIGKILL)")

@@ -1,0 +1,74 @@
+"""Checks of the machine: what they accept, what they say."""
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from containers.core.errors import AcceleratorError, ConfigError
+from containers.core.host import host_shows_gpu
+from containers.train import machine
+from containers.train.errors import PeerLost
+from containers.train.job import Cluster, JobPaths
+
+TWO = Cluster(hosts=("algo-1", "algo-2"), current_host="algo-1")
+
+
+def test_a_full_disk_is_named(tmp_path: Path) -> None:
+    paths = JobPaths(**dict.fromkeys(("model_dir", "output_dir", "checkpoint_dir", "failure_file", "scratch_dir"), tmp_path))
+    machine.check_disk(paths, needed=1)
+    with pytest.raises(ConfigError, match=rf"{tmp_path} has \d+ MB free and training needs"):
+        machine.check_disk(paths, needed=1 << 60)
+
+
+def test_shared_memory(tmp_path: Path) -> None:
+    assert machine.shared_memory(tmp_path / "none") == 0
+    stat = os.statvfs(tmp_path)
+    assert machine.shared_memory(tmp_path) == stat.f_blocks * stat.f_frsize
+
+
+def test_no_torch_is_loaded_for_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("subprocess.run", None)
+    machine.check_accelerator("cpu")
+
+
+@pytest.mark.skipif(host_shows_gpu(), reason="this host has a GPU")
+def test_a_gpu_that_is_not_there() -> None:
+    with pytest.raises(AcceleratorError, match="this host has none"):
+        machine.check_accelerator("cuda")
+
+
+class Names:
+    """A resolver whose names appear after some calls, and a clock that the pauses move."""
+
+    def __init__(self, failures: int) -> None:
+        self.failures, self.now, self.asked = failures, 0.0, []
+
+    def resolve(self, host: str, _port: None) -> list[str]:
+        self.asked.append(host)
+        if len(self.asked) <= self.failures:
+            raise socket.gaierror(-2, "Name or service not known")
+        return ["10.0.0.1"]
+
+    def pause(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def test_names_may_come_late() -> None:
+    names = Names(failures=6)
+    machine.resolve_peers(TWO, 300, resolve=names.resolve, pause=names.pause, clock=lambda: names.now)
+    assert names.asked == ["algo-1"] * 7 + ["algo-2"]
+
+
+def test_names_that_never_come() -> None:
+    names = Names(failures=10**6)
+    with pytest.raises(PeerLost, match="algo-1 did not resolve within 300 s"):
+        machine.resolve_peers(TWO, 300, resolve=names.resolve, pause=names.pause, clock=lambda: names.now)
+    assert 300 < names.now < 330
+
+
+def test_a_single_host_resolves_nothing() -> None:
+    names = Names(failures=0)
+    machine.resolve_peers(Cluster(), resolve=names.resolve)
+    assert names.asked == []

@@ -1,0 +1,101 @@
+"""Flags: every hyperparameter has one, and they build the same job as SageMaker's files."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from containers.core.errors import ConfigError
+from containers.train import __main__ as door
+from containers.train.config import TrainConfig
+from containers.train.job import Cluster
+
+
+def read(*flags: object, **environ: str) -> Any:
+    return door.read_job(["--data", "photos", "--model-dir", "runs/dogs", *map(str, flags)], environ)
+
+
+def test_every_hyperparameter_is_a_flag_with_its_docstring(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        door.read_job(["--help"])
+    assert caught.value.code == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    for name, field in TrainConfig.model_fields.items():
+        assert f"--{name.replace('_', '-')}" in shown
+        assert field.description
+        assert " ".join(field.description.split())[:40] in shown
+
+
+def test_folders_have_defaults_beside_the_model() -> None:
+    job = read()
+    here = Path.cwd()
+    assert job.channels == {"train": here / "photos"}
+    assert job.paths.model_dir == here / "runs/dogs"
+    assert job.paths.output_dir == here / "runs/dogs.run/output"
+    assert job.paths.checkpoint_dir == here / "runs/dogs.run/checkpoints"
+    assert job.cluster == Cluster()
+
+
+def test_values_are_parsed_and_all_mistakes_told_together() -> None:
+    job = read("--epochs", 3, "--learning-rate", "1e-2", "--deterministic", "--architecture", "resnet18")
+    assert (job.config.epochs, job.config.learning_rate, job.config.deterministic) == (3, 0.01, True)
+    with pytest.raises(ConfigError) as caught:
+        read("--epochs", "many", "--precision", "fp8")
+    assert "epochs" in str(caught.value)
+    assert "precision" in str(caught.value)
+
+
+def test_pretrained_is_a_word_or_a_folder(tmp_path: Path) -> None:
+    assert read("--pretrained", "none").config.pretrained == "none"
+    job = read("--pretrained", tmp_path)
+    assert job.channels["pretrained"] == tmp_path
+    assert job.config.pretrained == "auto"
+    with pytest.raises(ConfigError, match="auto, none, or the folder"):
+        read("--pretrained", "imagenet")
+
+
+@pytest.mark.parametrize(
+    ("flags", "hosts", "current"),
+    [
+        (("--hosts", "b,a", "--host-index", 0), ("a", "b"), "b"),
+        (("--hosts", "b, a", "--current-host", "a"), ("a", "b"), "a"),
+        (("--hosts", "10.0.0.9,10.0.0.10", "--host-index", 1), ("10.0.0.10", "10.0.0.9"), "10.0.0.10"),
+        (("--hosts", "a"), ("a",), "a"),
+    ],
+)
+def test_hosts(flags: tuple[object, ...], hosts: tuple[str, ...], current: str) -> None:
+    cluster = read(*flags).cluster
+    assert (cluster.hosts, cluster.current_host) == (hosts, current)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--hosts", "a,b"), "--current-host or --host-index"),
+        (("--hosts", "a,b", "--current-host", "c"), "--current-host or --host-index"),
+        (("--hosts", "a,b", "--host-index", 2), "count from 0"),
+        (("--hosts", "a,b", "--host-index", -1), "count from 0"),
+        (("--processes-per-host", -1), "hosts cannot be used"),
+    ],
+)
+def test_hosts_that_cannot_be(flags: tuple[object, ...], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        read(*flags)
+
+
+def test_the_device_is_a_flag_or_the_environments() -> None:
+    assert read(KENNEL_DEVICE="cpu").device == "cpu"
+    assert read("--device", "cuda", KENNEL_DEVICE="cpu").device == "cuda"
+
+
+def test_an_unknown_flag_ends_with_2(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        read("--epoch", 3)
+    assert caught.value.code == 2
+    assert "--epoch" in capsys.readouterr().err
+
+
+def test_scratch_is_of_this_process_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    scratch = read("--job-name", "../../etc").paths.scratch_dir
+    assert scratch.parent == tmp_path
