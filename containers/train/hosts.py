@@ -120,7 +120,7 @@ class Board:
             lost = lost or [self._cluster.rendezvous_host]
         if known:
             return failure.root_cause([*known, cause] if cause is not None else known)
-        if lost and (cause is None or cause.category is Category.PEER):
+        if lost and (cause is None or _is_lost_peer(cause)):
             why = f"host {', '.join(lost)} ended without a word; start the job again, it resumes"
             return Failure.of(PeerLost(f"{why} ({cause.message})" if cause is not None else why), host=self._here)
         return cause
@@ -133,7 +133,7 @@ class Board:
         """The failures that others tell of, and the names of those that tell nothing."""
         if cause is None:
             ends = self._wait(None, lambda ends: all(ends.values()) or any(end not in (None, _DONE) for end in ends.values()))
-        elif cause.category is Category.PEER and cause.kind != Interrupted.__name__:
+        elif _is_lost_peer(cause):
             ends = self._wait(CAUSE_SECONDS, lambda ends: any(end not in (None, _DONE) for end in ends.values()))
         else:
             return [], []
@@ -166,3 +166,8 @@ class Board:
         deadline = self._clock() + STAY_SECONDS
         while self._clock() < deadline and not all(self._get(f"left/{rank}") for rank in self._peers):
             self._pause(_POLL_SECONDS)
+
+
+def _is_lost_peer(cause: Failure) -> bool:
+    """And not an interruption, which needs no explanation by others."""
+    return cause.category is Category.PEER and cause.kind != Interrupted.__name__

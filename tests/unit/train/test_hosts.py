@@ -10,7 +10,7 @@ from torch.distributed import TCPStore
 
 from containers.core.errors import ConfigError
 from containers.train import failure, hosts
-from containers.train.errors import DataError, Interrupted, PeerLost
+from containers.train.errors import DataError, Interrupted
 from containers.train.failure import Failure
 from containers.train.hosts import Board
 from containers.train.job import Cluster
@@ -107,11 +107,40 @@ def test_an_interruption_waits_for_nobody(store: TCPStore) -> None:
     assert clock() == 0
 
 
-def test_a_lost_store_is_a_lost_first_host(store: TCPStore) -> None:
-    second = board(store, 1)
-    del store
-    seen = second.finish(None)
-    assert seen is None or seen.kind == PeerLost.__name__
+class LostStore:
+    """Accepts the greeting, then is gone, as when the first host's process was killed."""
+
+    def __init__(self) -> None:
+        self.greeted = False
+
+    def clone(self) -> "LostStore":
+        return self
+
+    def add(self, *_: object) -> None:
+        raise RuntimeError("Connection reset by peer")
+
+    def check(self, *_: object) -> None:
+        raise RuntimeError("Connection reset by peer")
+
+    def set(self, *_: object) -> None:
+        if self.greeted:
+            raise RuntimeError("Broken pipe")
+        self.greeted = True
+
+
+@pytest.mark.parametrize(
+    ("ours", "kind", "words"),
+    [
+        (None, "PeerLost", "host algo-1 ended without a word"),
+        (RuntimeError("Connection closed by peer"), "PeerLost", "host algo-1 ended without a word"),
+        (ValueError("our own"), "ValueError", "our own"),
+        (Interrupted("stopped, committed"), "Interrupted", "stopped, committed"),
+    ],
+)
+def test_a_lost_store_is_a_lost_first_host(ours: Exception | None, kind: str, words: str) -> None:
+    second = Board(LostStore(), 1, Cluster(hosts=NAMES[:2], current_host=NAMES[1]))
+    seen = second.finish(None if ours is None else a_failure(ours, 1))
+    assert (seen.kind, words in seen.message) == (kind, True)
 
 
 def test_restarts_are_agreed(store: TCPStore) -> None:

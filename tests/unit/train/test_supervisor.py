@@ -1,0 +1,138 @@
+"""The first process: signals, orphans, exit codes. Each test is a process of its own, since it must be somebody's PID 1."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.train import jobs
+from tests.unit.train.jobs import SECONDS, Job
+
+
+def in_a_process(program: str, *arguments: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", program, *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": "."})
+
+
+def result(process: subprocess.Popen[str]) -> Any:
+    out, _ = process.communicate(timeout=SECONDS)
+    return json.loads(out.splitlines()[-1])
+
+
+PRELUDE = """
+import json, os, signal, sys
+from pathlib import Path
+from containers.train import failure, supervisor
+boss = supervisor.Supervisor(stop_seconds=float(os.environ.get("STOP", "30")))
+failure.adopt_orphans()
+"""
+
+
+def test_orphans_are_adopted_and_reaped(tmp_path: Path) -> None:
+    """The child leaves a grandchild that ends at once, and one that would live on."""
+    child = """
+import os, sys
+if os.fork() == 0: os._exit(0) if os.fork() else os._exit(7)
+if os.fork() == 0:
+    os.setsid()
+    print("lives", flush=True)
+    import time; time.sleep(600)
+sys.exit(3)
+"""
+    program = (
+        PRELUDE
+        + """
+import psutil
+code = boss.run([sys.executable, "-c", sys.argv[1]], Path(sys.argv[2]))
+boss.end_leftovers(seconds=10)
+print(json.dumps({"code": code, "left": [p.pid for p in psutil.Process().children(recursive=True)]}))
+"""
+    )
+    assert result(in_a_process(program, child, tmp_path / "error.json")) == {"code": 3, "left": []}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_is_written_down_and_passed_on(tmp_path: Path, number: signal.Signals) -> None:
+    child = """
+import signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
+print("ready", flush=True)
+time.sleep(600)
+"""
+    program = (
+        PRELUDE
+        + """
+boss.stop_file = Path(sys.argv[3])
+code = boss.run([sys.executable, "-c", sys.argv[1]], Path(sys.argv[2]))
+print(json.dumps({"code": code, "stop_file": boss.stop_file.exists(), "requested": boss.stop_requested_at is not None}))
+"""
+    )
+    process = in_a_process(program, child, tmp_path / "error.json", tmp_path / "stop")
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(number)
+    assert result(process) == {"code": 75, "stop_file": True, "requested": True}
+
+
+def test_a_stop_before_the_child_reaches_it_too(tmp_path: Path) -> None:
+    program = (
+        PRELUDE
+        + """
+os.kill(os.getpid(), signal.SIGTERM)
+code = boss.run([sys.executable, "-c", "import time; time.sleep(600)"], Path(sys.argv[1]))
+print(json.dumps(code))
+"""
+    )
+    assert result(in_a_process(program, tmp_path / "error.json")) == -signal.SIGTERM
+
+
+def test_what_ignores_the_stop_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STOP", "-14")  # a second of the margin is left
+    child = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); time.sleep(600)"
+    program = PRELUDE + "print(json.dumps(boss.run([sys.executable, '-c', sys.argv[1]], Path(sys.argv[2]))))"
+    process = in_a_process(program, child, tmp_path / "error.json")
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGTERM)
+    assert result(process) == -signal.SIGKILL
+
+
+def opt_ml(root: Path, **hyperparameters: str) -> Path:
+    (root / "input/config").mkdir(parents=True)
+    (root / "input/config/hyperparameters.json").write_text(json.dumps(hyperparameters))
+    jobs.photos(root / "input/data/train")
+    return root
+
+
+def test_a_wrong_hyperparameter_is_said_in_sagemakers_failure_file(tmp_path: Path) -> None:
+    root = opt_ml(tmp_path / "ml", leraning_rate="1")
+    with Job(tmp_path, root) as job:
+        assert job.wait() == 2
+    text = (root / "output/failure").read_text()
+    assert text.startswith("ConfigError: ")
+    assert "did you mean learning_rate?" in text
+    assert "Traceback" not in job.out
+
+
+def test_photos_that_cannot_be_used_end_before_any_worker(tmp_path: Path) -> None:
+    root = opt_ml(tmp_path / "ml")
+    for path in (root / "input/data/train/dog").iterdir():
+        path.unlink()
+    with Job(tmp_path, root) as job:
+        assert job.wait() == 2
+    failure = (root / "output/failure").read_text()
+    assert failure.startswith("DataError: dog: this class folder is empty")
+    assert job.out.splitlines()[-1].startswith("DataError: dog: this class folder is empty")
+    assert "starting workers" not in job.out
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with Job(tmp_path, "--data", tmp_path, "--model-dir", tmp_path / "file/model") as job:
+        assert job.wait() == 2
+    assert job.out.splitlines()[-1].startswith(f"ConfigError: cannot write {tmp_path}/file")
