@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from containers.core import logs
-from containers.train import pretrained, results, resume, run
+from containers.train import pretrained, report, results, resume, run
 from containers.train.checkpoint import Checkpoints
 from containers.train.distributed import StopRequest, StopRequested
 from containers.train.errors import Interrupted, NonFiniteLoss
@@ -41,8 +41,10 @@ def _train(this: Run, request: StopRequest, trainer: Trainer, checkpoints: Check
         if this.group.is_first:
             recorder.result(outcome.row)
             recorder.close()
+            report.write(this, outcome)
             with request.at_once():
-                results.add_engines(this)
+                if notes := results.add_engines(this):
+                    report.write(this, outcome, notes)
     except StopRequested:
         raise Interrupted("asked to stop after the last epoch; start the job again to complete the results") from None
     except (Interrupted, NonFiniteLoss):
