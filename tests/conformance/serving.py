@@ -182,7 +182,7 @@ def _stop(target: Serving, box: Container, url: str, report: Report) -> None:
     rule = f"SIGTERM ends it before SIGKILL ({target.stop_seconds} s), and accepted requests are answered"
     with report.rule(rule, INFERENCE), concurrent.futures.ThreadPoolExecutor(1) as pool:
         half = len(target.payload) // 2
-        connections = [_begun(url, target, half) for _ in range(4)]
+        connections = [half_sent(url, target, half) for _ in range(4)]
         time.sleep(1)
         stopping = pool.submit(box.stop, timeout=target.stop_seconds)
         time.sleep(0.5)
@@ -202,7 +202,7 @@ def _stop(target: Serving, box: Container, url: str, report: Report) -> None:
         require(not lost, f"{len(lost)} of 4 requests that had been accepted were not answered: {lost}")
 
 
-def _begun(url: str, target: Serving, sent: int) -> http.client.HTTPConnection:
+def half_sent(url: str, target: Serving, sent: int) -> http.client.HTTPConnection:
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=INVOKE_SECONDS)
     connection.putrequest("POST", "/invocations")
     connection.putheader("Content-Type", target.content_type)

@@ -42,7 +42,7 @@ def test_train_deploy_invoke_delete(sdk, serve_image, photos, model, root):
             for folder in sorted((photos / "test").iterdir()):
                 photo = sorted(folder.iterdir())[0].read_bytes()
                 status, body = answer(runtime.invoke_endpoint(EndpointName=name, Body=photo, ContentType="image/jpeg"))
-                assert (status, body["predicted_class"]) == (200, folder.name)
+                assert (status, body["predictions"][0]["class"]) == (200, folder.name)
             status, body = answer(runtime.invoke_endpoint(EndpointName=name, Body=b"no photo", ContentType="image/jpeg"))
             assert status == 400
             assert "Traceback" not in json.dumps(body)
@@ -71,5 +71,5 @@ def test_batch_transform_answers_every_photo_of_a_folder(sdk, serve_image, photo
     names = sorted(path.name for path in folder.iterdir())
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [f"{name}.out" for name in names]
     answers = {name: json.loads((tmp_path / "out" / f"{name}.out").read_text()) for name in names}
-    right = [answers[name]["predicted_class"] == name.partition("@")[0] for name in names]
+    right = [answers[name]["predictions"][0]["class"] == name.partition("@")[0] for name in names]
     assert sum(right) / len(right) > 0.8

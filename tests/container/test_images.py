@@ -1,0 +1,136 @@
+"""What is in the two images, what is not, and how they start. Budgets: facts of the first build plus a tenth."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.support import engine as docker_engine
+
+ROOT = Path(__file__).parents[2]
+GB = 1e9
+ROLES = {"train": ("train", "serve"), "serve": ("serve", "train")}
+
+
+@pytest.fixture(params=ROLES)
+def role(request):
+    return request.param
+
+
+@pytest.fixture
+def image(request, role):
+    return request.getfixturevalue(f"{role}_image")
+
+
+def inside(engine, image, script):
+    """What a Python program prints in the image, without network and with a root nobody can write to."""
+    with docker_engine.container(engine, image, ["python3", "-c", script], network_mode="none", read_only=True) as box:
+        code = docker_engine.exit_code(box, 120)
+        assert code == 0, docker_engine.logs(box)
+        return json.loads(docker_engine.logs(box))
+
+
+def test_it_holds_core_its_own_role_and_no_other_code_of_ours(engine, image, role):
+    script = """import json, pathlib
+print(json.dumps(sorted(str(p.relative_to("/opt/kennel")) for p in pathlib.Path("/opt/kennel").rglob("*.py"))))"""
+    files = inside(engine, image, script)
+    own, _ = ROLES[role]
+    strangers = [
+        f for f in files if not f.startswith(("containers/core/", f"containers/{own}/")) and f != "containers/__init__.py"
+    ]
+    assert strangers == []
+    assert f"containers/{own}/__init__.py" in files
+
+
+def _locked(*names):
+    text = "\n".join((ROOT / "requirements" / f"{name}.lock").read_text() for name in names)
+    return {re.sub(r"[-_.]+", "-", name).lower() for name in re.findall(r"^([A-Za-z0-9._-]+)==", text, re.M)}
+
+
+def test_its_packages_are_the_locks_and_nothing_else(engine, image, role):
+    script = """import json, sysconfig, importlib.metadata as m
+print(json.dumps(sorted({d.metadata["Name"] for d in m.distributions(path=[sysconfig.get_paths()["purelib"]])})))"""
+    installed = {re.sub(r"[-_.]+", "-", name).lower() for name in inside(engine, image, script)}
+    assert installed <= _locked("core", role)
+    assert {"torch", "torchvision", "safetensors"} <= installed
+    assert installed.isdisjoint({"pip", "pytest", "boto3", "docker", "sagemaker", "moto", "uv"})
+    serving = {"flask", "gunicorn", "prometheus-client"}
+    training = {"matplotlib", "tensorboard", "nncf", "tqdm", "psutil"}
+    assert installed.isdisjoint(serving if role == "train" else training)
+
+
+def test_it_starts_as_sagemaker_wants(engine, image, role):
+    config = engine.images.get(image).attrs["Config"]
+    assert not config["Entrypoint"]
+    assert config["Cmd"] == [role]
+    assert config["User"] in ("", "root", "0")
+    assert config["StopSignal"] == "SIGTERM"
+
+
+def test_its_labels_say_what_it_is(engine, image, role):
+    labels = engine.images.get(image).labels
+    assert labels["org.opencontainers.image.title"] == f"kennel-{role}"
+    assert labels["org.opencontainers.image.licenses"] == "Apache-2.0"
+    assert re.fullmatch(r"12\.\d", labels["org.kennel.cuda"])
+
+
+def test_the_cuda_inside_is_what_the_label_says(engine, image):
+    script = "import json, torch; print(json.dumps([torch.version.cuda, torch.__version__, torch.cuda.get_arch_list()]))"
+    cuda, version, _ = inside(engine, image, script)
+    assert cuda == engine.images.get(image).labels["org.kennel.cuda"]
+    assert version.startswith("2.10.0")
+
+
+@pytest.mark.parametrize(("role", "budget"), [("serve", 7.0), ("train", 8.5)])
+def test_it_stays_within_its_size(engine, image, role, budget):
+    assert engine.images.get(image).attrs["Size"] / GB < budget
+
+
+def test_the_two_share_the_torch_layer(engine, train_image, serve_image):
+    layers = [engine.images.get(name).attrs["RootFS"]["Layers"] for name in (train_image, serve_image)]
+    shared = [a for a, b in zip(*layers, strict=False) if a == b]
+    sizes = [entry["Size"] for entry in engine.images.get(serve_image).history()]
+    assert len(shared) >= 2
+    assert max(sizes) / GB > 3  # the layer that is worth sharing
+
+
+SECRETS = {
+    "a private key": rb"-----BEGIN [A-Z ]*PRIVATE KEY-----\s+[A-Za-z0-9+/]{40}",
+    "an AWS access key": rb"\bA(?:KIA|SIA)[0-9A-Z]{16}\b",
+    "an AWS secret": rb"aws_secret_access_key\s*[=:]\s*[\"']?[A-Za-z0-9/+]{40}\b",
+    "a password in an address": rb"https?://[^/\s:@\"'<>]{1,64}:[^/\s:@\"'<>{}$]{3,64}@[a-z0-9]",
+}
+EXAMPLES_IN_PACKAGES = ("site-packages/", "dist-packages/", "/usr/share/doc/", "/usr/lib/python3")
+
+
+def test_no_secret_is_in_any_layer(engine, image):
+    """Every layer's own files, also those that a later layer deletes or covers."""
+    data = engine.images.get(image).attrs["GraphDriver"]["Data"] or {}
+    layers = [Path(path) for key in ("UpperDir", "LowerDir") for path in (data.get(key) or "").split(":") if path]
+    if not layers or not all(layer.is_dir() for layer in layers):
+        pytest.skip("the engine's layers are not readable from here: this test needs root on the engine's machine")
+    found = []
+    for layer in layers:
+        for path in layer.rglob("*"):
+            if path.is_symlink() or not path.is_file() or path.stat().st_size > 1_000_000:
+                continue
+            if any(part in str(path) for part in EXAMPLES_IN_PACKAGES):
+                continue
+            content = path.read_bytes()
+            found += [f"{path.relative_to(layer)} holds {what}" for what, regex in SECRETS.items() if re.search(regex, content)]
+    assert found == []
+
+
+def test_the_build_secret_and_the_package_index_left_no_trace(engine, image):
+    history = json.dumps(engine.images.get(image).history()).lower()
+    environment = " ".join(engine.images.get(image).attrs["Config"]["Env"]).lower()
+    for word in ("index-url", "index_url", "extra-index", "trusted-host", "http_proxy", "https_proxy"):
+        assert word not in history
+        assert word not in environment
+    script = """import json, pathlib
+home = pathlib.Path.home()
+paths = [home / n for n in (".config/uv", ".config/pip", ".netrc", ".aws", ".cache")]
+paths += [pathlib.Path(n) for n in ("/run/secrets", "/etc/pip.conf")]
+print(json.dumps([str(p) for p in paths if p.is_file() or p.is_dir() and any(p.iterdir())]))"""
+    assert inside(engine, image, script) == []
