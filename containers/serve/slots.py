@@ -83,6 +83,11 @@ class Slots:
         waiting, submit = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         return [memory, waiting, submit, *(os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(self.count))]
 
+    def close(self) -> None:
+        """Give the file descriptors back; the memory goes with the last view of it."""
+        for fd in self.fds:
+            os.close(fd)
+
     def state(self, slot: int) -> State:
         return State(int(self.states[slot]))
 
@@ -96,19 +101,14 @@ class Slots:
 
     def wait(self, slot: int, deadline: float) -> State:
         """Sleep until the slot's state is final or the deadline has passed; returns its state then."""
-        waiter = select.poll()
-        waiter.register(self._done[slot], select.POLLIN)
         while not (state := self.state(slot)).final:
             remaining = deadline - time.monotonic()
             if remaining <= 0:
                 break
-            waiter.poll(max(1, remaining * 1000))
-            self._clear(slot)
+            if _readable(self._done[slot], remaining):
+                with suppress(BlockingIOError):
+                    os.eventfd_read(self._done[slot])
         return state
-
-    def _clear(self, slot: int) -> None:
-        with suppress(BlockingIOError):
-            os.eventfd_read(self._done[slot])
 
     # The model process's side.
 
@@ -117,7 +117,7 @@ class Slots:
 
         Requests whose deadline has passed become EXPIRED and are not returned.
         """
-        if not select.select([self._waiting], [], [], timeout)[0]:
+        if not _readable(self._waiting, timeout):
             return []
         taken = []
         with self._exclusive():
@@ -171,6 +171,13 @@ class Slots:
     def in_flight(self) -> int:
         """How many slots are in use."""
         return int(np.count_nonzero(self.states))
+
+
+def _readable(fd: int, timeout: float) -> bool:
+    """Sleep until `fd` can be read, at most `timeout` seconds. Not select(), which fails from file descriptor 1,024 on."""
+    waiter = select.poll()
+    waiter.register(fd, select.POLLIN)
+    return bool(waiter.poll(timeout * 1000))
 
 
 class SlotPool:
