@@ -6,6 +6,7 @@ that plays the container; every call is noted in `calls`.
 
 import os
 import subprocess
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,8 +35,13 @@ s3_sync() {
   [ ! -d "$from" ] || cp -r "$from/." "$to/"
 }
 docker_run() {
-  while [ $# -gt 0 ]; do [ "$1" = -v ] && ML=${2%%:*}; shift; done
-  export ML
+  PEERS=
+  while [ $# -gt 0 ]; do
+    [ "$1" = -v ] && ML=${2%%:*}
+    [ "$1" = --add-host ] && PEERS="$PEERS $2"
+    shift
+  done
+  export ML PEERS
   touch "$T/running"
   bash -c "$CONTAINER"
 }
@@ -51,11 +57,11 @@ case "$name $1 ${2:-}" in
       *api/token*) echo token ;;
       *instance-id*) echo i-0123456789 ;;
       *ami-launch-index*) echo "${INDEX:-0}" ;;
-      *local-ipv4*) echo "10.0.0.$((10 + ${INDEX:-0}))" ;;
+      *local-ipv4*) echo "${ADDRESS:-10.0.0.$((10 + ${INDEX:-0}))}" ;;
       *spot/instance-action*) [ -n "${SPOT:-}" ] && [ -e "$T/running" ] ;;
       *) exit 22 ;;
     esac ;;
-  "ip "*) echo '2: ens5    inet 10.0.0.10/20 brd 10.0.15.255 scope global ens5' ;;
+  "ip "*) echo "2: ${INTERFACE:-ens5}    inet 10.0.0.10/20 brd 10.0.15.255 scope global" ;;
   "nvidia-smi "*) [ -z "${NO_GPU:-}" ] ;;
 esac
 """
@@ -83,15 +89,21 @@ class Instance:
         return any(line.startswith(start) for line in self.calls)
 
 
+def write_programs(folder: Path, names: Iterable[str]) -> Path:
+    """The directory that has to lead PATH."""
+    programs = folder / "bin"
+    programs.mkdir(parents=True)
+    for name in names:
+        (programs / name).write_text(STAND_IN)
+        (programs / name).chmod(0o755)
+    return programs
+
+
 def boot(
     folder: Path, script: str, *, container: str = SUCCEED, before: dict[str, str] | None = None, **environment: str
 ) -> Instance:
     """Run `script` to its end. `before` is what lies in S3: bucket/key → text. `environment` steers the stand-ins."""
-    programs = folder / "bin"
-    programs.mkdir()
-    for name in PROGRAMS:
-        (programs / name).write_text(STAND_IN)
-        (programs / name).chmod(0o755)
+    programs = write_programs(folder, PROGRAMS)
     for key, text in (before or {}).items():
         (folder / "s3" / key).parent.mkdir(parents=True, exist_ok=True)
         (folder / "s3" / key).write_text(text)
