@@ -34,8 +34,12 @@ class Predictor:
 
         Raises OutOfMemory when not even one photo fits, ModelFailed when the answer is not probabilities, PoisonedDevice.
         """
-        parts = [images[start : start + self.max_batch] for start in range(0, len(images), self.max_batch)]
-        return np.concatenate([self._forward(part) for part in parts])
+        answers: list[np.ndarray] = []
+        done = 0
+        while done < len(images):
+            answers.append(self._forward(images[done : done + self.max_batch]))
+            done += len(answers[-1])
+        return np.concatenate(answers)
 
     def _forward(self, images: np.ndarray) -> np.ndarray:
         try:

@@ -1,0 +1,81 @@
+import numpy as np
+import pytest
+
+from containers.serve.errors import ModelFailed, OutOfMemory
+from containers.serve.predictor import PoisonedDevice, Predictor
+
+SHAPE = (4, 4, 3)
+
+
+class Device:
+    """An engine whose memory holds `room` photos; `sizes` are the batches it was given. Answers each photo's first pixel."""
+
+    class OutOfMemoryError(RuntimeError):
+        pass
+
+    def __init__(self, room: int) -> None:
+        self.room, self.sizes = room, []
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        self.sizes.append(len(images))
+        if len(images) > self.room:
+            raise self.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return images[:, 0, 0, :2].astype(np.float32)
+
+
+def photos(count: int) -> np.ndarray:
+    return np.arange(count, dtype=np.uint8)[:, None, None, None] * np.ones(SHAPE, np.uint8)
+
+
+def test_out_of_memory_halves_the_batch_for_good_and_keeps_the_order():
+    device = Device(room=3)
+    predictor = Predictor(device, max_batch=8)
+    assert predictor(photos(8))[:, 0].tolist() == list(range(8))
+    assert device.sizes == [8, 4, 2, 2, 2, 2]
+    device.sizes.clear()
+    assert predictor(photos(5))[:, 0].tolist() == list(range(5))
+    assert device.sizes == [2, 2, 1]
+
+
+def test_one_photo_that_does_not_fit_is_the_caller_s_507():
+    with pytest.raises(OutOfMemory, match="larger instance"):
+        Predictor(Device(room=0), max_batch=4)(photos(4))
+
+
+def test_memory_error_of_the_host_counts_too():
+    def engine(images: np.ndarray) -> np.ndarray:
+        raise MemoryError
+
+    with pytest.raises(OutOfMemory):
+        Predictor(engine, max_batch=1)(photos(1))
+
+
+@pytest.mark.parametrize(
+    "message", ["CUDA error: an illegal memory access was encountered", "CUDA error: device-side assert triggered"]
+)
+def test_a_broken_cuda_context_is_said_to_be_beyond_repair(message: str):
+    def engine(images: np.ndarray) -> np.ndarray:
+        raise RuntimeError(message)
+
+    with pytest.raises(PoisonedDevice, match="CUDA error"):
+        Predictor(engine, max_batch=1)(photos(1))
+
+
+def test_other_errors_pass_through():
+    def engine(images: np.ndarray) -> np.ndarray:
+        raise ValueError("a bug")
+
+    with pytest.raises(ValueError, match="a bug"):
+        Predictor(engine, max_batch=1)(photos(1))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_answers_that_are_no_probabilities_are_refused(value: float):
+    with pytest.raises(ModelFailed):
+        Predictor(lambda images: np.full((len(images), 2), value), max_batch=2)(photos(2))
+
+
+def test_warm_up_runs_every_size_once():
+    device = Device(room=99)
+    Predictor(device, max_batch=8).warm_up(SHAPE)
+    assert device.sizes == [1, 2, 4, 8]
