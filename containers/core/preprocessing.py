@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from containers.core.errors import ImageError, ImageTooLarge
 
-_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # Pillow knows dozens more; EPS would start Ghostscript
 _Triple = tuple[float, float, float]
 _Scale = Annotated[float, Field(gt=0)]
@@ -91,4 +91,4 @@ def prepare(image: Image.Image, spec: PreprocessSpec) -> np.ndarray:
     side = min(spec.crop * scale, width, height)
     left, top = (width - side) / 2, (height - side) / 2
     box = (left, top, left + side, top + side)
-    return np.asarray(image.resize((spec.crop, spec.crop), _FILTERS[spec.interpolation], box=box))
+    return np.asarray(image.resize((spec.crop, spec.crop), FILTERS[spec.interpolation], box=box))

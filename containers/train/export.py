@@ -98,7 +98,9 @@ def eager(model: Artifact, photos: np.ndarray) -> np.ndarray:
     """What plain torch answers on the CPU in float32: uint8 (N, crop, crop, 3) → (N, classes)."""
     whole = _Whole(model).eval()
     with torch.inference_mode():
-        return np.concatenate([whole(torch.from_numpy(b)).numpy() for b in quantisation.batches(photos)])
+        return np.concatenate(
+            [whole(torch.from_numpy(b)).numpy() for b in quantisation.batches(np.require(photos, requirements="W"))]
+        )
 
 
 def convert(model: Artifact) -> ov.Model:

@@ -1,0 +1,154 @@
+"""An HTTP load generator of one thread: closed loop (C connections, each waits for its answer) or open loop (a fixed rate).
+
+Requests are prepared bytes on raw sockets, so that the generator takes little of the machine it shares with the server.
+"""
+
+import selectors
+import socket
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Result:
+    """Seconds of each answer, by status (0: connection lost). `wall` is what the answers are divided by."""
+
+    wall: float
+    seconds: dict[int, list[float]] = field(default_factory=dict)
+
+    @property
+    def rate(self) -> float:
+        """Successful answers per second."""
+        return len(self.seconds.get(200, ())) / self.wall
+
+    @property
+    def failures(self) -> int:
+        return sum(len(values) for status, values in self.seconds.items() if status != 200)
+
+    def percentile_ms(self, share: float, status: int = 200) -> float:
+        values = sorted(self.seconds.get(status, ()))
+        return values[min(len(values) - 1, int(share * len(values)))] * 1000 if values else float("nan")
+
+
+def request(path: str, body: bytes, content_type: str) -> bytes:
+    head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\n\r\n"
+    return head.encode() + body
+
+
+class _Connection:
+    """One keep-alive connection; reconnects where the server closes it."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self.socket: socket.socket | None = None
+        self.outgoing = memoryview(b"")
+        self.incoming = b""
+        self.started = 0.0
+        self.ends = False  # the server closes it after this answer
+
+    def begin(self, data: bytes, now: float) -> None:
+        if self.socket is None:
+            self.socket = socket.create_connection(("127.0.0.1", self._port), timeout=10)
+            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self.socket.setblocking(False)
+        self.outgoing, self.incoming, self.started, self.ends = memoryview(data), b"", now, False
+
+    def write(self) -> bool:
+        """True when everything is sent."""
+        assert self.socket is not None
+        try:
+            self.outgoing = self.outgoing[self.socket.send(self.outgoing) :]
+        except BlockingIOError:
+            return False
+        return not self.outgoing
+
+    def read(self) -> int | None:
+        """The status once the answer is complete, 0 where the connection was lost, None while more is to come."""
+        assert self.socket is not None
+        try:
+            part = self.socket.recv(1 << 16)
+        except BlockingIOError:
+            return None
+        except OSError:
+            part = b""
+        self.incoming += part
+        head, found, rest = self.incoming.partition(b"\r\n\r\n")
+        if not found:
+            return None if part else 0
+        lines = head.lower().split(b"\r\n")
+        status = int(lines[0].split()[1])
+        length = next((int(line.split(b":")[1]) for line in lines if line.startswith(b"content-length:")), None)
+        self.ends = not part or any(line.startswith(b"connection:") and b"close" in line for line in lines)
+        complete = len(rest) >= length if length is not None else rest.endswith(b"0\r\n\r\n") or not part
+        return status if complete else None if part else 0
+
+    def close(self) -> None:
+        if self.socket is not None:
+            self.socket.close()
+            self.socket = None
+
+
+class Load:
+    """Runs one kind of load after another against one port."""
+
+    def __init__(self, port: int, requests: Sequence[bytes]) -> None:
+        self._port, self._requests, self._next = port, requests, 0
+
+    def closed(self, concurrency: int, seconds: float) -> Result:
+        """`concurrency` requests in flight at any time for `seconds`; those in flight at the end are not counted."""
+        return self._run(seconds, connections=concurrency, rate=None)
+
+    def open(self, rate: float, seconds: float, most: int = 512) -> Result:
+        """`rate` requests per second whether or not answers come, over at most `most` connections."""
+        return self._run(seconds, connections=most, rate=rate)
+
+    def _run(self, seconds: float, connections: int, rate: float | None) -> Result:
+        selector = selectors.DefaultSelector()
+        idle = [_Connection(self._port) for _ in range(connections)]
+        every = list(idle)
+        result = Result(seconds)
+        began = time.perf_counter()
+        due = deque(began + index / rate for index in range(int(rate * seconds))) if rate else deque[float]()
+        try:
+            while (now := time.perf_counter()) < began + seconds:
+                while idle and (rate is None or (due and due[0] <= now)):
+                    self._begin(selector, idle.pop(), due.popleft() if rate else time.perf_counter())
+                pause = min(began + seconds - now, max(0.0, due[0] - now) if due and idle else 1.0)
+                for key, events in selector.select(pause):
+                    self._turn(selector, key.data, events, idle, result)
+        finally:
+            for connection in every:
+                connection.close()
+            selector.close()
+        return result
+
+    def _begin(self, selector: selectors.BaseSelector, connection: _Connection, now: float) -> None:
+        self._next = (self._next + 1) % len(self._requests)
+        connection.begin(self._requests[self._next], now)
+        assert connection.socket is not None
+        done = connection.write()
+        selector.register(connection.socket, selectors.EVENT_READ | (0 if done else selectors.EVENT_WRITE), connection)
+
+    def _turn(
+        self, selector: selectors.BaseSelector, connection: _Connection, events: int, idle: list[_Connection], result: Result
+    ) -> None:
+        sock = connection.socket
+        assert sock is not None
+        if events & selectors.EVENT_WRITE:
+            try:
+                if connection.write():
+                    selector.modify(sock, selectors.EVENT_READ, connection)
+            except OSError:
+                events = selectors.EVENT_READ
+        if not events & selectors.EVENT_READ:
+            return
+        status = connection.read()
+        if status is None:
+            return
+        selector.unregister(sock)
+        if status == 0 or connection.ends:
+            connection.close()
+        result.seconds.setdefault(status, []).append(time.perf_counter() - connection.started)
+        idle.append(connection)

@@ -1,0 +1,117 @@
+"""The measurements, side by side in rounds: `Reading`s are all that the report needs."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from benchmarks.serving import machine
+from benchmarks.serving.load import Load, Result
+from benchmarks.serving.sides import Side
+
+
+@dataclass
+class Reading:
+    """One side in one round. `rates`, `p50_ms`, `p99_ms` by concurrency; `foreign` is the largest share of the machine's CPU
+    that neither the server nor the load generator used in a window."""
+
+    side: str
+    peer: str
+    engine: str
+    startup_seconds: float
+    pss_mb: float = 0.0
+    foreign: float = 0.0
+    failures: int = 0
+    rates: dict[int, float] = field(default_factory=dict)
+    p50_ms: dict[int, float] = field(default_factory=dict)
+    p99_ms: dict[int, float] = field(default_factory=dict)
+    cpu_ms_per_request: float = 0.0
+    overload: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Seconds of a window, the concurrencies, and how many rounds."""
+
+    seconds: float
+    concurrencies: tuple[int, ...]
+    rounds: int
+    warm_up: float
+
+
+def read(side: Side, plan: Plan, subject: Path, python: Path, logs: Path, *, overload: bool) -> Reading:
+    """Start one side, measure it, stop it. Raises RuntimeError where it does not come up."""
+    photos = [path.read_bytes() for path in sorted((subject / "photos").iterdir())]
+    server = side.start(subject, python, logs)
+    reading = Reading(side.name, side.peer, side.engine, round(server.startup_seconds, 2))
+    try:
+        load = Load(server.port, side.requests(photos))
+        load.closed(4, plan.warm_up)
+        for concurrency in plan.concurrencies:
+            result = _window(server, reading, lambda c=concurrency: load.closed(c, plan.seconds))  # type: ignore[misc]
+            reading.rates[concurrency] = round(result.rate, 2)
+            reading.p50_ms[concurrency] = round(result.percentile_ms(0.5), 1)
+            reading.p99_ms[concurrency] = round(result.percentile_ms(0.99), 1)
+            reading.failures += result.failures
+        reading.pss_mb = round(server.pss_mb(), 1)
+        if overload:
+            capacity = max(reading.rates.values())
+            result = load.open(2 * capacity, 2 * plan.seconds)
+            reading.overload = {
+                "offered": round(2 * capacity, 1),
+                "goodput_over_capacity": round(result.rate / capacity, 3),
+                "p99_ms_of_answers": round(result.percentile_ms(0.99), 1),
+                "p99_ms_of_refusals": round(result.percentile_ms(0.99, 503), 1),
+                "refused": len(result.seconds.get(503, ())),
+                "lost": len(result.seconds.get(0, ())),
+            }
+    finally:
+        server.stop()
+    return reading
+
+
+def _window(server: machine.Server, reading: Reading, run: Callable[[], Result]) -> Result:
+    began, busy, own, ours = time.perf_counter(), machine.busy_seconds(), time.process_time(), server.cpu_seconds()
+    result = run()
+    wall = (time.perf_counter() - began) * (os.cpu_count() or 1)
+    spent = server.cpu_seconds() - ours
+    foreign = (machine.busy_seconds() - busy - spent - (time.process_time() - own)) / wall
+    reading.foreign = round(max(reading.foreign, foreign, 0.0), 3)
+    reading.cpu_ms_per_request = round(spent / max(1, len(result.seconds.get(200, ()))) * 1000, 2)
+    return result
+
+
+def rounds(
+    sides: Sequence[Side], engines: Sequence[str], plan: Plan, subject: Path, python: Path, logs: Path
+) -> tuple[list[Reading], dict[str, list[dict[str, object]]], dict[str, str]]:
+    """Every side and every in-process limit once per round. Also returns the limits by engine and the sides that failed."""
+    readings: list[Reading] = []
+    limits: dict[str, list[dict[str, object]]] = {engine: [] for engine in engines}
+    failed: dict[str, str] = {}
+    for number in range(plan.rounds):
+        for engine in engines:
+            limits[engine].append(_limit(subject, engine, plan.seconds))
+        order = sides if number % 2 == 0 else list(reversed(sides))
+        for side in order:
+            if side.name in failed:
+                continue
+            try:
+                found = read(side, plan, subject, python, logs, overload=not side.peer and side.name.endswith("(A)"))
+            except RuntimeError as error:
+                failed[side.name] = str(error)
+                continue
+            readings.append(found)
+            print(json.dumps({"round": number, **asdict(found)}), file=sys.stderr, flush=True)
+    return readings, limits, failed
+
+
+def _limit(subject: Path, engine: str, seconds: float) -> dict[str, object]:
+    command = [sys.executable, "-m", "benchmarks.serving.limit", str(subject), engine, str(seconds)]
+    environ = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=True)
+    found: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
+    return found
