@@ -21,12 +21,14 @@ import openvino as ov
 import torch
 from torch import Tensor, nn
 
-from containers.core import artifact, logs, manifest, preprocessing
+from containers.core import artifact, host, logs, manifest, preprocessing
 from containers.core.artifact import Artifact
 from containers.core.errors import Error
 from containers.core.manifest import EAGER_TOLERANCE, ENGINES_DIR, GOLDEN_FILE, EngineEntry
-from containers.train import quantisation
+from containers.train import photos, preflight, quantisation, splits
+from containers.train.config import TrainConfig
 from containers.train.errors import DataError
+from containers.train.index import DatasetIndex
 from containers.train.quantisation import Labelled, Refused
 
 log = logs.get(__name__)
@@ -148,30 +150,30 @@ def _measured(model: Artifact, file: Path, seen: Labelled, expected: np.ndarray)
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m containers.train.export", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--model-dir", type=Path, required=True, help="the artifact; its engines are replaced")
-    parser.add_argument(
-        "--data", type=Path, required=True, help="the photos it was trained on: DATA/train/CLASS, DATA/valid/CLASS"
-    )
+    parser.add_argument("--data", type=Path, required=True, help="the photos it was trained on")
     parser.add_argument("--engines", choices=PRECISIONS, default="int8", help="int8 includes fp32")
     options = parser.parse_args(arguments)
     logs.configure()
     try:
-        names = manifest.read(options.model_dir).class_names
-        training, validation = (_photos(options.data / split, names) for split in ("train", "valid"))
-        exported = add_engines(options.model_dir, options.engines, [path for path, _ in training], validation)
+        index = _photos(options.data, manifest.read(options.model_dir).class_names)
+        training = [photo.path for photo in index.splits["train"]]
+        validation = [(photo.path, photo.label) for photo in index.splits["valid"]]
+        exported = add_engines(options.model_dir, options.engines, training, validation)
     except Error as error:
         print(f"{error.kind}: {error}", file=sys.stderr)  # noqa: T201 - for the person who typed the command
         return error.exit_code
     return 0 if not exported.notes else 1
 
 
-def _photos(directory: Path, class_names: Sequence[str]) -> list[tuple[Path, int]]:
-    """(photo, label) of DIRECTORY/CLASS/*, sorted. Raises DataError where a class has no folder."""
-    found = []
-    for label, name in enumerate(class_names):
-        if not (directory / name).is_dir():
-            raise DataError(f"{directory} has no folder {name!r}: pass the photos this model was trained on as --data")
-        found += [(path, label) for path in sorted((directory / name).iterdir()) if path.is_file()]
-    return found
+def _photos(data: Path, class_names: tuple[str, ...]) -> DatasetIndex:
+    """As training saw them: the same photos in the same splits. Raises DataError where they are others."""
+    tree = splits.find({"train": data})
+    preflight.check_classes(tree)
+    paths = [path for classes in tree.splits.values() for files in classes.values() for path in files]
+    index = preflight.assemble(tree, photos.inspect_all(paths, host.cores()), TrainConfig().max_bad_fraction)
+    if index.class_names != class_names:
+        raise DataError(f"{data} holds other classes than this model knows: pass the photos it was trained on as --data")
+    return index
 
 
 if __name__ == "__main__":
