@@ -30,12 +30,12 @@ test: python ## every kind of test this machine can run; what it cannot is liste
 	@$(PYTHON) -m scripts.run_tests
 
 .PHONY: check
-check: setup ## format, lint, types, import contracts, unit and contract tests
+check: setup ## format, lint, types, import contracts, quick unit and contract tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest tests/unit tests/contract -q -n 2
+	$(BIN)/pytest tests/unit tests/contract -m 'not slow and not docker' -q -n 2
 
 .PHONY: setup
 setup: python ## a virtual environment with everything for development, from the locks
@@ -48,6 +48,18 @@ base: ## a base image out of Debian packages, where none can be pulled (root, de
 .PHONY: images
 images: python ## the two images, kennel-train:dev and kennel-serve:dev [BASE_IMAGE=] [COMPAT_IMAGE=] [PRETRAINED=none]
 	@$(PYTHON) -m scripts.images
+
+.PHONY: sbom
+sbom: python ## what is in the two images: CycloneDX files in build/sbom and a table of licences
+	@$(PYTHON) -m scripts.sbom
+
+.PHONY: audit
+audit: setup ## known vulnerabilities of everything the locks pin
+	@$(BIN)/python -m scripts.audit
+
+.PHONY: conformance
+conformance: setup ## SageMaker's container rules as a table, for any image IMAGE= ARGS="--data … | --model … --payload …"
+	@$(BIN)/python -m tests.conformance $(IMAGE) $(ARGS)
 
 .PHONY: lock
 lock: setup ## rewrite requirements/*.lock from pyproject.toml

@@ -1,0 +1,74 @@
+"""make audit: known vulnerabilities of everything the locks pin.
+
+pip-audit without --strict is green where it reaches no advisory and has checked nothing. Here a package that could not be
+checked is a failure; where no package could be (no network to the advisories), that is said, and only CI goes on.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+from scripts.machine import ROOT
+
+LOCKS = ("all", "local", "tools")
+ALLOWED = ROOT / "requirements" / "audit-allow.txt"
+
+
+def read_allowed(text: str, today: date) -> tuple[list[str], list[str]]:
+    """(advisories that are allowed today, entries that have run out); a line is `ID YYYY-MM-DD reason`."""
+    allowed: list[str] = []
+    expired: list[str] = []
+    for line in text.splitlines():
+        if line.strip() and not line.startswith("#"):
+            advisory, until, _reason = line.split(maxsplit=2)
+            (allowed if date.fromisoformat(until) >= today else expired).append(advisory)
+    return allowed, expired
+
+
+def verdict(dependencies: list[dict[str, Any]]) -> tuple[int, list[str]]:
+    """(exit code, lines): 0 all checked and clean, 1 something found or unchecked, 3 nothing could be checked."""
+    unchecked = [package for package in dependencies if "skip_reason" in package]
+    if dependencies and len(unchecked) == len(dependencies):
+        return 3, [f"no advisory could be reached ({unchecked[0]['skip_reason']}): nothing was checked"]
+    lines = [f"{package['name']}: could not be checked: {package['skip_reason']}" for package in unchecked]
+    for package in dependencies:
+        for found in package.get("vulns", []):
+            fixed = ", ".join(found["fix_versions"]) or "no release yet"
+            lines.append(f"{package['name']} {package['version']}: {found['id']}, fixed in {fixed}")
+    return (1 if lines else 0), lines
+
+
+def audit(lock: Path, allowed: list[str]) -> tuple[int, list[str]]:
+    ignored = [argument for advisory in allowed for argument in ("--ignore-vuln", advisory)]
+    command = [sys.executable, "-m", "pip_audit", "--disable-pip", "--no-deps", "-f", "json", "--progress-spinner", "off"]
+    done = subprocess.run([*command, "-r", lock, *ignored], check=False, capture_output=True, text=True)
+    try:
+        return verdict(json.loads(done.stdout)["dependencies"])
+    except (json.JSONDecodeError, KeyError):
+        reason = done.stderr.strip().splitlines() or ["no message"]
+        return 3, [f"pip-audit could not check anything: {reason[-1]}"]
+
+
+def main() -> int:
+    allowed, expired = read_allowed(ALLOWED.read_text(), datetime.now(UTC).date())
+    codes = [1 for _ in expired]
+    for advisory in expired:
+        print(f"{ALLOWED.name}: {advisory} was allowed for a time that is over: update the package, or decide anew")
+    for name in LOCKS:
+        code, lines = audit(ROOT / "requirements" / f"{name}.lock", allowed)
+        print("\n  ".join([f"{name}.lock: {'clean' if code == 0 else f'{len(lines)} to look at'}", *lines]))
+        codes.append(code)
+    if 1 in codes:
+        return 1
+    if 3 in codes:
+        print("audit SKIPPED: run it where the advisories can be reached")
+        return 0 if os.environ.get("CI") == "true" else 3
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

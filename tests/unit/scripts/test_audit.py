@@ -1,0 +1,26 @@
+from datetime import date
+
+from scripts import audit
+
+CLEAN = {"name": "a", "version": "1", "vulns": []}
+SKIPPED = {"name": "b", "skip_reason": "not found"}
+BAD = {"name": "c", "version": "2", "vulns": [{"id": "PYSEC-1", "fix_versions": ["3"]}]}
+
+
+def test_clean_means_that_everything_was_checked() -> None:
+    assert audit.verdict([CLEAN]) == (0, [])
+    assert audit.verdict([CLEAN, SKIPPED])[0] == 1
+    assert audit.verdict([SKIPPED, SKIPPED])[0] == 3
+
+
+def test_a_finding_names_the_release_that_mends_it() -> None:
+    assert audit.verdict([CLEAN, BAD]) == (1, ["c 2: PYSEC-1, fixed in 3"])
+
+
+def test_an_allowed_advisory_runs_out() -> None:
+    text = "# comment\n\nPYSEC-1 2026-01-31 not reached from our code\nPYSEC-2 2026-02-01 the same\n"
+    assert audit.read_allowed(text, date(2026, 2, 1)) == (["PYSEC-2"], ["PYSEC-1"])
+
+
+def test_the_list_that_is_committed_can_be_read() -> None:
+    audit.read_allowed(audit.ALLOWED.read_text(), date(2026, 1, 1))
