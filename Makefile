@@ -35,7 +35,7 @@ check: setup ## format, lint, types, import contracts, quick unit and contract t
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest tests/unit tests/contract -m 'not slow and not docker' -q -n 2
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pytest tests/unit tests/contract -m 'not slow and not docker' -q -n 2
 
 .PHONY: setup
 setup: python ## a virtual environment with everything for development, from the locks

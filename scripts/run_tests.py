@@ -43,7 +43,9 @@ def main() -> int:
 
 def _pytest(title: str, python: Path, *arguments: str) -> int:
     say(title)
-    return subprocess.run([python, "-m", "pytest", "-q", "--durations", "5", *arguments], check=False, cwd=ROOT).returncode
+    path = f"{python.parent}{os.pathsep}{os.environ['PATH']}"  # bin/train and bin/serve start `python`, as in the images
+    command = [python, "-m", "pytest", "-q", "--durations", "5", *arguments]
+    return subprocess.run(command, check=False, cwd=ROOT, env={**os.environ, "PATH": path}).returncode
 
 
 if __name__ == "__main__":

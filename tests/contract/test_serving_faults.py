@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -257,7 +258,7 @@ def test_settings_that_cannot_be_used_are_one_message(model_dir: Path, tmp_path:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         command = [
-            "python",
+            sys.executable,
             "-m",
             "containers.serve",
             "--model-dir",

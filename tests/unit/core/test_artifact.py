@@ -217,6 +217,10 @@ def test_numbers_that_json_cannot_hold_are_refused_before_they_are_written(chang
 def test_an_empty_or_missing_directory_says_what_to_do(tmp_path):
     with pytest.raises(ArtifactError, match=r"no such model directory; train one first \(make demo\)"):
         manifest.read(tmp_path / "none")
+    (tmp_path / ".gitignore").touch()
+    with pytest.raises(ArtifactError, match=r"no model in .* yet: train one first \(make demo\)"):
+        manifest.read(tmp_path)
+    (tmp_path / "model.pth").touch()
     with pytest.raises(ArtifactError, match="not a model directory that Kennel wrote"):
         manifest.read(tmp_path)
 

@@ -191,7 +191,7 @@ def test_only_photo_formats_are_tried():
 def test_a_bomb_is_refused_by_its_header():
     data = encoded(Image.new("1", (20_000, 20_000)))
     assert len(data) < 100_000
-    with pytest.raises(ImageError, match=r"20000x20000 pixels|not a readable image"):
+    with pytest.raises(ImageError, match=r"^too many pixels: .*400000000"):
         decode(data)
     with pytest.raises(ImageError, match=r"^300x200 pixels; the limit is 59999 in all$"):
         decode(encoded(scene(300, 200)), max_pixels=59_999)
