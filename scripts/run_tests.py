@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from scripts import environment, images
-from scripts.machine import ROOT, NoDocker, Stop, find_docker, say
+from scripts.machine import ROOT, Command, NoDocker, Stop, find_docker, say
 
 LOCAL_MODE = "tests/local_mode"
 
@@ -44,8 +44,8 @@ def main() -> int:
 def _pytest(title: str, python: Path, *arguments: str) -> int:
     say(title)
     path = f"{python.parent}{os.pathsep}{os.environ['PATH']}"  # bin/train and bin/serve start `python`, as in the images
-    command = [python, "-m", "pytest", "-q", "--durations", "5", *arguments]
-    return subprocess.run(command, check=False, cwd=ROOT, env={**os.environ, "PATH": path}).returncode
+    command: Command = [python, "-m", "pytest", "-q", "--durations", "5", *arguments]
+    return subprocess.run(list(map(str, command)), check=False, cwd=ROOT, env={**os.environ, "PATH": path}).returncode
 
 
 if __name__ == "__main__":
