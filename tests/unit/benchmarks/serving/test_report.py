@@ -1,0 +1,61 @@
+import math
+
+import pytest
+
+from benchmarks.serving import report
+from benchmarks.serving.measure import Reading
+
+
+def reading(side: str, rate: float, *, peer: str = "", engine: str = "eager", **more) -> Reading:
+    rates = {1: rate / 2, 16: rate, 64: rate * 0.9}
+    return Reading(
+        side,
+        peer,
+        engine,
+        more.pop("start", 2.0),
+        rates=rates,
+        p50_ms=dict.fromkeys(rates, 10.0),
+        p99_ms=dict.fromkeys(rates, 14.0),
+        **more,
+    )
+
+
+@pytest.fixture
+def readings():
+    return [
+        *(reading("kennel openvino-fp32 (A)", rate, engine="openvino-fp32", pss_mb=400) for rate in (30, 31, 90)),
+        reading("kennel openvino-fp32 (A')", 30, engine="openvino-fp32"),
+        reading("kennel eager", 17),
+        reading("byoc documented", 10, peer="byoc", start=5.0, pss_mb=1200),
+        reading("litserve documented", 12, peer="litserve", start=8.0, pss_mb=1500),
+        reading("byoc tuned eager", 16, peer="byoc", start=5.0, pss_mb=1300),
+    ]
+
+
+def test_ratios_are_of_medians_and_against_the_best_peer(readings):
+    rows = {
+        row.claim: row for row in report.rows(readings, {"openvino-fp32": [{"images_per_second": 32.0, "latency_ms": 9.5}]})
+    }
+    documented = rows["openvino-fp32 over the best peer with eager, documented"]
+    assert documented.value == pytest.approx(31 / 12)
+    assert documented.verdict == "goal"
+    assert documented.detail.startswith("litserve documented")
+    assert rows["openvino-fp32 over the best peer with eager, tuned"].value == pytest.approx(31 / 16)
+    assert rows["openvino-fp32 over the in-process limit"].value == pytest.approx(31 / 32)
+    assert rows["eager over the best peer with eager, documented or tuned"].verdict == "floor"
+    assert rows["idle server: latency over bare"].verdict == "goal"
+    assert rows["memory of all processes (PSS), over the lightest peer"].value == pytest.approx(400 / 1200)
+
+
+def test_what_was_not_measured_is_said(readings):
+    rows = {row.claim: row for row in report.rows(readings, {})}
+    assert math.isnan(rows["openvino-int8 over the in-process limit"].value)
+    assert rows["openvino-int8 over the in-process limit"].verdict == "not measured"
+
+
+def test_the_page_names_disturbance_and_absence(readings):
+    readings[0].foreign = 0.4
+    page = report.text(report.rows(readings, {}), readings, {"bentoml": "no wheel"}, {}, "# Title")
+    assert "**Disturbed**: in 1 of 8 readings" in page
+    assert "A–A: openvino-fp32 3.3%" in page
+    assert "Absent: bentoml: no wheel" in page
