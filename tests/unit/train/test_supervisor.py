@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.unit.train import jobs
@@ -136,3 +137,43 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     with Job(tmp_path, "--data", tmp_path, "--model-dir", tmp_path / "file/model") as job:
         assert job.wait() == 2
     assert job.out.splitlines()[-1].startswith(f"ConfigError: cannot write {tmp_path}/file")
+
+
+def test_bin_train_hands_its_arguments_on() -> None:
+    train = Path("containers/train/bin/train").absolute()
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        [train, "--hepochs", "3"], capture_output=True, text=True, env=os.environ | {"PATH": path}, check=False
+    )
+    assert done.returncode == 2
+    assert "python -m containers.train: error" in done.stderr
+
+
+def in_a_pid_namespace() -> list[str]:
+    command = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
+    try:
+        works = subprocess.run([*command, "true"], capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        works = False
+    return command if works else []
+
+
+@pytest.mark.skipif(not in_a_pid_namespace(), reason="this user may not make a PID namespace")
+def test_as_pid_1_a_stop_is_not_lost(tmp_path: Path) -> None:
+    """The kernel drops signals for which a PID 1 has no handler; and nobody else would reap the orphans."""
+    program = (
+        PRELUDE
+        + """
+assert os.getpid() == 1
+print("ready", flush=True)
+code = boss.run([sys.executable, "-c", "import time; time.sleep(600)"], Path(sys.argv[1]))
+print(json.dumps(code))
+"""
+    )
+    command = [*in_a_pid_namespace(), sys.executable, "-c", program, str(tmp_path / "error.json")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": "."})
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    [first] = psutil.Process(process.pid).children()
+    first.send_signal(signal.SIGTERM)
+    assert result(process) == -signal.SIGTERM
