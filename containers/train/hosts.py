@@ -164,7 +164,7 @@ class Board:
 
     def _stay(self) -> None:
         deadline = self._clock() + STAY_SECONDS
-        while self._clock() < deadline and not all(self._get(f"left/{rank}") for rank in self._peers):
+        while self._clock() < deadline and not all(self._get(f"left/{rank}") or self._silent(rank) for rank in self._peers):
             self._pause(_POLL_SECONDS)
 
 

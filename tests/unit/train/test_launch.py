@@ -42,17 +42,6 @@ def test_one_host_trains_and_leaves_nothing_behind(tmp_path: Path, data: Path) -
 
 
 @pytest.mark.slow
-def test_two_hosts_agree_on_ranks_though_the_leader_is_late(tmp_path: Path, data: Path) -> None:
-    with ExitStack() as stack:
-        leader, other = two_hosts(stack, tmp_path, data)
-        assert (leader.wait(), other.wait()) == (0, 0), leader.out + other.out
-    seen = [tuple(map(tuple, rank["seen"])) for job in (leader, other) for rank in job.ranks()]
-    assert seen == [((0, "127.0.0.1"), (1, "127.0.0.2"))] * 2
-    assert leader.ranks()[0]["environment"]["GLOO_SOCKET_IFNAME"] == "lo"
-    assert leader.ranks()[0]["environment"]["NCCL_SOCKET_IFNAME"] == "lo"
-
-
-@pytest.mark.slow
 def test_both_hosts_name_the_rank_that_failed_first(tmp_path: Path, data: Path) -> None:
     """Rank 0's own error, not the "connection closed by peer" of rank 1; also on the host that only lost its peer."""
     with ExitStack() as stack:
@@ -84,12 +73,14 @@ def test_a_killed_worker_is_said_to_be_out_of_memory(tmp_path: Path, data: Path)
 
 
 @pytest.mark.slow
-def test_a_lost_worker_is_replaced_once(tmp_path: Path, data: Path) -> None:
+def test_a_lost_worker_is_replaced_once_on_all_hosts(tmp_path: Path, data: Path) -> None:
     """Two ranks meet again after one was killed: the new group must not read the old one's addresses (torch 2.10)."""
-    with Job.with_flags(tmp_path, data, "--processes-per-host", 2, "--max-restarts", 1, how="killonce1") as job:
-        assert job.wait() == 0, job.out
-    assert {path.name for path in (tmp_path / "model").iterdir()} == {"done-0-1", "done-1-1"}
-    assert job.failure is None
+    with ExitStack() as stack:
+        leader, other = two_hosts(stack, tmp_path, data, "--max-restarts", 1, how="killonce0")
+        assert (leader.wait(), other.wait()) == (0, 0), leader.out + other.out
+    assert (tmp_path / "a/model/done-0-1").exists()
+    assert len(list((tmp_path / "b/model").glob("done-1-*"))) == 1
+    assert (leader.failure, other.failure) == (None, None)
 
 
 def test_stop_before_any_worker(tmp_path: Path, data: Path) -> None:
@@ -115,7 +106,8 @@ def test_stop_during_work_commits_and_ends_with_success(tmp_path: Path, data: Pa
 
 
 @pytest.mark.slow
-def test_stop_of_one_host_ends_both(tmp_path: Path, data: Path) -> None:
+def test_two_hosts_agree_on_ranks_and_on_a_stop(tmp_path: Path, data: Path) -> None:
+    """The leader is late, and only the other host is asked to stop."""
     with ExitStack() as stack:
         leader, other = two_hosts(stack, tmp_path, data, how="forever")
         leader.wait_for('"working"')
@@ -124,6 +116,10 @@ def test_stop_of_one_host_ends_both(tmp_path: Path, data: Path) -> None:
         assert other.wait() == 0, other.out
         assert leader.wait() == 75, leader.out
         assert time.monotonic() - began < 30
+    seen = [tuple(map(tuple, rank["seen"])) for job in (leader, other) for rank in job.ranks()]
+    assert seen == [((0, "127.0.0.1"), (1, "127.0.0.2"))] * 2
+    environment = leader.ranks()[0]["environment"]
+    assert (environment["GLOO_SOCKET_IFNAME"], environment["NCCL_SOCKET_IFNAME"]) == ("lo", "lo")
     assert other.failure is None
     assert leader.failure is not None
     assert leader.failure.startswith("Interrupted: ")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from containers.core import logs
 from containers.train import failure
-from containers.train.errors import RESUMABLE, DataError
+from containers.train.errors import DataError, Interrupted
 from containers.train.job import TrainingJob
 
 STEP_SECONDS = 0.05
@@ -37,6 +37,12 @@ class Group:
         seen: list[object] = [None] * self.world
         dist.all_gather_object(seen, value)
         return seen
+
+    def leave(self) -> None:
+        if self.world > 1:
+            import torch.distributed as dist
+
+            dist.destroy_process_group()
 
 
 def train() -> int:
@@ -63,9 +69,10 @@ def train() -> int:
         asked = how != "deaf" and (stop.is_set() or job.paths.stop_file.exists())
         if any(group.gather(asked)):
             (job.paths.checkpoint_dir / f"stopped-{group.rank}").touch()
-            return RESUMABLE
+            raise Interrupted("stopped, and the checkpoint is committed")
         threading.Event().wait(STEP_SECONDS)
     (job.paths.model_dir / f"done-{group.rank}-{restart}").touch()
+    group.leave()
     return 0
 
 
