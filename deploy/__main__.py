@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "images": ("deploy.images", "build, push, and resolve digests"),
     "data": ("deploy.data", "upload a folder of labelled photos; only what changed"),
     "train": ("deploy.training", "one training job: on SageMaker, on EC2, or on this machine's Docker"),
+    "tune": ("deploy.tuning", "search hyperparameters on SageMaker, judged by our metrics"),
     "loadtest": ("deploy.loadtest", "measure a running server and propose scaling settings"),
     "simulate": ("deploy.simulate", "what the scaling policy would do under a course of traffic"),
     "logs": ("deploy.logs", "of a training job, the endpoint or the Lambda"),

@@ -25,13 +25,18 @@ from deploy.training_request import Run, training_job
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--on", choices=["sagemaker", "ec2", "local"], default="sagemaker", help="where (sagemaker)")
     parser.add_argument("--local", dest="on", action="store_const", const="local", help="the same as --on local")
+    parser.add_argument("--resume", metavar="RUN", help="go on from this earlier run's checkpoints")
+    add_run_arguments(parser)
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `train` and `tune` have in common."""
     parser.add_argument("--data", required=True, metavar="NAME", help="dataset in the bucket; a folder with --on local")
     parser.add_argument("--image", help="registry/repository@sha256:… (the newest that `images` pushed)")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a hyperparameter of this run")
     parser.add_argument("--instances", type=int, help="how many machines, instead of the stage's")
     parser.add_argument("--instance-type", help="instead of the stage's")
     parser.add_argument("--spot", action=argparse.BooleanOptionalAction, help="instead of the stage's")
-    parser.add_argument("--resume", metavar="RUN", help="go on from this earlier run's checkpoints")
     parser.add_argument("--detach", action="store_true", help="do not wait for the end")
     parser.add_argument("--on-interrupt", choices=["ask", "stop", "leave"], default="ask", help="what Ctrl-C does (ask)")
 
@@ -43,7 +48,7 @@ def run(args: argparse.Namespace, context: Context) -> None:
 
         training_local.run(args, context, tuned(context.config.hyperparameters, args.set))
         return
-    this = describe(args, context)
+    this = describe(args, context, args.resume)
     if args.on == "ec2":
         from deploy import ec2
 
@@ -87,7 +92,7 @@ class SageMakerJob:
             self._sagemaker.stop_training_job(TrainingJobName=self.name)
 
 
-def describe(args: argparse.Namespace, context: Context) -> Run:
+def describe(args: argparse.Namespace, context: Context, resume: str | None = None) -> Run:
     """This run, by flags and what the cloud has: newest image, the dataset's channels. A dry run asks for them too."""
     image = args.image or newest_image(context, "train")
     parse_image(image)
@@ -99,7 +104,7 @@ def describe(args: argparse.Namespace, context: Context) -> Run:
         dataset=args.data,
         channels=tuple(channels_in(context, args.data)),
         hyperparameters=tuned(context.config.hyperparameters, args.set),
-        checkpoints=args.resume or name,
+        checkpoints=resume or name,
     )
 
 
