@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "status": ("deploy.status", "what stands, what serves, what it can go back to, which alarms ring"),
     "release": ("deploy.release", "make a trained artifact the endpoint"),
     "rollback": ("deploy.rollback", "go back to an earlier release"),
+    "transform": ("deploy.transform", "a folder of photos through the live model, as a batch job"),
     "smoke": ("deploy.smoke", "the golden photo through endpoint and function"),
     "destroy": ("deploy.destroy", "delete the stage and prove that nothing is left"),
     "policies": ("deploy.policies", "print each principal's and each deployer's IAM document"),

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from deploy.autoscaling import WakeUp
 from deploy.context import Context
 from deploy.engine import Changes, Resource, State
 from deploy.names import ALIAS, VARIANT, Names
@@ -38,6 +39,26 @@ class Alarm(Resource):
 
     def delete(self) -> None:
         self._cloudwatch.delete_alarms(AlarmNames=[self._name])
+
+
+class WakeUpAlarm(Alarm):
+    """A request waits and no instance is there: sets off `autoscaling.WakeUp`."""
+
+    def __init__(self, context: Context, wake_up: WakeUp) -> None:
+        dimensions = [{"Name": "EndpointName", "Value": context.names.endpoint}]
+        definition = _definition(
+            "AWS/SageMaker",
+            "HasBacklogWithoutCapacity",
+            dimensions,
+            threshold=1,
+            Statistic="Average",
+            AlarmDescription="Not a fault: starts the first instance of an asynchronous endpoint.",
+        )
+        super().__init__(context, "endpoint-wake-up", definition)
+        self._wake_up = wake_up
+
+    def desired(self) -> State:
+        return super().desired() | {"AlarmActions": [self._wake_up.arn()]}
 
 
 def endpoint_alarms(context: Context) -> list[Alarm]:

@@ -11,6 +11,7 @@ from deploy.config import StageConfig
 from deploy.context import Context
 from deploy.engine import Changes, Resource, State
 
+WAKE_UP = "wake-up"
 DIMENSION = "sagemaker:variant:DesiredInstanceCount"
 POLICY = "SageMakerEndpointInvocationScalingPolicy"  # the console shows policies of this name only (boto3 issue 2839)
 
@@ -142,14 +143,51 @@ class TrackingPolicy(Resource):
         self.create()
 
     def delete(self) -> None:
-        self._client.delete_scaling_policy(
-            PolicyName=POLICY,
+        """Goes with the target."""
+
+
+class WakeUp(Resource):
+    """From no instance to one when a request waits: target tracking cannot, it divides by the number of instances."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self._client = context.client("application-autoscaling")
+
+    @property
+    def key(self) -> str:
+        return f"scaling-policy/{self.names.endpoint}/{WAKE_UP}"
+
+    def desired(self) -> State:
+        step = {"MetricIntervalLowerBound": 0.0, "ScalingAdjustment": 1}
+        return {"step": {"AdjustmentType": "ChangeInCapacity", "StepAdjustments": [step], "Cooldown": 300}}
+
+    def observe(self) -> State | None:
+        policy = _policy(self._client, self.names.variant_resource, WAKE_UP)
+        return policy and {"step": policy["StepScalingPolicyConfiguration"]}
+
+    def create(self) -> None:
+        self._client.put_scaling_policy(
+            PolicyName=WAKE_UP,
             ServiceNamespace="sagemaker",
             ResourceId=self.names.variant_resource,
             ScalableDimension=DIMENSION,
+            PolicyType="StepScaling",
+            StepScalingPolicyConfiguration=self.desired()["step"],
         )
+
+    def update(self, changes: Changes) -> None:
+        del changes
+        self.create()
+
+    def arn(self) -> str | None:
+        """What an alarm names to set it off; None before it is made."""
+        policy = _policy(self._client, self.names.variant_resource, WAKE_UP)
+        return str(policy["PolicyARN"]) if policy else None
+
+    def delete(self) -> None:
+        """Goes with the target."""
 
 
 def _policy(client: Any, resource: str, name: str) -> dict[str, Any] | None:
     policies = client.describe_scaling_policies(ServiceNamespace="sagemaker", ResourceId=resource, PolicyNames=[name])
-    return next(iter(policies["ScalingPolicies"]), None)
+    return next((policy for policy in policies["ScalingPolicies"] if policy["PolicyName"] == name), None)

@@ -58,7 +58,7 @@ def _watch(scope: Scope) -> Document:
         ),
         allow(
             "Jobs",
-            ["sagemaker:DescribeHyperParameterTuningJob", "sagemaker:DescribeTrainingJob", "sagemaker:DescribeTransformJob"],
+            ["sagemaker:DescribeTrainingJob", "sagemaker:DescribeTransformJob"],
             _job_arns(scope),
         ),
         allow(
@@ -66,7 +66,6 @@ def _watch(scope: Scope) -> Document:
             [
                 "application-autoscaling:DescribeScalableTargets",
                 "application-autoscaling:DescribeScalingPolicies",
-                "cloudwatch:DescribeAlarms",
                 "lambda:GetAccountSettings",
                 "logs:DescribeLogGroups",
                 "sagemaker:ListEndpointConfigs",
@@ -76,6 +75,7 @@ def _watch(scope: Scope) -> Document:
             ],
             "*",
         ),
+        allow("AlarmStates", "cloudwatch:DescribeAlarms", names.arn("cloudwatch", "alarm:*")),
         allow(
             "Function",
             [
@@ -107,7 +107,7 @@ def _foundation(scope: Scope) -> Document:
         "ecr:PutLifecyclePolicy", "ecr:TagResource",
     ]  # fmt: skip
     make = ["iam:CreateRole", "iam:PutRolePermissionsBoundary", "iam:PutRolePolicy"]
-    carries = {"StringEquals": {"iam:PermissionsBoundary": scope.boundary}} if scope.boundary else {}
+    carries = {"ArnEquals": {"iam:PermissionsBoundary": scope.boundary}} if scope.boundary else {}
     profile = ["AddRoleToInstanceProfile", "CreateInstanceProfile", "DeleteInstanceProfile", "RemoveRoleFromInstanceProfile"]
     return document(
         allow("Bucket", bucket, names.s3_arn()),
@@ -125,7 +125,6 @@ def _foundation(scope: Scope) -> Document:
             names.arn("iam", f"instance-profile/{names.base}-*", region=""),
         ),
         _pass(scope, "ec2", sid="PassToProfile"),
-        [_service_linked(scope, service) for service in ("sagemaker", "lambda")],
         allow(
             "LogGroups",
             ["logs:CreateLogGroup", "logs:DeleteLogGroup", "logs:PutRetentionPolicy", "logs:TagResource"],
@@ -136,7 +135,7 @@ def _foundation(scope: Scope) -> Document:
 
 def _images(scope: Scope) -> Document:
     push = [
-        "ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:CompleteLayerUpload", "ecr:DescribeImageScanFindings",
+        "ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:CompleteLayerUpload",
         "ecr:GetDownloadUrlForLayer", "ecr:InitiateLayerUpload", "ecr:PutImage", "ecr:UploadLayerPart",
     ]  # fmt: skip
     return document(allow("Login", "ecr:GetAuthorizationToken", "*"), allow("Push", push, _repositories(scope)))
@@ -155,9 +154,7 @@ def _training(scope: Scope) -> Document:
     names = scope.names
     actions = [
         "AddTags",
-        "CreateHyperParameterTuningJob",
         "CreateTrainingJob",
-        "StopHyperParameterTuningJob",
         "StopTrainingJob",
     ]
     return document(
@@ -175,27 +172,29 @@ def _training(scope: Scope) -> Document:
 def _release(scope: Scope) -> Document:
     names = scope.names
     serve = ["AddTags", "CreateEndpoint", "CreateEndpointConfig", "CreateModel", "DeleteEndpoint", "DeleteEndpointConfig",
-             "DeleteModel", "InvokeEndpoint", "InvokeEndpointAsync", "UpdateEndpoint"]  # fmt: skip
-    function = ["AddPermission", "CreateAlias", "CreateFunction", "CreateFunctionUrlConfig", "DeleteAlias", "DeleteFunction",
+             "DeleteModel", "InvokeEndpoint", "UpdateEndpoint", "UpdateEndpointWeightsAndCapacities"]  # fmt: skip
+    function = ["AddPermission", "CreateAlias", "CreateFunction", "CreateFunctionUrlConfig", "DeleteFunction",
                 "DeleteFunctionConcurrency", "DeleteFunctionUrlConfig", "DeleteProvisionedConcurrencyConfig", "InvokeFunction",
                 "PublishVersion", "PutFunctionConcurrency", "PutProvisionedConcurrencyConfig", "TagResource", "UpdateAlias",
                 "UpdateFunctionCode", "UpdateFunctionConfiguration", "UpdateFunctionUrlConfig"]  # fmt: skip
-    scaling = ["DeleteScalingPolicy", "DeregisterScalableTarget", "PutScalingPolicy", "RegisterScalableTarget"]
+    scaling = ["DeregisterScalableTarget", "PutScalingPolicy", "RegisterScalableTarget"]
     targets = names.arn("application-autoscaling", "scalable-target/*")
     tracked = [f"TargetTracking-endpoint/{names.endpoint}/*", f"TargetTracking-function:{names.function}:*"]
     return document(
         _pass(scope, "serve"),
         _pass(scope, "lambda"),
         allow("Serve", [f"sagemaker:{action}" for action in serve], _serving_arns(scope)),
-        allow("Transform", ["sagemaker:AddTags", "sagemaker:CreateTransformJob", "sagemaker:StopTransformJob"],
+        allow("Transform", ["sagemaker:AddTags", "sagemaker:CreateTransformJob"],
               names.arn("sagemaker", f"transform-job/{names.base}-*")),
         allow("Artifacts", "s3:GetObject", [names.s3_arn(f"{prefix}/*") for prefix in (TRAINING, MODELS)]),
         allow("Image", ["ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer", "ecr:PutImage"],
               names.arn("ecr", f"repository/{names.repository('serve')}")),
+        allow("ManyModels", "s3:PutObject", names.s3_arn(f"{MODELS}/*")),
         allow("Function", [f"lambda:{action}" for action in function], _function_arns(scope)),
         allow("Scaling", [f"application-autoscaling:{action}" for action in scaling], targets,
               StringEquals={"application-autoscaling:service-namespace": ["sagemaker", "lambda"]}),
         allow("ScalingTags", "application-autoscaling:TagResource", targets),
+        [_service_linked(scope, service) for service in ("sagemaker", "lambda")],
         allow("Alarms", ["cloudwatch:DeleteAlarms", "cloudwatch:PutMetricAlarm", "cloudwatch:TagResource"],
               [names.arn("cloudwatch", f"alarm:{name}") for name in (f"{names.base}-*", *tracked)]),
         _key(scope),
@@ -204,33 +203,32 @@ def _release(scope: Scope) -> Document:
 
 def _ec2(scope: Scope) -> Document:
     names = scope.names
-    kinds_made = ("instance", "volume", "network-interface", "spot-instances-request", "security-group", "placement-group")
+    kinds_made = ("instance", "volume", "network-interface", "spot-instances-request", "security-group")
     made = [names.arn("ec2", f"{kind}/*") for kind in kinds_made]
     tagged = {"aws:RequestTag/project": names.project, "aws:RequestTag/stage": names.stage}
     ours = {"aws:ResourceTag/project": names.project, "aws:ResourceTag/stage": names.stage}
-    kinds = {"ec2:InstanceType": ["g4dn.*", "g5.*", "g6.*", "c5.*", "m5.*"]}
-    describe = ["Images", "Instances", "InstanceTypeOfferings", "PlacementGroups", "SecurityGroups", "Subnets", "Vpcs"]
-    amis = ("deeplearning/ami/*", "ecs/optimized-ami/*")
+    kinds = {"ec2:InstanceType": scope.ec2_types}
+    describe = ["Images", "Instances", "SecurityGroups", "Subnets"]
+    public = scope.ami_parameter.startswith("/aws/service/")  # AWS's own belong to no account
+    ami = names.arn("ssm", f"parameter{scope.ami_parameter}", account="" if public else None)
     return document(
         _pass(scope, "ec2"),
         allow("Look", [f"ec2:Describe{what}" for what in describe], "*"),
-        allow("Ami", "ssm:GetParameter", [names.arn("ssm", f"parameter/aws/service/{ami}", account="") for ami in amis]),
+        allow("Ami", "ssm:GetParameter", ami),
         allow("RunTagged", "ec2:RunInstances", names.arn("ec2", "instance/*"),
               StringEquals=tagged | {"ec2:MetadataHttpTokens": "required"}, StringLike=kinds),
         allow("RunEncrypted", "ec2:RunInstances", names.arn("ec2", "volume/*"), Bool={"ec2:Encrypted": "true"}),
         allow("RunWith", "ec2:RunInstances", [
             names.arn("ec2", "image/*", account=""),
             *(names.arn("ec2", f"{kind}/*") for kind in (
-                "network-interface", "security-group", "subnet", "placement-group", "spot-instances-request")),
+                "network-interface", "security-group", "subnet", "spot-instances-request")),
         ]),
         allow("TagNew", "ec2:CreateTags", made,
-              StringEquals={"ec2:CreateAction": ["RunInstances", "CreateSecurityGroup", "CreatePlacementGroup"]}),
-        allow("MakeTagged", ["ec2:CreatePlacementGroup", "ec2:CreateSecurityGroup"],
-              [names.arn("ec2", "placement-group/*"), names.arn("ec2", "security-group/*")], StringEquals=tagged),
+              StringEquals={"ec2:CreateAction": ["RunInstances", "CreateSecurityGroup"]}),
+        allow("MakeTagged", "ec2:CreateSecurityGroup", names.arn("ec2", "security-group/*"), StringEquals=tagged),
         allow("InVpc", "ec2:CreateSecurityGroup", names.arn("ec2", "vpc/*")),
-        allow("OursOnly", ["ec2:AuthorizeSecurityGroupIngress", "ec2:DeletePlacementGroup", "ec2:DeleteSecurityGroup",
-                           "ec2:GetConsoleOutput", "ec2:TerminateInstances"],
-              [names.arn("ec2", f"{kind}/*") for kind in ("instance", "placement-group", "security-group")], StringEquals=ours),
+        allow("OursOnly", ["ec2:AuthorizeSecurityGroupIngress", "ec2:DeleteSecurityGroup", "ec2:TerminateInstances"],
+              [names.arn("ec2", "instance/*"), names.arn("ec2", "security-group/*")], StringEquals=ours),
         allow("Runs", ["s3:GetObject", "s3:PutObject"], names.s3_arn(f"{EC2}/*")),
         allow("Results", "s3:GetObject", names.s3_arn(f"{TRAINING}/*")),
         _key(scope),
@@ -280,10 +278,7 @@ def _serving_arns(scope: Scope) -> list[str]:
 
 def _job_arns(scope: Scope) -> list[str]:
     names = scope.names
-    return [
-        names.arn("sagemaker", f"{kind}/{names.base}-*")
-        for kind in ("training-job", "hyper-parameter-tuning-job", "transform-job")
-    ]
+    return [names.arn("sagemaker", f"{kind}/{names.base}-*") for kind in ("training-job", "transform-job")]
 
 
 def _function_arns(scope: Scope) -> list[str]:

@@ -28,6 +28,12 @@ class Scope:
     boundary: str | None = None
     """ARN of the permission boundary that every role carries; None: roles carry none."""
 
+    ami_parameter: str = ""
+    """SSM parameter that names the machine image of training on EC2."""
+
+    ec2_types: str = "g4dn.*"
+    """Instance types that training on EC2 may start."""
+
     @classmethod
     def of(cls, names: Names, config: StageConfig) -> "Scope":
         security = config.security
@@ -38,6 +44,8 @@ class Scope:
             vpc=bool(security.subnet_ids),
             capture=config.endpoint.capture_percent > 0,
             boundary=security.boundary_arn or ours,
+            ami_parameter=config.ec2.ami_parameter,
+            ec2_types=f"{config.ec2.instance_type.partition('.')[0]}.*",
         )
 
 

@@ -12,7 +12,7 @@ class LogGroup(Resource):
 
     @property
     def key(self) -> str:
-        return f"log-group/{self._name}"
+        return f"log-group{self._name}"
 
     def desired(self) -> State:
         return {"retention_days": self._days}

@@ -8,6 +8,7 @@ from deploy.context import Context
 from deploy.engine import found
 from deploy.errors import DeployError, explained
 from deploy.serving import Release
+from deploy.storage import MODELS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,6 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--model-data", help="s3://…/model.tar.gz, or the prefix of a multi-model endpoint (default: the live one)"
     )
+    parser.add_argument("--as", dest="model_name", metavar="NAME", help="multi-model: add the artifact under this name")
     parser.add_argument("--image", help="registry/repository@sha256:… (default: the live one, else the newest that was pushed)")
     parser.add_argument("--no-smoke", action="store_true", help="do not check the answer to the artifact's golden photo")
 
@@ -45,8 +47,10 @@ def resolve(args: argparse.Namespace, context: Context) -> Release:
     model_data = _artifact_of(context, args.job) if args.job else args.model_data or (live and live.model_data)
     if not model_data:
         raise DeployError("release", "which artifact?", hint="--job NAME of a finished training job, or --model-data s3://…")
-    image = args.image or (live and live.image) or registry.newest(context, "serve")
     _require(context, model_data)
+    if context.config.endpoint.kind == "multi-model":
+        model_data = _among_many(args, context, model_data)
+    image = args.image or (live and live.image) or registry.newest(context, "serve")
     if live and image == live.image and live.cuda != "unknown":
         return Release(image=image, model_data=model_data, cuda=live.cuda)
     with explained(f"image {image}"):
@@ -79,6 +83,22 @@ def _require(context: Context, model_data: str) -> None:
             there = found(context.client("s3").head_object, Bucket=bucket, Key=key) is not None
     if not there:
         raise DeployError(model_data, "does not exist", hint="did the training job complete? `python -m deploy status`")
+
+
+def _among_many(args: argparse.Namespace, context: Context, model_data: str) -> str:
+    """The prefix of a multi-model endpoint; one archive is copied below it first, and callers name it `NAME.tar.gz`."""
+    if model_data.endswith("/"):
+        return model_data
+    if not args.model_name:
+        raise DeployError("release", "a multi-model endpoint serves many: under which name?", hint="--as NAME")
+    bucket, _, key = model_data.removeprefix("s3://").partition("/")
+    if not context.dry_run:
+        with explained(model_data):
+            source = {"Bucket": bucket, "Key": key}
+            context.client("s3").copy_object(
+                Bucket=context.names.bucket, Key=f"{MODELS}/{args.model_name}.tar.gz", CopySource=source
+            )
+    return context.names.uri(MODELS, "")
 
 
 def _taken_back(context: Context, before: str | None, error: DeployError) -> DeployError:

@@ -31,6 +31,7 @@ def removal(context: Context, *, delete_data: bool) -> Engine:
             OldReleases(context, None, None),
             LogGroup(context, context.names.endpoint_log_group, 0),  # made by SageMaker
             Endpoint(context, None),
+            *_wake_up(context, wanted=False),
             autoscaling.ScalableTarget(context),
             LogGroup(context, context.names.function_log_group, 0),
             function.Function(context, fn),
@@ -65,8 +66,15 @@ def _serving(context: Context, release: Release | None) -> list[Resource]:
         Endpoint(context, config),
         _only_if(scaled, autoscaling.ScalableTarget(context)),
         *([autoscaling.TrackingPolicy(context)] if scaled else []),
+        *_wake_up(context, wanted=scaled and context.config.endpoint.kind == "async"),
         OldReleases(context, config.name, model.name),
     ]
+
+
+def _wake_up(context: Context, *, wanted: bool) -> list[Resource]:
+    policy = autoscaling.WakeUp(context)
+    alarm = alarms.WakeUpAlarm(context, policy)
+    return [policy, alarm] if wanted else [_only_if(False, alarm)]
 
 
 def _function(context: Context) -> list[Resource]:

@@ -1,0 +1,106 @@
+"""`transform`: a folder of photos through the live model as a SageMaker batch transform job; the answers land in the bucket."""
+
+import argparse
+import mimetypes
+import re
+from pathlib import Path
+from typing import Any
+
+from containers.core.errors import ConfigError
+from deploy import data, releases
+from deploy.context import Context
+from deploy.engine import found
+from deploy.errors import DeployError, explained
+from deploy.serving import is_gpu
+from deploy.storage import TRANSFORM, tag_list
+
+_AMI_OF_CUDA_12 = "al2-ami-sagemaker-batch-gpu-535"  # the newest there is: driver 535, so CUDA 13 has none
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+_LIMIT_SECONDS = 24 * 3600
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, help="photos, in any tree; all of one format")
+    parser.add_argument("--name", help="of the input in the bucket (the folder's name)")
+    parser.add_argument("--instances", type=int, default=1, help="machines that share the photos (1)")
+    parser.add_argument("--instance-type", help="instead of the endpoint's")
+    parser.add_argument("--detach", action="store_true", help="do not wait for the end")
+
+
+def run(args: argparse.Namespace, context: Context) -> None:
+    """Raises ConfigError where the folder cannot be sent as one job, DeployError where the job fails."""
+    files = photos(args.folder)
+    name = args.name or args.folder.resolve().name
+    job = f"{context.names.base}-{context.clock.now():%Y%m%d-%H%M%S}"
+    request = transform_job(args, context, job, f"{TRANSFORM}/in/{name}", _media_type(files))
+    if context.dry_run:
+        context.emit(request, lambda: f"would send {len(files)} photos as {job}")
+        return
+    with explained(f"upload to {context.names.uri(TRANSFORM, 'in', name)}"):
+        data.upload(context, files, f"{TRANSFORM}/in/{name}", delete=True, ignored=0)
+    with explained(f"transform job {job}"):
+        context.client("sagemaker").create_transform_job(**request)
+    if not args.detach:
+        _wait(context, job)
+    output = request["TransformOutput"]["S3OutputPath"]
+    context.emit({"job": job, "photos": len(files), "output": output}, lambda: f"{len(files)} answers in {output}")
+
+
+def photos(folder: Path) -> dict[str, Path]:
+    """Key below the input's prefix → file."""
+    if not folder.is_dir():
+        raise ConfigError(f"{folder} is no folder")
+    files = {
+        path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.suffix.lower() in _SUFFIXES
+    }
+    if not files:
+        raise ConfigError(f"{folder} holds no photos ({', '.join(_SUFFIXES)})")
+    return files
+
+
+def transform_job(args: argparse.Namespace, context: Context, job: str, prefix: str, media_type: str) -> dict[str, Any]:
+    """CreateTransformJob's arguments for the live model."""
+    names = context.names
+    with explained("the live release"):
+        config = releases.live_config(context)
+        described = config and found(context.client("sagemaker").describe_endpoint_config, EndpointConfigName=config)
+        release = config and releases.of_config(context, config)
+    if not described or not release:
+        raise DeployError("transform", "there is no release yet", hint="`python -m deploy release`")
+    kind = args.instance_type or context.config.endpoint.instance_type
+    resources: dict[str, Any] = {"InstanceType": kind, "InstanceCount": args.instances}
+    if is_gpu(kind):
+        if not re.match(r"12\.", release.cuda):
+            hint = "give a CPU type with --instance-type"
+            raise DeployError("transform", f"batch transform has no GPU driver for CUDA {release.cuda}", hint=hint)
+        resources["TransformAmiVersion"] = _AMI_OF_CUDA_12
+    source = {"S3DataType": "S3Prefix", "S3Uri": f"s3://{names.bucket}/{prefix}/"}
+    return {
+        "TransformJobName": job,
+        "ModelName": described["ProductionVariants"][0]["ModelName"],
+        "BatchStrategy": "SingleRecord",
+        "TransformInput": {"DataSource": {"S3DataSource": source}, "ContentType": media_type, "SplitType": "None"},
+        "TransformOutput": {"S3OutputPath": names.uri(TRANSFORM, "out", job), "Accept": "application/json"},
+        "TransformResources": resources,
+        "Tags": tag_list(context.tags),
+    }
+
+
+def _media_type(files: dict[str, Path]) -> str:
+    """SageMaker sends one content type with every photo."""
+    kinds = {mimetypes.guess_type(path.name)[0] or "application/octet-stream" for path in files.values()}
+    return kinds.pop() if len(kinds) == 1 else "application/octet-stream"  # the server then looks at the bytes
+
+
+def _wait(context: Context, job: str) -> None:
+    sagemaker = context.client("sagemaker")
+
+    def status() -> str:
+        with explained(f"transform job {job}"):
+            return str(sagemaker.describe_transform_job(TransformJobName=job)["TransformJobStatus"])
+
+    what = f"transform job {job}"
+    ended = context.wait(what, status, until={"Completed", "Failed", "Stopped"}, limit_seconds=_LIMIT_SECONDS, every_seconds=30)
+    if ended != "Completed":
+        reason = sagemaker.describe_transform_job(TransformJobName=job).get("FailureReason", "no reason given")
+        raise DeployError(what, f"ended as {ended}: {reason}", hint="its log group is /aws/sagemaker/TransformJobs")

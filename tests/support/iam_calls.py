@@ -1,0 +1,195 @@
+"""What IAM asks for when a call is made, and whether documents grant it: a small evaluator of our own.
+
+moto's enforcement cannot prove least privilege (resources are `*` there, conditions are mostly not looked at), and AWS's
+simulator needs an account. `needs` turns a recorded call into (action, resource, context) triples, from the service
+authorization reference; `granted` evaluates them against documents.
+"""
+
+import fnmatch
+from dataclasses import dataclass, field
+
+ACCOUNT_WIDE = "*"
+
+
+@dataclass(frozen=True)
+class Need:
+    action: str
+    resource: str | None = ACCOUNT_WIDE  # None: judged by the action alone
+    context: dict = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"{self.action} on {self.resource}" + (f" with {self.context}" if self.context else "")
+
+
+def granted(documents, need: Need) -> bool:
+    """Whether any Allow statement matches; none of ours denies."""
+    return any(_allows(statement, need) for document in documents for statement in document["Statement"])
+
+
+def _allows(statement, need: Need) -> bool:
+    actions, resources = _listed(statement["Action"]), _listed(statement["Resource"])
+    if not any(fnmatch.fnmatchcase(need.action.lower(), action.lower()) for action in actions):
+        return False
+    if need.resource is None:
+        return True
+    if not any(fnmatch.fnmatchcase(need.resource, resource) for resource in resources):
+        return False
+    return all(
+        _holds(operator, need.context.get(key), _listed(wanted))
+        for operator, keys in statement.get("Condition", {}).items()
+        for key, wanted in keys.items()
+    )
+
+
+def _holds(operator, value, wanted) -> bool:
+    if value is None:
+        return False
+    if operator in ("StringEquals", "ArnEquals", "Bool"):
+        return value in wanted
+    if operator in ("StringLike", "ArnLike"):
+        return any(fnmatch.fnmatchcase(value, pattern) for pattern in wanted)
+    raise NotImplementedError(operator)
+
+
+def _listed(value):
+    return [value] if isinstance(value, str) else value
+
+
+RENAMED = {
+    "s3:HeadBucket": "s3:ListBucket", "s3:ListObjectsV2": "s3:ListBucket", "s3:ListObjectVersions": "s3:ListBucketVersions",
+    "s3:HeadObject": "s3:GetObject", "s3:GetPublicAccessBlock": "s3:GetBucketPublicAccessBlock",
+    "s3:PutPublicAccessBlock": "s3:PutBucketPublicAccessBlock", "s3:GetBucketEncryption": "s3:GetEncryptionConfiguration",
+    "s3:PutBucketEncryption": "s3:PutEncryptionConfiguration", "s3:DeleteObjects": "s3:DeleteObject",
+    "s3:GetBucketLifecycleConfiguration": "s3:GetLifecycleConfiguration", "s3:CopyObject": "s3:PutObject",
+    "s3:PutBucketLifecycleConfiguration": "s3:PutLifecycleConfiguration", "s3:CreateMultipartUpload": "s3:PutObject",
+    "s3:UploadPart": "s3:PutObject", "s3:CompleteMultipartUpload": "s3:PutObject", "lambda:Invoke": "lambda:InvokeFunction",
+}  # fmt: skip
+SERVICES = {"monitoring": "cloudwatch", "tagging": "tag"}
+# Services whose recorded calls are checked by action alone: their resources are ids that exist only after the call.
+BY_ACTION = ("ec2",)
+# Actions that take no resource, by the authorization reference.
+WITHOUT_RESOURCE = {
+    "sts:GetCallerIdentity", "ecr:GetAuthorizationToken", "tag:GetResources", "lambda:GetAccountSettings",
+    "logs:DescribeLogGroups", "sagemaker:ListModels", "sagemaker:ListEndpointConfigs", "sagemaker:ListTrainingJobs",
+    "application-autoscaling:DescribeScalableTargets", "application-autoscaling:DescribeScalingPolicies",
+    "cloudwatch:GetMetricData",
+}  # fmt: skip
+
+
+def needs(call, names) -> list[Need]:
+    """Everything IAM looks at for one recorded call."""
+    service = SERVICES.get(call.service, call.service)
+    action = f"{service}:{call.operation}"
+    action = RENAMED.get(action, action)
+    resources = [ACCOUNT_WIDE] if action in WITHOUT_RESOURCE else _resources(service, call, names)
+    conditions = _conditions(service, call)
+    found = [Need(action, resource, conditions) for resource in resources]
+    if call.operation == "CreateBucket" and "ObjectOwnership" in call.parameters:
+        found.append(Need("s3:PutBucketOwnershipControls", resources[0]))
+    if call.operation == "DeleteObjects" and any("VersionId" in row for row in call.parameters["Delete"]["Objects"]):
+        found.append(Need("s3:DeleteObjectVersion", resources[0]))
+    tagging = _tagging(service, call)
+    if tagging and action != tagging:
+        found.append(Need(tagging, resources[0], conditions))
+    return found + _passed(call, names)
+
+
+def _tagging(service, call) -> str | None:
+    """The action that tags on create need besides the create."""
+    if not (call.parameters.get("Tags") or call.parameters.get("tags")):
+        return None
+    iam = {"CreateRole": "iam:TagRole", "CreatePolicy": "iam:TagPolicy", "CreateInstanceProfile": "iam:TagInstanceProfile"}
+    return {"sagemaker": "sagemaker:AddTags", "iam": iam.get(call.operation)}.get(service, f"{service}:TagResource")
+
+
+def _passed(call, names) -> list[Need]:
+    parameters = call.parameters
+    found = {
+        ("sagemaker", "CreateModel"): (parameters.get("ExecutionRoleArn"), "sagemaker"),
+        ("sagemaker", "CreateTrainingJob"): (parameters.get("RoleArn"), "sagemaker"),
+        ("lambda", "CreateFunction"): (parameters.get("Role"), "lambda"),
+        ("lambda", "UpdateFunctionConfiguration"): (parameters.get("Role"), "lambda"),
+        ("iam", "AddRoleToInstanceProfile"): (names.role_arn("ec2"), "ec2"),
+        ("ec2", "RunInstances"): (names.role_arn("ec2"), "ec2"),
+        ("application-autoscaling", "RegisterScalableTarget"): (None, parameters.get("ServiceNamespace")),
+    }.get((call.service, call.operation))
+    if found is None:
+        return []
+    arn, service = found
+    if arn is None:  # the first registration makes the service-linked role
+        name = f"{service}.application-autoscaling.amazonaws.com"
+        role = names.arn("iam", f"role/aws-service-role/{name}/AWSServiceRoleForApplicationAutoScaling", region="")
+        return [Need("iam:CreateServiceLinkedRole", role, {"iam:AWSServiceName": name})]
+    return [Need("iam:PassRole", arn, {"iam:PassedToService": names.service(service)})]
+
+
+def _conditions(service, call) -> dict:
+    if service == "iam" and call.operation in ("CreateRole", "PutRolePermissionsBoundary"):
+        return {"iam:PermissionsBoundary": call.parameters.get("PermissionsBoundary")}
+    if service == "iam" and call.operation == "PutRolePolicy":  # the boundary the role carries already
+        return {"iam:PermissionsBoundary": _boundary_of(call.parameters["RoleName"])}
+    if service == "application-autoscaling":
+        return {"application-autoscaling:service-namespace": call.parameters.get("ServiceNamespace")}
+    if service == "s3" and "Prefix" in call.parameters:
+        return {"s3:prefix": call.parameters["Prefix"]}
+    return {}
+
+
+def _boundary_of(role: str):
+    from moto.core import DEFAULT_ACCOUNT_ID
+    from moto.iam.models import iam_backends
+
+    return iam_backends[DEFAULT_ACCOUNT_ID]["aws"].get_role(role).permissions_boundary_arn
+
+
+def _resources(service, call, names) -> list[str | None]:
+    """ARNs of what the call is about."""
+    p = call.parameters
+    if service in BY_ACTION:
+        return [None]
+    if service == "s3":
+        key = p.get("Key") or ("*" if call.operation == "DeleteObjects" else None)
+        return [f"arn:{names.partition}:s3:::{p['Bucket']}" + (f"/{key}" if key else "")]
+    if service == "iam":
+        return [_iam_arn(p, names)]
+    if service == "ecr":
+        repositories = p.get("repositoryNames") or [p["repositoryName"]]
+        return [names.arn("ecr", f"repository/{name}") for name in repositories]
+    if service == "lambda":
+        name, qualifier = p.get("FunctionName") or p["Resource"].rsplit(":", 1)[-1], p.get("Qualifier")
+        return [names.arn("lambda", f"function:{name}" + (f":{qualifier}" if qualifier else ""))]
+    if service == "sagemaker":
+        return _sagemaker_arns(p, names)
+    if service == "logs":
+        group = p.get("logGroupName") or p.get("logGroupNamePrefix") or p["logGroupIdentifier"]
+        return [names.arn("logs", f"log-group:{group}:*")]
+    if service == "cloudwatch":
+        alarms = p.get("AlarmNames") or [p.get("AlarmName") or f"{p['AlarmNamePrefix']}*"]
+        return [names.arn("cloudwatch", f"alarm:{name}") for name in alarms]
+    if service == "application-autoscaling":
+        return [names.arn("application-autoscaling", "scalable-target/0123456789abcdef")]
+    if service == "ssm":
+        return [names.arn("ssm", f"parameter{p['Name']}")]
+    raise NotImplementedError(f"{service}:{call.operation}")
+
+
+def _iam_arn(p, names) -> str:
+    if "PolicyArn" in p:
+        return p["PolicyArn"]
+    for parameter, kind in (("InstanceProfileName", "instance-profile"), ("RoleName", "role"), ("PolicyName", "policy")):
+        if parameter in p:
+            return names.arn("iam", f"{kind}/{p[parameter]}", region="")
+    raise NotImplementedError(p)
+
+
+def _sagemaker_arns(p, names) -> list[str]:
+    if "ResourceArn" in p:
+        return [p["ResourceArn"]]
+    if "TransformJobName" in p:  # the model it uses is not looked at
+        return [names.arn("sagemaker", f"transform-job/{p['TransformJobName']}")]
+    kinds = {
+        "EndpointName": "endpoint", "EndpointConfigName": "endpoint-config", "ModelName": "model",
+        "TrainingJobName": "training-job",
+    }  # fmt: skip
+    arns = [names.arn("sagemaker", f"{kind}/{p[name]}") for name, kind in kinds.items() if name in p]
+    return arns + [names.arn("sagemaker", f"model/{row['ModelName']}") for row in p.get("ProductionVariants", [])]
