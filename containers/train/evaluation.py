@@ -87,7 +87,7 @@ def evaluate(
     `labels` are the whole split's. `check` runs once per round on every rank, also on one that has no batch left.
     """
     count = len(labels)
-    mine = torch.arange(group.rank, count, group.world_size)
+    mine = torch.tensor(range(group.rank, count, group.world_size), dtype=torch.int64)
     table = torch.zeros(count, _LOGITS + (num_classes if with_logits else 0), dtype=torch.float64)
     done = 0
     for _ in range(rounds(count, batch_size, group.world_size)):

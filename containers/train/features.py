@@ -160,6 +160,6 @@ class FeatureBatches:
 
 def feature_rows(features: Tensor, labels: Tensor, batch_size: int, group: Group) -> Iterator[tuple[Tensor, Tensor]]:
     """This rank's share of a split's features, for `evaluation.evaluate`."""
-    mine = torch.arange(group.rank, len(labels), group.world_size)
+    mine = torch.tensor(range(group.rank, len(labels), group.world_size), dtype=torch.int64)
     for part in torch.split(mine, batch_size):
         yield features[part], labels[part]

@@ -4,6 +4,7 @@ import contextlib
 import json
 import multiprocessing
 import os
+import pickle
 import signal
 import socket
 import sys
@@ -200,7 +201,7 @@ def in_ranks(world_size: int, body: Callable[..., Any]) -> list[Any]:
         group = Group.join(accelerator.detect("cpu"))
         result = body(group)
         group.barrier()
-        queue.put((rank, result))
+        queue.put(pickle.dumps((rank, result)))  # as bytes: torch would pass tensors by file descriptors of a process that ends
         group.leave()
         os._exit(0)
 
@@ -208,7 +209,7 @@ def in_ranks(world_size: int, body: Callable[..., Any]) -> list[Any]:
     for process in processes:
         process.start()
     try:
-        found = dict(queue.get() for _ in _until_done(processes, queue))
+        found = dict(pickle.loads(queue.get()) for _ in _until_done(processes, queue))
     finally:
         for process in processes:
             process.kill()

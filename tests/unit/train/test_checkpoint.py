@@ -1,0 +1,150 @@
+import json
+import os
+import random
+
+import pytest
+import torch
+
+from containers.train.checkpoint import LATEST, Checkpoints
+from containers.train.distributed import Group
+from tests.support.training import _FORK, in_ranks, same
+
+
+def state(number):
+    return {"model": {"w": torch.full((50,), float(number))}, "number": number}
+
+
+def saved(directory, count, best=()):
+    checkpoints = Checkpoints(directory, Group.alone())
+    for number in range(count):
+        assert checkpoints.save(state(number), number, is_best=number in best)
+    return checkpoints
+
+
+def restored(directory):
+    found = Checkpoints(directory, Group.alone()).restore()
+    return found and found.state["number"]
+
+
+def names(directory):
+    return sorted(path.name for path in directory.iterdir())
+
+
+def test_what_was_saved_is_restored_with_the_best_and_the_base(tmp_path):
+    checkpoints = Checkpoints(tmp_path, Group.alone())
+    checkpoints.save_base({"backbone": torch.arange(3)})
+    for number in range(4):
+        checkpoints.save(state(number), number, is_best=number == 1)
+    found = Checkpoints(tmp_path, Group.alone()).restore()
+    assert (found.state["number"], found.best["number"]) == (3, 1)
+    assert same(found.base, {"backbone": torch.arange(3)})
+    best, base = checkpoints.load_best()
+    assert best["number"] == 1
+    assert same(base, found.base)
+
+
+def test_nothing_there_is_nothing_restored(tmp_path):
+    assert Checkpoints(tmp_path / "new", Group.alone()).restore() is None
+
+
+def test_the_last_two_and_the_best_are_kept_and_nothing_else(tmp_path):
+    saved(tmp_path, 6, best={1})
+    assert [name[:19] for name in names(tmp_path)] == [f"checkpoint-{n:08d}" for n in (1, 4, 5)] + [LATEST]
+    again = Checkpoints(tmp_path, Group.alone())
+    again.restore()
+    again.save(state(6), 6)
+    assert [name[:19] for name in names(tmp_path)] == [f"checkpoint-{n:08d}" for n in (1, 5, 6)] + [LATEST]
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_torn_or_altered_newest_file_is_rejected_by_name_and_the_one_before_used(tmp_path, caplog, seed):
+    saved(tmp_path, 3)
+    newest = tmp_path / json.loads((tmp_path / LATEST).read_text())["file"]
+    data = bytearray(newest.read_bytes())
+    place = random.Random(seed).randrange(len(data))
+    if seed % 2:
+        data[place] ^= 1 << seed % 8
+    newest.write_bytes(data if seed % 2 else data[:place])
+    assert restored(tmp_path) == 1
+    rejected = [record for record in caplog.records if "rejected" in record.getMessage()]
+    assert [record.file for record in rejected] == [newest.name]
+
+
+@pytest.mark.parametrize("damage", ["missing", "not json", '{"file": "../../etc/passwd"}', '{"file": "gone.pt"}', "[]"])
+def test_without_a_usable_list_the_files_speak_for_themselves(tmp_path, damage):
+    saved(tmp_path, 3)
+    (tmp_path / LATEST).unlink()
+    if damage != "missing":
+        (tmp_path / LATEST).write_text(damage)
+    assert restored(tmp_path) == 2
+
+
+def test_a_checkpoint_whose_best_is_gone_is_not_used(tmp_path):
+    saved(tmp_path, 4, best={0, 1})
+    next(tmp_path.glob("checkpoint-00000001-*")).unlink()
+    assert restored(tmp_path) is None
+
+
+COMMIT = ["write checkpoint", "sync checkpoint", "rename checkpoint", "write latest", "sync latest", "rename latest", "prune"]
+
+
+@pytest.mark.parametrize("step", COMMIT)
+def test_killed_before_any_step_of_the_commit_it_still_loads(tmp_path, step):
+    saved(tmp_path, 2, best={0})
+
+    def dying():
+        def on_commit(now):
+            if now.startswith(step):
+                os._exit(9)
+
+        checkpoints = Checkpoints(tmp_path, Group.alone(), on_commit)
+        checkpoints.restore()
+        checkpoints.save(state(2), 2)
+        os._exit(0)
+
+    process = _FORK.Process(target=dying)
+    process.start()
+    process.join(60)
+    assert process.exitcode == 9
+    expected = 1 if COMMIT.index(step) <= COMMIT.index("rename latest") else 2
+    assert restored(tmp_path) == expected
+    assert all(name.startswith(".") or name == LATEST or name.endswith(".pt") for name in names(tmp_path))
+    assert not list(tmp_path.glob(".*.tmp"))  # what was left over is removed by the next start
+
+
+def test_a_full_disk_keeps_the_previous_checkpoint_and_the_run(tmp_path, caplog):
+    checkpoints = saved(tmp_path, 2)
+
+    def full(_step):
+        raise OSError(28, "No space left on device")
+
+    checkpoints._on_commit = full
+    assert not checkpoints.save(state(2), 2)
+    assert "No space left" in caplog.records[-1].reason
+    assert restored(tmp_path) == 1
+
+
+def test_a_file_that_runs_code_when_unpickled_is_rejected(tmp_path):
+    import hashlib
+
+    class Evil:
+        def __reduce__(self):
+            return (os.system, ("true",))
+
+    path = tmp_path / "x"
+    torch.save({"schema": 1, "model": Evil()}, path)
+    path.rename(tmp_path / f"checkpoint-00000000-{hashlib.sha256(path.read_bytes()).hexdigest()[:16]}.pt")
+    assert Checkpoints(tmp_path, Group.alone()).restore() is None
+
+
+def test_ranks_with_disks_of_their_own_agree_on_the_newest_valid_state(tmp_path):
+    saved(tmp_path / "0", 2, best={0})
+    saved(tmp_path / "1", 4, best={1})
+
+    def body(group):
+        checkpoints = Checkpoints(tmp_path / str(group.rank), group)
+        found = checkpoints.restore()
+        return found.state["number"], found.best["number"], checkpoints.load_best()[0]["number"]
+
+    assert in_ranks(3, body) == [(3, 1, 1)] * 3
+    assert list((tmp_path / "0").glob("checkpoint-00000003-*"))

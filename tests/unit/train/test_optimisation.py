@@ -1,0 +1,153 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from containers.core.errors import AcceleratorError
+from containers.train.config import TrainConfig
+from containers.train.data import Batch
+from containers.train.distributed import Group
+from containers.train.optimisation import Stepper, class_weights, learning_rate, make_optimizer
+from tests.support.training import in_ranks, same
+
+
+def config(**changes):
+    return TrainConfig(**{"batch_size": 8, "clip_grad_norm": 0, "label_smoothing": 0, **changes})
+
+
+def net(seed=0):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, 3))
+
+
+def batch(count=8):
+    generator = torch.Generator().manual_seed(1)
+    return Batch(torch.randn(count, 5, generator=generator), torch.arange(count) % 3, count, count)
+
+
+def stepper(module, group=None, amp=None, **changes):
+    chosen = config(**changes)
+    optimizer = make_optimizer(module, chosen, "2.")
+    return Stepper(module, optimizer, chosen, group or Group.alone(), prepare=lambda x: x, amp_dtype=amp)
+
+
+def test_the_rate_rises_then_falls_along_a_cosine():
+    chosen = config(learning_rate=1.0, warmup_fraction=0.2)
+    rates = [learning_rate(chosen, step, 100) for step in range(100)]
+    assert rates[:20] == sorted(rates[:20])
+    assert max(rates) == rates[20] == 1.0
+    assert rates[20:] == sorted(rates[20:], reverse=True)
+    assert rates[60] == pytest.approx(0.5 * (1 + math.cos(math.pi * 0.5)))
+    assert 0 < rates[-1] < 0.001
+
+
+def test_weights_decay_and_biases_and_norms_do_not_and_the_backbone_learns_slower():
+    module = nn.Sequential(nn.Linear(5, 6), nn.BatchNorm1d(6), nn.Linear(6, 3))
+    groups = make_optimizer(module, config(backbone_lr_factor=0.1, weight_decay=0.05), "2.").param_groups
+    found = {(group["factor"], group["weight_decay"]): sum(p.numel() for p in group["params"]) for group in groups}
+    assert found == {(0.1, 0.05): 30, (0.1, 0.0): 6 + 12, (1.0, 0.05): 18, (1.0, 0.0): 3}
+
+
+@pytest.mark.parametrize("micro", [1, 2, 3, 8])
+def test_micro_batches_give_the_gradient_of_the_whole_batch(micro):
+    whole, parts = net(), net()
+    for module, size in ((whole, 0), (parts, micro)):
+        stepper(module, micro_batch_size=size, optimizer="sgd", momentum=0).step(batch(), 0.1, 0)
+    for one, other in zip(whole.parameters(), parts.parameters(), strict=True):
+        assert torch.allclose(one, other, atol=1e-7)
+
+
+@pytest.mark.parametrize("count", [8, 5, 1])
+def test_ranks_together_make_the_step_that_one_makes_alone(count):
+    """Also where a rank has fewer photos in the last step, or none."""
+    alone = net()
+    stepper(alone, optimizer="sgd", momentum=0).step(batch(count), 0.1, 0)
+
+    def body(group):
+        module, whole = net(), batch(count)
+        mine = list(range(group.rank, count, group.world_size))
+        taken = mine or [0]
+        part = Batch(whole.images[taken], whole.labels[taken], len(mine), count)
+        steps = stepper(module, group, optimizer="sgd", momentum=0)
+        steps.step(part, 0.1, 0)
+        return module.state_dict(), group.sum(steps.sums)[2].item()
+
+    for found, photos in in_ranks(3, body):
+        assert photos == count
+        assert all(torch.allclose(found[name], value, atol=1e-7) for name, value in alone.state_dict().items())
+
+
+def test_the_gradient_is_clipped_after_it_is_unscaled():
+    module = net()
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    stepper(
+        module, clip_grad_norm=1e-3, optimizer="sgd", momentum=0, weight_decay=0, backbone_lr_factor=1, amp=torch.float16
+    ).step(batch(), 1.0, 0)
+    moved = math.sqrt(sum(float((value - before[name]).square().sum()) for name, value in module.state_dict().items()))
+    assert moved == pytest.approx(1e-3, rel=0.01)
+
+
+def test_the_scaler_goes_on_where_it_was():
+    first, second = stepper(net(), amp=torch.float16), stepper(net(), amp=torch.float16)
+    for number in range(3):
+        first.step(batch(), 0.1, number)
+    second.scaler.load_state_dict(first.scaler.state_dict())
+    assert second.scaler.state_dict() == first.scaler.state_dict()
+    assert first.scaler.state_dict()["_growth_tracker"] == 3
+
+
+class _Small(nn.Module):
+    """A device that holds `room` photos."""
+
+    def __init__(self, room):
+        super().__init__()
+        self.net, self.room, self.seen = net(), room, []
+
+    def forward(self, x):
+        self.seen.append(len(x))
+        if len(x) > self.room:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return self.net(x)
+
+
+def test_a_full_gpu_halves_the_micro_batch_and_the_step_is_the_same(caplog):
+    small, plain = _Small(3), net()
+    steps = stepper(small, optimizer="sgd", momentum=0, backbone_lr_factor=1)
+    steps.step(batch(), 0.1, 0)
+    stepper(plain, optimizer="sgd", momentum=0, backbone_lr_factor=1).step(batch(), 0.1, 0)
+    assert small.seen == [8, 4, 2, 2, 2, 2]
+    assert [(record.was, record.now) for record in caplog.records] == [(8, 4), (4, 2)]
+    for one, other in zip(small.net.parameters(), plain.parameters(), strict=True):
+        assert torch.allclose(one, other, atol=1e-7)
+    small.seen.clear()
+    steps.step(batch(), 0.1, 1)
+    assert small.seen == [2, 2, 2, 2]
+
+
+@pytest.mark.parametrize("room", [3, 0])
+def test_where_the_size_was_chosen_or_one_photo_is_too_many_the_error_names_it(room):
+    with pytest.raises(AcceleratorError, match=r"out of GPU memory with \d photos at once \(batch_size 8.*micro_batch_size to"):
+        stepper(_Small(room), micro_batch_size=4 if room else 0).step(batch(), 0.1, 0)
+
+
+def test_class_weights_give_every_class_the_same_say_and_average_1():
+    labels = torch.tensor([0] * 6 + [1] * 2 + [3] * 4)
+    weights = class_weights(labels, 4)
+    says = torch.bincount(labels, minlength=4) * weights
+    assert torch.allclose(says[[0, 1, 3]], torch.full((3,), 4.0))
+    assert weights[labels].mean().item() == pytest.approx(1)
+    assert weights[2] == 0
+
+
+def test_dropout_depends_on_the_step_and_not_on_what_was_drawn_before():
+    def trained(disturb):
+        torch.manual_seed(0)
+        module = nn.Sequential(nn.Linear(5, 6), nn.Dropout(0.5), nn.Linear(6, 3))
+        steps = stepper(module)
+        for number in range(3):
+            torch.rand(disturb)
+            steps.step(batch(), 0.1, number)
+        return module.state_dict()
+
+    assert same(trained(1), trained(100))
