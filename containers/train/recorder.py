@@ -36,7 +36,7 @@ class Recorder:
     def result(self, row: Mapping[str, float | int | str]) -> None:
         if self._active:
             _log.info(FINAL_EVENT, extra=dict(row))
-            self._scalars(row, int(row["epoch"]))
+            self._scalars({name: value for name, value in row.items() if name.startswith("test_")}, int(row["epoch"]))
 
     def _scalars(self, row: Mapping[str, float | int | str], epoch: int) -> None:
         if self._writer is not None:

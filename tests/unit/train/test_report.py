@@ -1,0 +1,54 @@
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from containers.train import costs
+from tests.support.training import make_job, train
+
+
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory, index):
+    job = make_job(tmp_path_factory.mktemp("reported"), index, epochs=1)
+    train(job)
+    return job
+
+
+def test_the_page_stands_alone_and_holds_what_was_promised(reported):
+    page = (reported.paths.model_dir / "report" / "index.html").read_text(encoding="utf-8")
+    assert page == (reported.paths.output_dir / "report" / "index.html").read_text(encoding="utf-8")
+    HTMLParser().feed(page)
+    for title in ("Numbers", "Training", "Confusion matrix (test photos)", "Per class", "Reliability", "Most confidently wrong",
+                  "Photos", "Where the time went", "What it would cost", "Configuration"):  # fmt: skip
+        assert f"<h2>{title}" in page
+    assert page.count("<svg") == 3
+    assert not re.search(r'(?:src|href)="(?!data:|#)', page)
+    assert "data:image/jpeg;base64," in page
+    assert "9 validation photos, at least 200 are needed" in page
+    assert "not measured" in page
+    assert str(reported.paths.model_dir.parent) not in page
+
+
+def test_the_card_says_what_the_model_is_and_is_not(reported):
+    card = (reported.paths.model_dir / "report" / "MODEL_CARD.md").read_text(encoding="utf-8")
+    for part in ("class0, class1", "train 22, valid 9, test 7", "test_accuracy", "## Limits", "Starting weights: none"):
+        assert part in card
+
+
+def test_tensorboard_finds_its_files_beside_the_output(reported):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(reported.paths.output_dir.parent / "tensorboard"))
+    events.Reload()
+    scalars = events.Tags()["scalars"]
+    assert {"train/loss", "validation/loss", "validation/accuracy", "test/accuracy", "train/learning_rate"} <= set(scalars)
+    assert [event.step for event in events.Scalars("validation/loss")] == [1, 2, 3]
+
+
+def test_a_cost_is_labelled_assumed_unless_the_run_was_on_that_gpu():
+    history = [{"phase": "head", "images_per_second": 9.0}, {"phase": "all", "images_per_second": 200.0}]
+    assumed, measured = costs.estimate(720_000, "cpu", history), costs.estimate(720_000, "Tesla T4", history)
+    assert "assumed for ResNet-50" in assumed.basis
+    assert "measured in this run on a T4" in measured.basis
+    assert [row.hours for row in measured.rows] == [1.0, 1.0]
+    assert measured.rows[0].on_demand > measured.rows[0].spot > 0
