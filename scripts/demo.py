@@ -23,6 +23,7 @@ from scripts.runners import Containers, Processes, Runner
 
 EXAMPLE = ROOT / "examples" / "photos"
 RUN = ROOT / "runs" / "demo"
+NEXT = RUN / "next"
 TRAINING_FLAGS = ("--architecture", "efficientnet_lite0", "--head-epochs", "15", "--epochs", "0", "--engines", "fp32")
 READY_SECONDS = 180.0
 
@@ -50,20 +51,38 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def demo(data: Path, port: int) -> None:
+    """What an earlier demo trained and serves stays untouched until the new model is complete."""
     started = time.monotonic()
     if not data.is_dir():
         raise Stop(f"{data} is not a folder: DATA names a folder that holds a folder of photos for each class")
-    stop_earlier()
-    check_port(port)
+    if not any(runner.is_serving() for runner in earlier_runners()):
+        check_port(port)
     runner = prepared_runner()
     say(f"Training on {data}")
-    shutil.rmtree(RUN / "model.run", ignore_errors=True)  # checkpoints of an earlier demo: this one starts anew
-    runner.train(data, RUN, TRAINING_FLAGS)
+    shutil.rmtree(NEXT, ignore_errors=True)
+    NEXT.mkdir(parents=True)
+    runner.train(data, NEXT, TRAINING_FLAGS)
+    stop_earlier()
+    check_port(port)
+    keep(NEXT, RUN)
     say("Starting the server")
     runner.serve(RUN / "model", port)
     url = f"http://127.0.0.1:{port}"
     wait_until_ready(url, runner)
     report(url, time.monotonic() - started)
+
+
+def keep(new: Path, old: Path) -> None:
+    """Put the run in `new` in the place of the one in `old`. The folder of the model itself stays: Compose mounts it."""
+    model = old / "model"
+    model.mkdir(parents=True, exist_ok=True)
+    for entry in [entry for entry in model.iterdir() if entry.name != ".gitignore"]:
+        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    for entry in sorted((new / "model").iterdir(), key=lambda entry: entry.name == "manifest.json"):  # last: then all is there
+        entry.rename(model / entry.name)
+    shutil.rmtree(old / "model.run", ignore_errors=True)
+    (new / "model.run").rename(old / "model.run")
+    shutil.rmtree(new)
 
 
 def prepared_runner() -> Runner:
@@ -79,13 +98,18 @@ def prepared_runner() -> Runner:
     return runner
 
 
-def stop_earlier() -> bool:
-    """End what an earlier demo left serving, in whichever way it ran; True when there was something."""
+def earlier_runners() -> list[Runner]:
+    """Both ways in which an earlier demo may have left its server."""
     try:
-        containers = Containers(find_docker()).stop()
+        return [Processes(), Containers(find_docker())]
     except NoDocker:
-        containers = False
-    return Processes().stop() or containers
+        return [Processes()]
+
+
+def stop_earlier() -> bool:
+    """End what an earlier demo left serving; True when there was something."""
+    stopped = [runner.stop() for runner in earlier_runners()]
+    return any(stopped)
 
 
 def stop() -> None:

@@ -35,6 +35,9 @@ class Runner(Protocol):
     def check_alive(self) -> None:
         """Raises Stop with the end of the log when the server has ended."""
 
+    def is_serving(self) -> bool:
+        """Whether a server that a demo started this way is running."""
+
     def stop(self) -> bool:
         """End the server; False when there was none."""
 
@@ -66,16 +69,16 @@ class Containers:
         )
 
     def check_alive(self) -> None:
-        if not self._running():
+        if not self.is_serving():
             raise Stop(f"the server has ended: {output([*self._compose, 'logs', '--no-log-prefix', '--tail', '5', 'serve'])}")
 
     def stop(self) -> bool:
-        was_running = self._running()
+        was_running = self.is_serving()
         if was_running:
             run([*self._compose, "down"], "the server could not be stopped")
         return was_running
 
-    def _running(self) -> bool:
+    def is_serving(self) -> bool:
         return bool(output([*self._compose, "ps", "--status", "running", "--quiet", "serve"]))
 
 
@@ -129,21 +132,28 @@ class Processes:
             last = Path(self.log).read_text(errors="replace").strip().splitlines()[-5:]
             raise Stop("the server has ended; the end of its log:\n" + "\n".join(last))
 
+    def is_serving(self) -> bool:
+        return self._server_of_this_folder() is not None
+
     def stop(self) -> bool:
-        try:
-            pid, _, started = self._pid_file.read_text().partition(" ")
-        except FileNotFoundError:
-            return False
-        was_running = _started(int(pid)) == started
-        if was_running:
-            os.kill(int(pid), signal.SIGTERM)
+        pid = self._server_of_this_folder()
+        if pid is not None:
+            os.kill(pid, signal.SIGTERM)
             deadline = time.monotonic() + STOP_SECONDS
-            while _started(int(pid)) == started:
+            while self.is_serving():
                 if time.monotonic() > deadline:
                     raise Stop(f"the server (process {pid}) does not end: look at {self.log}")
                 time.sleep(0.1)
-        self._pid_file.unlink()
-        return was_running
+        self._pid_file.unlink(missing_ok=True)
+        return pid is not None
+
+    def _server_of_this_folder(self) -> int | None:
+        """Its process id, None when it has ended."""
+        try:
+            pid, _, started = self._pid_file.read_text().partition(" ")
+        except FileNotFoundError:
+            return None
+        return int(pid) if _started(int(pid)) == started else None
 
 
 def _started(pid: int) -> str:

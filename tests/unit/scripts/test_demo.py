@@ -94,6 +94,24 @@ def test_a_folder_that_is_none_ends_with_one_line(tmp_path: Path) -> None:
     )
 
 
+def test_the_new_model_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
+    for run, names in (
+        ("old", ["manifest.json", "engines/a.xml", ".gitignore"]),
+        ("new", ["manifest.json", "weights", "engines/b.xml"]),
+    ):
+        for name in names:
+            path = tmp_path / run / "model" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(run)
+    (tmp_path / "new" / "model.run").mkdir()
+    mounted = (tmp_path / "old" / "model").stat().st_ino
+    demo.keep(tmp_path / "new", tmp_path / "old")
+    found = sorted(path.relative_to(tmp_path / "old").as_posix() for path in tmp_path.rglob("*") if path.is_file())
+    assert found == ["model/.gitignore", "model/engines/b.xml", "model/manifest.json", "model/weights"]
+    assert (tmp_path / "old" / "model" / "manifest.json").read_text() == "new"
+    assert (tmp_path / "old" / "model").stat().st_ino == mounted
+
+
 @pytest.fixture
 def processes(tmp_path: Path) -> runners.Processes:
     """A runner whose server is a sleeping process."""
