@@ -24,7 +24,7 @@ from scripts.runners import Containers, Processes, Runner
 EXAMPLE = ROOT / "examples" / "photos"
 RUN = ROOT / "runs" / "demo"
 NEXT = RUN / "next"
-TRAINING_FLAGS = ("--architecture", "efficientnet_lite0", "--head-epochs", "15", "--epochs", "0", "--engines", "fp32")
+TRAINING_FLAGS = ("--architecture", "efficientnet_lite0", "--head-epochs", "15", "--epochs", "0", "--engines", "none")
 READY_SECONDS = 180.0
 
 
