@@ -10,13 +10,13 @@ from typing import Any
 from containers.core.errors import ConfigError
 from containers.core.settings import parse
 from containers.train.config import TrainConfig
+from deploy import registry
 from deploy.config import StageConfig, Training
 from deploy.context import Context
 from deploy.data import channels_in
-from deploy.errors import DeployError, Refused, explained
+from deploy.errors import DeployError, explained
 from deploy.logs import TRAINING_GROUP, Tail
 from deploy.names import content_id
-from deploy.registry import parse as parse_image
 from deploy.storage import CHECKPOINTS, TRAINING
 from deploy.training_progress import decision_of, follow
 from deploy.training_request import Run, training_job
@@ -94,8 +94,8 @@ class SageMakerJob:
 
 def describe(args: argparse.Namespace, context: Context, resume: str | None = None) -> Run:
     """This run, by flags and what the cloud has: newest image, the dataset's channels. A dry run asks for them too."""
-    image = args.image or newest_image(context, "train")
-    parse_image(image)
+    image = args.image or registry.newest(context, "train")
+    registry.parse(image)
     moment = context.clock.now().strftime("%Y%m%d-%H%M%S")
     name = f"{context.names.base}-{moment}-{secrets.token_hex(2)}"
     return Run(
@@ -122,18 +122,6 @@ def tuned(config: TrainConfig, assignments: list[str]) -> TrainConfig:
     if bad := [name for name, equals, _ in pairs if not equals]:
         raise ConfigError(f"--set {', '.join(bad)}: NAME=VALUE is expected")
     return parse(TrainConfig, config.model_dump(mode="json") | {name: value for name, _, value in pairs}, where="--set")
-
-
-def newest_image(context: Context, image: str) -> str:
-    """By digest, of what `images` pushed last. Raises Refused where there is none."""
-    names, images = context.names, []
-    with explained(f"repository {names.repository(image)}"):
-        for page in context.client("ecr").get_paginator("describe_images").paginate(repositoryName=names.repository(image)):
-            images += page["imageDetails"]
-    if not images:
-        raise Refused(f"image {image}", "none was pushed yet", hint="python -m deploy images")
-    newest = max(images, key=lambda detail: detail["imagePushedAt"])
-    return f"{names.registry}/{names.repository(image)}@{newest['imageDigest']}"
 
 
 def conclude(context: Context, this: Run, job: dict[str, Any], result: dict[str, Any]) -> None:

@@ -2,10 +2,13 @@
 it lives in an environment of its own (requirements/local.lock)."""
 
 import argparse
+import contextlib
 import os
 import tempfile
 from pathlib import Path
 from typing import Any
+
+import docker
 
 from containers.train.config import TrainConfig
 from deploy.context import Context
@@ -13,6 +16,7 @@ from deploy.data import CHANNELS
 from deploy.errors import DeployError, Refused
 from deploy.training_request import hyperparameters
 
+_PROJECT_DIR = "com.docker.compose.project.working_dir"
 _NO_TELEMETRY = "SchemaVersion: '1.0'\nSageMaker:\n  PythonSDK:\n    Modules:\n      TelemetryOptOut: true\n"
 
 
@@ -24,11 +28,14 @@ def run(args: argparse.Namespace, context: Context, settings: TrainConfig) -> No
     if context.dry_run:
         context.emit(request, lambda: request)
         return
-    session = _session(context.region)
-    try:
-        session.sagemaker_client.create_training_job(**request)
-    except RuntimeError as error:
-        raise DeployError("local training", str(error), hint="the container's output is above") from error
+    with tempfile.TemporaryDirectory(prefix="kennel-local-", ignore_cleanup_errors=True) as root:
+        session = _session(Path(root), context.region)
+        try:
+            session.sagemaker_client.create_training_job(**request)
+        except RuntimeError as error:
+            raise DeployError("local training", str(error), hint="the container's output is above") from error
+        finally:
+            _remove_containers(Path(root))
     context.emit({"model": str(output / "model.tar.gz")}, lambda: f"wrote {output / 'model.tar.gz'}")
 
 
@@ -55,17 +62,26 @@ def _source(folder: Path) -> dict[str, str]:
     return {"FileDataDistributionType": "FullyReplicated", "FileUri": f"file://{folder}"}
 
 
-def _session(region: str) -> Any:
+def _session(root: Path, region: str) -> Any:
     os.environ.setdefault("AWS_DEFAULT_REGION", region)
     os.environ.setdefault("AWS_EC2_METADATA_DISABLED", "true")
-    quiet = Path(tempfile.mkdtemp(prefix="kennel-local-")) / "sagemaker.yaml"
+    quiet = root / "sagemaker.yaml"
     quiet.write_text(_NO_TELEMETRY, encoding="utf-8")
-    os.environ.setdefault("SAGEMAKER_USER_CONFIG_OVERRIDE", str(quiet))
+    os.environ["SAGEMAKER_USER_CONFIG_OVERRIDE"] = str(quiet)
     try:
         from sagemaker.core.local.local_session import LocalSession
     except ImportError:
-        hint = "uv venv local && uv pip install -r requirements/local.lock, and run this command with it"
+        hint = "make a virtual environment of requirements/local.lock and run this command in it"
         raise Refused("local training", "the SageMaker SDK is not installed in this environment", hint=hint) from None
     session = LocalSession()
-    session.config = {"local": {"local_code": True, "container_config": {"shm_size": "1g"}}}
+    local = {"local_code": True, "container_root": str(root), "container_config": {"shm_size": "1g"}}
+    session.config = {"local": local}
     return session
+
+
+def _remove_containers(root: Path) -> None:
+    """The SDK leaves what Compose started below `root`."""
+    with contextlib.closing(docker.from_env()) as engine:
+        for container in engine.containers.list(all=True, filters={"label": _PROJECT_DIR}):
+            if Path(container.labels[_PROJECT_DIR]).is_relative_to(root):
+                container.remove(force=True, v=True)

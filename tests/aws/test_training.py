@@ -11,7 +11,7 @@ from containers.core.metrics import METRICS
 from containers.train.config import TrainConfig
 from deploy import training
 from deploy.context import Context
-from deploy.errors import DeployError, Refused
+from deploy.errors import DeployError
 from deploy.training_progress import Progress, ask
 from deploy.training_request import Run, training_job
 from tests.support import aws as fake
@@ -158,7 +158,7 @@ def test_without_an_image_or_with_one_by_tag_nothing_is_sent(aws):
         training.run(arguments("--image", "registry/train:latest"), context)
     context.client("ecr").delete_repository(repositoryName=context.names.repository("train"), force=True)
     context.client("ecr").create_repository(repositoryName=context.names.repository("train"))
-    with pytest.raises(Refused, match="none was pushed"):
+    with pytest.raises(DeployError, match="holds no image"):
         training.run(arguments(), context)
 
 

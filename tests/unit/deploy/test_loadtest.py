@@ -83,12 +83,13 @@ def test_refusals_and_failures_are_told_apart():
     assert gone.send() == "failed"
 
 
-def test_open_loop_latency_counts_from_the_due_moment():
-    """Twice the rate that the server can do: the backlog grows, and so must the latency that is reported."""
+def test_open_loop_latency_counts_from_the_due_moment(monkeypatch):
+    """One client and four times what it can carry: each answer takes 50 ms, and the last request was due seconds before."""
+    monkeypatch.setattr(load, "_MOST_CLIENTS", 1)
     with Server(seconds=0.05) as server:
-        step = load.open_loop(server.sender, 80.0, 1.0)
-    assert step.sent > 40
-    assert step.p95_ms > 300  # a closed loop would report about 50
+        step = load.open_loop(server.sender, 80.0, 0.5)
+    assert step.sent > 20
+    assert step.p95_ms > 700
 
 
 def test_the_ramp_stops_at_the_knee_and_then_sends_at_random_moments():
