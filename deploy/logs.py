@@ -36,9 +36,12 @@ class Line:
 class Tail:
     """New lines of all streams of `group` that begin with `prefix`, each once. A group that does not exist yet is empty."""
 
-    def __init__(self, context: Context, group: str, prefix: str = "") -> None:
+    def __init__(self, context: Context, group: str, prefix: str = "", *, minutes: float | None = None) -> None:
+        """`minutes`: nothing older."""
         self._logs = context.client("logs")
         self._group, self._prefix = group, prefix
+        start = minutes and int((context.clock.now().timestamp() - minutes * 60) * 1000)
+        self._since = {"startTime": start} if start else {}
         self._tokens: dict[str, str] = {}
 
     def new_lines(self) -> list[Line]:
@@ -48,16 +51,22 @@ class Tail:
         return sorted(lines, key=lambda line: line.at)
 
     def _streams(self) -> list[str]:
-        """Ended streams of a job stay few; of a function or an endpoint the newest 50 are read."""
-        by = {"logStreamNamePrefix": self._prefix} if self._prefix else {"orderBy": "LastEventTime", "descending": True}
-        answer = found(self._logs.describe_log_streams, logGroupName=self._group, limit=50, **by)
-        return [row["logStreamName"] for row in answer["logStreams"]] if answer else []
+        """All streams with the prefix: a job has one per host. Without one, the 50 newest of the endpoint or the function."""
+        if not self._prefix:
+            answer = found(self._logs.describe_log_streams, logGroupName=self._group, orderBy="LastEventTime", descending=True)
+            return [row["logStreamName"] for row in answer["logStreams"]] if answer else []
+        pages = self._logs.get_paginator("describe_log_streams").paginate(
+            logGroupName=self._group, logStreamNamePrefix=self._prefix
+        )
+        return found(lambda: [row["logStreamName"] for page in pages for row in page["logStreams"]]) or []
 
     def _read(self, stream: str) -> Iterator[Line]:
         """CloudWatch answers the same token again when there is nothing more."""
         while True:
             token = {"nextToken": self._tokens[stream]} if stream in self._tokens else {}
-            answer = self._logs.get_log_events(logGroupName=self._group, logStreamName=stream, startFromHead=True, **token)
+            answer = self._logs.get_log_events(
+                logGroupName=self._group, logStreamName=stream, startFromHead=True, **token, **self._since
+            )
             for event in answer["events"]:
                 yield Line(stream=stream.removeprefix(self._prefix).lstrip("/"), at=event["timestamp"], text=event["message"])
             after = answer.get("nextForwardToken")
@@ -85,12 +94,14 @@ def _short(value: Any) -> str:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", help="endpoint, lambda, ec2 RUN, or the name of a training job", nargs="+")
+    parser.add_argument("--minutes", type=float, help="nothing older (60 for the endpoint and the Lambda, else everything)")
     parser.add_argument("--follow", action="store_true", help="go on until Ctrl-C")
 
 
 def run(args: argparse.Namespace, context: Context) -> None:
     """Raises Refused where there is no such log."""
-    tail = Tail(context, *_where(args.what, context))
+    group, prefix = _where(args.what, context)
+    tail = Tail(context, group, prefix, minutes=args.minutes or (None if prefix else 60.0))
     while True:
         for line in tail.new_lines():
             if context.as_json:

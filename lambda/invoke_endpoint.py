@@ -76,9 +76,13 @@ class Function:
             raise Refused(405, "NotAllowed", f"{request.method} is not supported: POST a photo, or GET /health")
         self._require_time(context)
         body, content_type = self._photo(request)
+        accept = request.headers.get("accept")
+        for header in (content_type, accept or ""):
+            if not (header.isascii() and header.isprintable() and len(header) <= 1024):  # SageMaker's limits
+                raise Refused(400, "BadRequest", "Content-Type and Accept must be one line of ASCII")
         line["bytes_in"] = len(body)
         self._check_size(len(body))
-        answer, media_type = self._invoke(body, content_type, request.headers.get("accept"), context, line)
+        answer, media_type = self._invoke(body, content_type, accept, context, line)
         if len(answer) > ANSWER_LIMIT_BYTES:
             raise Refused(502, "AnswerTooLarge", f"the endpoint answered {len(answer)} bytes, Lambda can return 6 MB")
         return 200, {"content-type": media_type}, answer
@@ -94,10 +98,8 @@ class Function:
             raise Refused(400, "BadRequest", f"the body is not JSON: {error}") from None
         document = document if isinstance(document, dict) else {}
         content_type = document.get("content_type")
-        if content_type is not None and not (
-            isinstance(content_type, str) and content_type.isascii() and len(content_type) < 200
-        ):
-            raise Refused(400, "BadRequest", "content_type must be a short ASCII text such as image/jpeg")
+        if not isinstance(content_type, str | None):
+            raise Refused(400, "BadRequest", "content_type must be a text such as image/jpeg")
         if isinstance(document.get("image"), str):
             return lambda_events.decode(document["image"], "image"), content_type or "application/octet-stream"
         if isinstance(document.get("s3"), str):

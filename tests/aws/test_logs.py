@@ -1,6 +1,7 @@
 import argparse
 import json
 import time
+from datetime import UTC, datetime
 
 import pytest
 
@@ -14,7 +15,9 @@ GROUP = logs.TRAINING_GROUP
 
 @pytest.fixture
 def context(aws):
-    return fake.context()
+    made = fake.context()
+    made.clock.now = lambda: datetime.now(UTC)  # as the lines' times are
+    return made
 
 
 def write(context, stream: str, *texts: str, start: int = 0, group: str = GROUP) -> None:
@@ -65,6 +68,14 @@ def test_the_command_finds_each_kind_of_log(context, what, group, stream):
     assert "hello [world]" in context.out.text
 
 
+def test_old_lines_of_the_endpoint_are_left_out_unless_asked_for(context):
+    group = "/aws/sagemaker/Endpoints/kennel-dev"
+    write(context, "main/i-1", "long ago", start=-2 * 3600 * 1000, group=group)
+    write(context, "main/i-1", "just now", group=group)
+    assert [line.text for line in Tail(context, group, minutes=60).new_lines()] == ["just now"]
+    assert len(Tail(context, group).new_lines()) == 2
+
+
 def test_an_unknown_log_is_refused(context):
     with pytest.raises(Refused, match="no such log"):
-        logs.run(argparse.Namespace(what=["a", "b"], follow=False), context)
+        logs.run(argparse.Namespace(what=["a", "b"], follow=False, minutes=None), context)

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from types import SimpleNamespace
 
 import pytest
 from botocore.validate import ParamValidator
@@ -181,6 +182,9 @@ class Cloud:
     def describe_log_streams(self, **_: object) -> dict:
         return {"logStreams": [{"logStreamName": "kennel-dev-1/algo-1"}]}
 
+    def get_paginator(self, _: str) -> SimpleNamespace:
+        return SimpleNamespace(paginate=lambda **_: [self.describe_log_streams()])
+
     def get_log_events(self, *, nextToken: str = "0", **_: object) -> dict:
         new = self.lines[int(nextToken) :]
         events = [{"timestamp": 1, "message": text} for text in new]
@@ -225,6 +229,22 @@ def test_epochs_and_warnings_are_shown_as_they_come_and_the_result_at_the_end():
     assert "noise" not in context.console.text
     assert "0.87" in context.out.text  # though that line came after the job's end
     assert "s3://kennel-dev-123456789012-eu-west-1/training/kennel-dev-1/output/model.tar.gz" in context.out.text
+
+
+def test_at_a_terminal_the_table_is_live_and_leaves_the_screen_to_a_question():
+    cloud = Cloud([("InProgress", [epoch(1)]), ("InProgress", []), ("Completed", [epoch(2)])])
+    context = watching(cloud)
+    context.console = fake.Screen(force_terminal=True)
+    interrupted_once(context)
+
+    def decide() -> str:
+        context.console.print("the question")
+        return "stay"
+
+    conclude(context, decide)
+    assert "the question" in context.console.text
+    assert "valid accuracy" in context.console.text
+    assert "kennel-dev-1: Completed, Training" in context.console.text
 
 
 def test_a_failed_job_is_an_error_with_its_own_reason():

@@ -116,8 +116,8 @@ def stage(name="dev", **tables):
 class Screen(Console):
     """`text` is what people would have read."""
 
-    def __init__(self) -> None:
-        super().__init__(file=io.StringIO(), width=150)
+    def __init__(self, **options) -> None:
+        super().__init__(file=io.StringIO(), width=150, **options)
 
     @property
     def text(self) -> str:
