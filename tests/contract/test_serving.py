@@ -4,6 +4,7 @@ import base64
 import csv
 import io
 import json
+import random
 import socket
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from PIL import Image
 from containers.core import manifest
 from containers.core.manifest import GOLDEN_FILE
 from tests.support.artifacts import CLASSES, photo
+from tests.support.mutations import mutated
 from tests.support.server import ROOT, Server, serving
 
 JPEG, PNG, WEBP = (photo(1, format=name) for name in ("JPEG", "PNG", "WEBP"))
@@ -291,3 +293,16 @@ def test_a_large_jpeg_decoded_at_reduced_scale_is_classified_as_at_full_resoluti
 
 def test_the_tree_is_the_package():
     assert (ROOT / "containers/serve/bin/serve").stat().st_mode & 0o111
+
+
+def test_a_thousand_damaged_photos_cause_no_server_error(server: Server):
+    chance = random.Random(20)
+    originals = [photo(5, (60, 50), name) for name in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")]
+    workers = {process.pid for process in server.processes("kennel-")}
+    with requests.Session() as session:
+        for _ in range(1000):
+            body = mutated(chance.choice(originals), chance)
+            response = session.post(f"{server.url}/invocations", data=body, timeout=60)
+            assert response.status_code in (200, 400, 413, 415), response.text
+    assert {process.pid for process in server.processes("kennel-")} == workers
+    assert not server.events("unexpected error")

@@ -33,7 +33,7 @@ class Server:
         self.log = log
         wanted = {"fronts": 2, "model_processes": 1, "engine": "eager", **settings}
         env = {key: value for key, value in os.environ.items() if not key.startswith(("SERVE_", "SAGEMAKER_"))}
-        env |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONUNBUFFERED": "1"}
+        env |= {"OMP_WAIT_POLICY": "PASSIVE", "CUDA_VISIBLE_DEVICES": "", "PYTHONUNBUFFERED": "1"}
         env |= {f"SERVE_{name.upper()}": str(value) for name, value in wanted.items()} | (environ or {})
         command = [
             sys.executable,
