@@ -74,7 +74,7 @@ class Training(Settings):
     """A SageMaker training job; `[ec2]` is the same job on plain instances."""
 
     instance_type: EndpointType = "ml.g4dn.2xlarge"
-    """The seed's."""
+    """Which machine trains."""
     instance_count: Annotated[int, Field(ge=1, le=100)] = 2
     """Machines in one job."""
     spot: bool = True
@@ -103,7 +103,7 @@ class Training(Settings):
 
 class Ec2(Settings):
     instance_type: Ec2Type = "g4dn.2xlarge"
-    """The seed's."""
+    """Which machine trains; deployer policies allow its family only."""
     instance_count: Annotated[int, Field(ge=1, le=16)] = 1
     """Nodes of one job."""
     spot: bool = False
@@ -183,7 +183,7 @@ class Function(Settings):
     timeout_seconds: Annotated[int, Field(ge=5, le=900)] = 30
     """The whole call; the endpoint gets five seconds less."""
     provisioned_concurrency: Annotated[int, Field(ge=0)] = 3
-    """The seed's 3 warm instances; 0 is off. New accounts have a limit of 10 in all, which refuses 3."""
+    """Environments kept warm; 0 is off. New accounts have a limit of 10 in all, which refuses 3."""
     provisioned_maximum: Annotated[int, Field(ge=0)] = 0
     """Scale provisioned concurrency up to this at 70 % use; 0 keeps it constant."""
     reserved_concurrency: Annotated[int, Field(ge=0)] | None = None

@@ -58,7 +58,7 @@ def _watch(scope: Scope) -> Document:
         ),
         allow(
             "Jobs",
-            ["sagemaker:DescribeTrainingJob", "sagemaker:DescribeTransformJob"],
+            ["sagemaker:DescribeHyperParameterTuningJob", "sagemaker:DescribeTrainingJob", "sagemaker:DescribeTransformJob"],
             _job_arns(scope),
         ),
         allow(
@@ -154,7 +154,9 @@ def _training(scope: Scope) -> Document:
     names = scope.names
     actions = [
         "AddTags",
+        "CreateHyperParameterTuningJob",
         "CreateTrainingJob",
+        "StopHyperParameterTuningJob",
         "StopTrainingJob",
     ]
     return document(
@@ -277,8 +279,8 @@ def _serving_arns(scope: Scope) -> list[str]:
 
 
 def _job_arns(scope: Scope) -> list[str]:
-    names = scope.names
-    return [names.arn("sagemaker", f"{kind}/{names.base}-*") for kind in ("training-job", "transform-job")]
+    kinds = ("training-job", "hyper-parameter-tuning-job", "transform-job")
+    return [scope.names.arn("sagemaker", f"{kind}/{scope.names.base}-*") for kind in kinds]
 
 
 def _function_arns(scope: Scope) -> list[str]:

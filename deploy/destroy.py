@@ -1,12 +1,16 @@
 """`destroy`: everything of the stage in reverse order, then proof that nothing is left. Data only with --delete-data."""
 
 import argparse
-from collections.abc import Callable
 
 from deploy import stack
 from deploy.context import Context
 from deploy.engine import Engine
-from deploy.errors import DeployError, Refused, explained
+from deploy.errors import DeployError, Refused, TimedOut, explained
+
+# Jobs stay in AWS's lists for ever, ended instances and what came with them for an hour.
+_LISTED_ON = (
+    ":training-job/", ":hyper-parameter-tuning-job/", ":transform-job/", ":instance/", ":volume/", ":spot-instances-request/",
+)  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,24 +45,31 @@ def standing(engine: Engine) -> list[str]:
 
 
 def prove(context: Context, engine: Engine, *, delete_data: bool) -> None:
-    """Raises DeployError naming whatever a describe call or the tags still find."""
-    left = standing(engine) + tagged(context, keep_bucket=not delete_data)
-    if left:
-        hint = "run destroy again; what has these tags and was not made by deploy must be deleted by hand"
-        raise DeployError(f"stage {context.config.name}", f"still there: {', '.join(left)}", hint=hint)
+    """Raises DeployError naming whatever a describe call or, after five minutes, the tags still find."""
+    if left := standing(engine):
+        raise DeployError(f"stage {context.config.name}", f"still there: {', '.join(left)}", hint="run destroy again")
+    what = "the tags to find nothing"  # AWS's index of tags is some minutes behind
+    try:
+        context.wait(
+            what,
+            lambda: "some" if tagged(context, keep_bucket=not delete_data) else "none",
+            until={"none"},
+            limit_seconds=300,
+        )
+    except TimedOut:
+        found = ", ".join(tagged(context, keep_bucket=not delete_data))
+        hint = "what carries the tags and was not made by deploy must be deleted by hand"
+        raise DeployError(f"stage {context.config.name}", f"its tags still find {found}", hint=hint) from None
 
 
 def tagged(context: Context, *, keep_bucket: bool) -> list[str]:
-    """ARNs that carry the stage's tags, besides the bucket that stays and what has ended but is listed on (jobs for ever)."""
+    """ARNs that carry the stage's tags, besides the bucket that stays and what has ended but is listed on."""
     filters = [{"Key": key, "Values": [value]} for key, value in context.names.tags.items()]
     with explained("tags"):
         pages = context.client("resourcegroupstaggingapi").get_paginator("get_resources").paginate(TagFilters=filters)
-        arns = [row["ResourceARN"] for page in pages for row in page["ResourceTagMappingList"]]
-    gone = (":training-job/", ":transform-job/", ":instance/")  # ended instances are listed for an hour
-    kept: list[Callable[[str], bool]] = [lambda arn: any(kind in arn for kind in gone)]
-    if keep_bucket:
-        kept.append(lambda arn: arn == context.names.s3_arn())
-    return [arn for arn in arns if not any(keep(arn) for keep in kept)]
+        arns = [str(row["ResourceARN"]) for page in pages for row in page["ResourceTagMappingList"]]
+    bucket = context.names.s3_arn() if keep_bucket else ""
+    return [arn for arn in arns if arn != bucket and not any(kind in arn for kind in _LISTED_ON)]
 
 
 def _ask(context: Context, there: list[str]) -> None:

@@ -28,6 +28,7 @@ DUTIES = {  # command → the deployer documents that it needs
     "transform": ["watch", "data", "release"],
     "data": ["watch", "data"],
     "train": ["watch", "training"],
+    "tune": ["watch", "training"],
     "train-ec2": ["watch", "ec2"],
     "destroy": ["guard", "watch", "foundation", "release", "ec2"],
 }
@@ -48,6 +49,8 @@ NOT_SEEN_HERE = {
     "logs:GetLogEvents": "`logs`, tests/aws/test_logs.py",
     "s3:AbortMultipartUpload": "an upload that was interrupted",
     "sagemaker:StopTrainingJob": "Ctrl-C during `train`, tests/aws/test_training.py",
+    "sagemaker:DescribeHyperParameterTuningJob": "`tune` while it runs, tests/aws/test_tuning.py",
+    "sagemaker:StopHyperParameterTuningJob": "Ctrl-C during `tune`",
     "sagemaker:UpdateEndpointWeightsAndCapacities": "AWS asks for it when a variant is registered for scaling",
     "ec2:CreateTags": "RunInstances and CreateSecurityGroup tag what they make",
     "ec2:TerminateInstances": "`destroy` while a run is alive, tests/aws/test_ec2.py",
@@ -107,6 +110,8 @@ def live(life, tmp_path) -> None:
         (photos / "train" / name / "1.jpg").write_bytes(b"photo")
     life.run("data", str(photos), "--name", "dogs")
     life.run("train", "--data", "dogs", "--image", train_image, "--detach")
+    search = ["--range", "learning_rate=1e-4:1e-2:log"]
+    life.run("tune", "--data", "dogs", "--image", train_image, "--detach", *search)
     ami = client("ec2").describe_images(Owners=["amazon"])["Images"][0]["ImageId"]
     client("ssm").put_parameter(Name=AMI, Value=ami, Type="String")
     artifact = upload()

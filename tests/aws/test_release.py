@@ -184,3 +184,12 @@ def test_destroy_asks_first(released):
     assert code == 2
     assert "--yes" in err
     assert endpoint()["EndpointStatus"] == "InService"
+
+
+def test_destroy_names_what_its_tags_still_find(released):
+    """Something that carries the stage's tags and is none of deploy's own."""
+    tags = [{"Key": "project", "Value": "kennel"}, {"Key": "stage", "Value": "dev"}]
+    client("sns").create_topic(Name="somebody-elses", Tags=tags)
+    code, _, err = released("destroy", "--yes")
+    assert code == 1
+    assert "its tags still find arn:aws:sns:eu-west-1:123456789012:somebody-elses" in err

@@ -107,6 +107,10 @@ def _passed(call, names) -> list[Need]:
     found = {
         ("sagemaker", "CreateModel"): (parameters.get("ExecutionRoleArn"), "sagemaker"),
         ("sagemaker", "CreateTrainingJob"): (parameters.get("RoleArn"), "sagemaker"),
+        ("sagemaker", "CreateHyperParameterTuningJob"): (
+            parameters.get("TrainingJobDefinition", {}).get("RoleArn"),
+            "sagemaker",
+        ),
         ("lambda", "CreateFunction"): (parameters.get("Role"), "lambda"),
         ("lambda", "UpdateFunctionConfiguration"): (parameters.get("Role"), "lambda"),
         ("iam", "AddRoleToInstanceProfile"): (names.role_arn("ec2"), "ec2"),
@@ -189,7 +193,7 @@ def _sagemaker_arns(p, names) -> list[str]:
         return [names.arn("sagemaker", f"transform-job/{p['TransformJobName']}")]
     kinds = {
         "EndpointName": "endpoint", "EndpointConfigName": "endpoint-config", "ModelName": "model",
-        "TrainingJobName": "training-job",
+        "TrainingJobName": "training-job", "HyperParameterTuningJobName": "hyper-parameter-tuning-job",
     }  # fmt: skip
     arns = [names.arn("sagemaker", f"{kind}/{p[name]}") for name, kind in kinds.items() if name in p]
     return arns + [names.arn("sagemaker", f"model/{row['ModelName']}") for row in p.get("ProductionVariants", [])]
