@@ -1,6 +1,8 @@
 """Engines are exported from a net that was really fitted, then run as serving runs them."""
 
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import openvino as ov
@@ -69,6 +71,16 @@ def test_serving_prefers_int8_and_every_engine_answers_like_eager(exported, vali
         np.testing.assert_allclose(answer, expected, atol=1e-4)
     sure = np.abs(loaded["eager"](valid.photos) - loaded["openvino-int8"](valid.photos))
     assert sure.max() < 0.2
+
+
+def test_openvino_is_served_without_torch(exported):
+    code = (
+        "import sys; from pathlib import Path; from containers.core import manifest; from containers.serve import engines\n"
+        f"directory = Path({str(exported)!r}); facts = manifest.read(directory)\n"
+        "engine = engines.load(directory, facts, device='cpu'); engines.check_golden(engine, directory, facts)\n"
+        "sys.exit(engine.name != 'openvino-int8' or 'torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_answers_survive_the_next_batch(exported, valid):
