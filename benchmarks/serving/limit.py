@@ -30,7 +30,7 @@ def _decode(data: bytes, spec: PreprocessSpec) -> np.ndarray:
 
 
 def _loop(
-    subject: Path, name: str, seconds: float, barrier: Barrier, results: "multiprocessing.Queue[tuple[int, float]]"
+    subject: Path, name: str, seconds: float, barrier: Barrier, results: "multiprocessing.Queue[tuple[int, float, float]]"
 ) -> None:
     facts = manifest.read(subject / "model")
     spec, photos = facts.preprocessing, _photos(subject)
@@ -42,26 +42,27 @@ def _loop(
     )
     run(np.stack([_decode(data, spec) for data in photos[:_BATCH]]))
     barrier.wait()
-    began, done = time.perf_counter(), 0
+    began, cpu, done = time.perf_counter(), time.process_time(), 0
     while time.perf_counter() - began < seconds:
         chosen = [photos[(done + index) % len(photos)] for index in range(_BATCH)]
         run(np.stack([_decode(data, spec) for data in chosen]))
         done += _BATCH
-    results.put((done, time.perf_counter() - began))
+    results.put((done, time.perf_counter() - began, time.process_time() - cpu))
 
 
-def throughput(subject: Path, name: str, seconds: float) -> float:
-    """Photos per second over all cores: decode + batches of 8 on `name`, or decode alone where it is null."""
+def throughput(subject: Path, name: str, seconds: float) -> dict[str, object]:
+    """Photos per second over all cores, and CPU ms per photo: decode + batches of 8 on `name`; null: decode alone."""
     cores = len(os.sched_getaffinity(0))
     context = multiprocessing.get_context("spawn")
     barrier, results = context.Barrier(cores), context.Queue()
     workers = [context.Process(target=_loop, args=(subject, name, seconds, barrier, results)) for _ in range(cores)]
     for worker in workers:
         worker.start()
-    rates: list[tuple[int, float]] = [results.get(timeout=300) for _ in workers]
+    done: list[tuple[int, float, float]] = [results.get(timeout=300) for _ in workers]
     for worker in workers:
         worker.join()
-    return sum(done / wall for done, wall in rates)
+    cpu_ms = sum(cpu for _, _, cpu in done) / sum(photos for photos, _, _ in done) * 1000
+    return {"images_per_second": sum(photos / wall for photos, wall, _ in done), "cpu_ms": cpu_ms}
 
 
 def latency_ms(subject: Path, name: str, seconds: float) -> float:
@@ -104,7 +105,7 @@ def _full(data: bytes, spec: PreprocessSpec) -> np.ndarray:
 
 def main() -> None:
     subject, name, seconds = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
-    found: dict[str, object] = {"images_per_second": throughput(subject, name, seconds)}
+    found = throughput(subject, name, seconds)
     if name != "null":
         found["latency_ms"] = latency_ms(subject, name, seconds / 2)
         found["large"] = large_photos(subject, name)

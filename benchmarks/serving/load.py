@@ -10,13 +10,24 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+_PATIENCE_SECONDS = 60.0  # after a window, for what is still in flight: the next window finds an idle server
+
 
 @dataclass
 class Result:
-    """Seconds of each answer, by status (0: connection lost). `wall` is what the answers are divided by."""
+    """Seconds of each answer within the window, by status (0: connection lost). `wall`: seconds of the window.
+
+    `late`: how many requests were answered after it; the server worked for them too.
+    """
 
     wall: float
     seconds: dict[int, list[float]] = field(default_factory=dict)
+    late: int = 0
+
+    @property
+    def answers(self) -> int:
+        """All that the server worked for."""
+        return sum(map(len, self.seconds.values())) + self.late
 
     @property
     def rate(self) -> float:
@@ -97,7 +108,7 @@ class Load:
         self._port, self._requests, self._next = port, requests, 0
 
     def closed(self, concurrency: int, seconds: float) -> Result:
-        """`concurrency` requests in flight at any time for `seconds`; those in flight at the end are not counted."""
+        """`concurrency` requests in flight at any time for `seconds`."""
         return self._run(seconds, connections=concurrency, rate=None)
 
     def open(self, rate: float, seconds: float, most: int = 512) -> Result:
@@ -117,7 +128,12 @@ class Load:
                     self._begin(selector, idle.pop(), due.popleft() if rate else time.perf_counter())
                 pause = min(began + seconds - now, max(0.0, due[0] - now) if due and idle else 1.0)
                 for key, events in selector.select(pause):
-                    self._turn(selector, key.data, events, idle, result)
+                    self._turn(selector, key.data, events, idle, result.seconds)
+            late: dict[int, list[float]] = {}
+            while selector.get_map() and time.perf_counter() < began + seconds + _PATIENCE_SECONDS:
+                for key, events in selector.select(1.0):
+                    self._turn(selector, key.data, events, idle, late)
+            result.late = sum(map(len, late.values()))
         finally:
             for connection in every:
                 connection.close()
@@ -132,7 +148,12 @@ class Load:
         selector.register(connection.socket, selectors.EVENT_READ | (0 if done else selectors.EVENT_WRITE), connection)
 
     def _turn(
-        self, selector: selectors.BaseSelector, connection: _Connection, events: int, idle: list[_Connection], result: Result
+        self,
+        selector: selectors.BaseSelector,
+        connection: _Connection,
+        events: int,
+        idle: list[_Connection],
+        seconds: dict[int, list[float]],
     ) -> None:
         sock = connection.socket
         assert sock is not None
@@ -150,5 +171,5 @@ class Load:
         selector.unregister(sock)
         if status == 0 or connection.ends:
             connection.close()
-        result.seconds.setdefault(status, []).append(time.perf_counter() - connection.started)
+        seconds.setdefault(status, []).append(time.perf_counter() - connection.started)
         idle.append(connection)

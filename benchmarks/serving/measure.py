@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -16,8 +16,11 @@ from benchmarks.serving.sides import Side
 
 @dataclass
 class Reading:
-    """One side in one round. `rates`, `p50_ms`, `p99_ms` by concurrency; `foreign` is the largest share of the machine's CPU
-    that neither the server nor the load generator used in a window."""
+    """One side in one round. `rates`, `p50_ms`, `p99_ms` by concurrency.
+
+    `foreign` is the largest share of the machine's CPU that neither the server nor the load generator used in a window.
+    `cpu_seconds` and `answers`: what the server spent, and for how many requests, in the windows of 16 and more.
+    """
 
     side: str
     peer: str
@@ -29,8 +32,14 @@ class Reading:
     rates: dict[int, float] = field(default_factory=dict)
     p50_ms: dict[int, float] = field(default_factory=dict)
     p99_ms: dict[int, float] = field(default_factory=dict)
-    cpu_ms_per_request: float = 0.0
+    cpu_seconds: float = 0.0
+    answers: int = 0
     overload: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def cpu_ms(self) -> float:
+        """Of the server, per request: comparable even where others use the machine too."""
+        return self.cpu_seconds / self.answers * 1000 if self.answers else float("nan")
 
 
 @dataclass(frozen=True)
@@ -52,7 +61,7 @@ def read(side: Side, plan: Plan, subject: Path, python: Path, logs: Path, *, ove
         load = Load(server.port, side.requests(photos))
         load.closed(4, plan.warm_up)
         for concurrency in plan.concurrencies:
-            result = _window(server, reading, lambda c=concurrency: load.closed(c, plan.seconds))  # type: ignore[misc]
+            result = _window(server, reading, load, concurrency, plan.seconds)
             reading.rates[concurrency] = round(result.rate, 2)
             reading.p50_ms[concurrency] = round(result.percentile_ms(0.5), 1)
             reading.p99_ms[concurrency] = round(result.percentile_ms(0.99), 1)
@@ -74,14 +83,16 @@ def read(side: Side, plan: Plan, subject: Path, python: Path, logs: Path, *, ove
     return reading
 
 
-def _window(server: machine.Server, reading: Reading, run: Callable[[], Result]) -> Result:
+def _window(server: machine.Server, reading: Reading, load: Load, concurrency: int, seconds: float) -> Result:
     began, busy, own, ours = time.perf_counter(), machine.busy_seconds(), time.process_time(), server.cpu_seconds()
-    result = run()
+    result = load.closed(concurrency, seconds)
     wall = (time.perf_counter() - began) * (os.cpu_count() or 1)
     spent = server.cpu_seconds() - ours
     foreign = (machine.busy_seconds() - busy - spent - (time.process_time() - own)) / wall
     reading.foreign = round(max(reading.foreign, foreign, 0.0), 3)
-    reading.cpu_ms_per_request = round(spent / max(1, len(result.seconds.get(200, ()))) * 1000, 2)
+    if concurrency >= 16:
+        reading.cpu_seconds += spent
+        reading.answers += result.answers
     return result
 
 

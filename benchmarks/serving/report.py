@@ -10,6 +10,8 @@ from benchmarks.serving.measure import Reading
 QUIET = 0.10
 """A reading is marked as disturbed where others used more than this share of the machine."""
 
+_CPU_BOUNDS = {"openvino-fp32": (1.8, 1.5), "openvino-int8": (6.0, 5.0), "null": (2.5, 1.3)}
+
 
 @dataclass(frozen=True)
 class Row:
@@ -42,18 +44,35 @@ def rows(readings: Sequence[Reading], limits: dict[str, list[dict[str, object]]]
         name, peer = every.best(lambda r, engine=engine: bool(r.peer) and r.engine == engine)  # type: ignore[misc]
         found.append(Row(f"{engine} over the peers given the same engine", own / peer, 1.4, 1.2, name))
         found.append(_limit_row(engine, own, limits))
+        found += _cpu_rows(engine, every, limits)
     own = every.rate("kennel eager")
     name, peer = every.best(lambda r: bool(r.peer) and r.engine == "eager")
     found.append(Row("eager over the best peer with eager, documented or tuned", own / peer, 1.1, 1.0, name))
     own = every.rate("kennel null")
     name, peer = every.best(lambda r: bool(r.peer) and r.engine == "null")
     found.append(Row("HTTP + decode alone, over the best peer", own / peer, 2.5, 1.3, f"{own:.0f}/s; {name}"))
+    found += _cpu_rows("null", every, limits)
     return [*found, *_single_rows(every, limits)]
 
 
 def _limit_row(engine: str, own: float, limits: dict[str, list[dict[str, object]]]) -> Row:
     limit = median([_number(found["images_per_second"]) for found in limits.get(engine, [])] or [math.nan])
     return Row(f"{engine} over the in-process limit", own / limit, 0.95, 0.88, f"{own:.1f}/s of {limit:.1f}/s")
+
+
+def _cpu_rows(engine: str, every: "_Sides", limits: dict[str, list[dict[str, object]]]) -> list[Row]:
+    """Not of the issue: what a disturbed machine still can tell. Peers with eager, or with no model where ours has none."""
+    bare = median([_number(found["cpu_ms"]) for found in limits.get(engine, []) if "cpu_ms" in found] or [math.nan])
+    own = every.of(f"kennel {engine}" + " (A)" * (engine != "null"), lambda r: r.cpu_ms)
+    theirs = "null" if engine == "null" else "eager"
+    pairs = [
+        (r.side, every.of(r.side, lambda r: r.cpu_ms)) for r in every.readings if r.peer and r.engine == theirs and r.answers
+    ]
+    name, best = min(pairs, key=lambda pair: pair[1], default=("none", math.nan))
+    return [
+        Row(f"{engine}: CPU per request, bare loop over server", bare / own, 0.95, 0.88, f"{bare:.1f} ms of {own:.1f} ms"),
+        Row(f"{engine}: CPU per request, cheapest peer over ours", best / own, *_CPU_BOUNDS[engine], f"{name} {best:.1f} ms"),
+    ]
 
 
 def _single_rows(every: "_Sides", limits: dict[str, list[dict[str, object]]]) -> list[Row]:
@@ -155,7 +174,7 @@ def _sides_table(readings: Sequence[Reading]) -> list[str]:
             f"{every.of(side, lambda r, c=c: r.p50_ms[c]):.0f}/{every.of(side, lambda r, c=c: r.p99_ms[c]):.0f}"  # type: ignore[misc]
             for c in concurrencies
         ]
-        cpu, pss = every.of(side, lambda r: r.cpu_ms_per_request), every.of(side, lambda r: r.pss_mb)
+        cpu, pss = every.of(side, lambda r: r.cpu_ms), every.of(side, lambda r: r.pss_mb)
         start, foreign = every.of(side, lambda r: r.startup_seconds), every.of(side, lambda r: r.foreign)
         failures = sum(r.failures for r in readings if r.side == side)
         lines.append(f"| {side} | {' | '.join(cells)} | {cpu:.1f} | {pss:.0f} | {start:.1f} | {failures} | {foreign:.0%} |")
