@@ -63,21 +63,22 @@ def read(side: Side, plan: Plan, subject: Path, python: Path, logs: Path, *, ove
         for concurrency in plan.concurrencies:
             result = _window(server, reading, load, concurrency, plan.seconds)
             reading.rates[concurrency] = round(result.rate, 2)
-            reading.p50_ms[concurrency] = round(result.percentile_ms(0.5), 1)
-            reading.p99_ms[concurrency] = round(result.percentile_ms(0.99), 1)
+            if result.rate:
+                reading.p50_ms[concurrency] = round(result.percentile_ms(0.5), 1)
+                reading.p99_ms[concurrency] = round(result.percentile_ms(0.99), 1)
             reading.failures += result.failures
         reading.pss_mb = round(server.pss_mb(), 1)
-        if overload:
-            capacity = max(reading.rates.values())
+        capacity = max(reading.rates.values())
+        if overload and capacity:
             result = load.open(2 * capacity, 2 * plan.seconds)
             reading.overload = {
                 "offered": round(2 * capacity, 1),
                 "goodput_over_capacity": round(result.rate / capacity, 3),
-                "p99_ms_of_answers": round(result.percentile_ms(0.99), 1),
-                "p99_ms_of_refusals": round(result.percentile_ms(0.99, 503), 1),
                 "refused": len(result.seconds.get(503, ())),
                 "lost": len(result.seconds.get(0, ())),
             }
+            if reading.overload["refused"]:
+                reading.overload["p99_ms_of_refusals"] = round(result.percentile_ms(0.99, 503), 1)
     finally:
         server.stop()
     return reading

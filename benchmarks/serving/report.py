@@ -171,7 +171,7 @@ def _sides_table(readings: Sequence[Reading]) -> list[str]:
     for side in dict.fromkeys(reading.side for reading in readings):
         cells = [
             f"{every.of(side, lambda r, c=c: r.rates[c]):.1f}, "  # type: ignore[misc]
-            f"{every.of(side, lambda r, c=c: r.p50_ms[c]):.0f}/{every.of(side, lambda r, c=c: r.p99_ms[c]):.0f}"  # type: ignore[misc]
+            f"{every.of(side, lambda r, c=c: r.p50_ms.get(c, math.nan)):.0f}/{every.of(side, lambda r, c=c: r.p99_ms.get(c, math.nan)):.0f}"  # type: ignore[misc]
             for c in concurrencies
         ]
         cpu, pss = every.of(side, lambda r: r.cpu_ms), every.of(side, lambda r: r.pss_mb)
