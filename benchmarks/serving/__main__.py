@@ -43,14 +43,13 @@ def main() -> int:
         f"Python {platform.python_version()}; load average {load[0]:.1f} at the start, {os.getloadavg()[0]:.1f} at the end; "
         f"{plan.rounds} round(s), windows of {plan.seconds:g} s. `python -m benchmarks.serving`"
     )
-    found = report.rows(readings, limits)
-    page = report.text(found, readings, absent, failed, where)
-    print(page)
     options.out.mkdir(parents=True, exist_ok=True)
     name = options.out / f"serving-{moment:%Y-%m-%d-%H%M}"
-    name.with_suffix(".md").write_text(page)
     raw = {"readings": [asdict(reading) for reading in readings], "limits": limits, "absent": absent, "failed": failed}
     name.with_suffix(".json").write_text(json.dumps(raw, indent=1) + "\n")
+    page = report.text(report.rows(readings, limits), readings, absent, failed, where)
+    name.with_suffix(".md").write_text(page)
+    print(page)
     return 0
 
 

@@ -102,7 +102,7 @@ def _single_rows(every: "_Sides", limits: dict[str, list[dict[str, object]]]) ->
     ):
         own = every.of(side, pick)
         name, best = min(((peer, every.of(peer, pick)) for peer in peers), key=lambda pair: pair[1], default=("none", math.nan))
-        found.append(Row(claim, own / best, *bounds, f"{own:.1f} over {best:.1f} ({name})", higher=False))
+        found.append(Row(claim, own / (best or math.nan), *bounds, f"{own:.1f} over {best:.1f} ({name})", higher=False))
     return found
 
 
@@ -123,12 +123,12 @@ class _Sides:
         return median([pick(reading) for reading in self.readings if reading.side == side] or [math.nan])
 
     def rate(self, side: str) -> float:
-        """Median over rounds of the better of the high concurrencies."""
-        return self.of(side, lambda r: max([rate for c, rate in r.rates.items() if c >= 16] or [math.nan]))
+        """Median over rounds of the better of the high concurrencies; NaN where nothing was answered."""
+        return self.of(side, lambda r: max([rate for c, rate in r.rates.items() if c >= 16] or [0.0])) or math.nan
 
     def best(self, among: Callable[[Reading], bool]) -> tuple[str, float]:
         names = {reading.side for reading in self.readings if among(reading)}
-        pairs = [(name, self.rate(name)) for name in names]
+        pairs = [(name, self.rate(name)) for name in names if not math.isnan(self.rate(name))]
         name, rate = max(pairs, key=lambda pair: pair[1], default=("none", math.nan))
         return f"{name} {rate:.1f}/s", rate
 
@@ -171,7 +171,8 @@ def _sides_table(readings: Sequence[Reading]) -> list[str]:
     for side in dict.fromkeys(reading.side for reading in readings):
         cells = [
             f"{every.of(side, lambda r, c=c: r.rates[c]):.1f}, "  # type: ignore[misc]
-            f"{every.of(side, lambda r, c=c: r.p50_ms.get(c, math.nan)):.0f}/{every.of(side, lambda r, c=c: r.p99_ms.get(c, math.nan)):.0f}"  # type: ignore[misc]
+            f"{every.of(side, lambda r, c=c: r.p50_ms.get(c, math.nan)):.0f}/"  # type: ignore[misc]
+            f"{every.of(side, lambda r, c=c: r.p99_ms.get(c, math.nan)):.0f}"  # type: ignore[misc]
             for c in concurrencies
         ]
         cpu, pss = every.of(side, lambda r: r.cpu_ms), every.of(side, lambda r: r.pss_mb)

@@ -59,3 +59,11 @@ def test_the_page_names_disturbance_and_absence(readings):
     assert "**Disturbed**: in 1 of 8 readings" in page
     assert "A–A: openvino-fp32 3.3%" in page
     assert "Absent: bentoml: no wheel" in page
+
+
+def test_a_peer_that_answered_nothing_is_no_peer(readings):
+    readings += [reading("bentoml documented", 0, peer="bentoml")]
+    rows = {row.claim: row for row in report.rows(readings, {})}
+    assert rows["openvino-fp32 over the best peer with eager, documented"].value == pytest.approx(31 / 12)
+    silent = report.rows([reading("kennel eager", 0), reading("byoc documented", 0, peer="byoc")], {})
+    assert {row.verdict for row in silent} <= {"not measured", "missed", "goal", "floor"}
