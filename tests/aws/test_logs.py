@@ -11,6 +11,7 @@ from deploy.logs import Line, Tail, readable
 from tests.support import aws as fake
 
 GROUP = logs.TRAINING_GROUP
+NOW = int(time.time() * 1000)
 
 
 @pytest.fixture
@@ -26,8 +27,7 @@ def write(context, stream: str, *texts: str, start: int = 0, group: str = GROUP)
         client.create_log_group(logGroupName=group)
     if not client.describe_log_streams(logGroupName=group, logStreamNamePrefix=stream)["logStreams"]:
         client.create_log_stream(logGroupName=group, logStreamName=stream)
-    now = int(time.time() * 1000)
-    events = [{"timestamp": now + start + number, "message": text} for number, text in enumerate(texts)]
+    events = [{"timestamp": NOW + start + number, "message": text} for number, text in enumerate(texts)]
     client.put_log_events(logGroupName=group, logStreamName=stream, logEvents=events)
 
 
