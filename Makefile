@@ -61,6 +61,10 @@ audit: setup ## known vulnerabilities of everything the locks pin
 conformance: setup ## SageMaker's container rules as a table, for any image IMAGE= ARGS="--data … | --model … --payload …"
 	@$(BIN)/python -m tests.conformance $(IMAGE) $(ARGS)
 
+.PHONY: bench
+bench: setup ## the serving benchmark against its peers; the dated result goes to benchmarks/results [ARGS=]
+	@$(BIN)/python -m benchmarks.serving $(ARGS)
+
 .PHONY: lock
 lock: setup ## rewrite requirements/*.lock from pyproject.toml
 	UV=$(BIN)/uv scripts/lock.sh
