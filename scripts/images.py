@@ -47,7 +47,9 @@ def build(docker: Docker) -> None:
         root = output([docker.cli, "info", "-f", "{{.DockerRootDir}}"])
         if root and Path(root).exists():
             check_disk(Path(root), DISK_BYTES, "building the images")
-    arguments = ["--build-arg", f"BASE_IMAGE={base_image(docker)}"]
+    base = base_image(docker)
+    arguments = ["--build-arg", f"BASE_IMAGE={base}", "--label", f"org.opencontainers.image.base.name={base}"]
+    arguments += ["--label", f"org.opencontainers.image.base.digest={digest(docker, base)}"]
     arguments += ["--build-arg", f"VERSION={version()}"]
     arguments += ["--build-arg", f"REVISION={output(['git', 'rev-parse', 'HEAD']) or 'unknown'}"]
     for name in ("COMPAT_IMAGE", "PRETRAINED"):
@@ -63,6 +65,12 @@ def build(docker: Docker) -> None:
             f"{tag} could not be built",
             env={"DOCKER_BUILDKIT": "1"},
         )
+
+
+def digest(docker: Docker, image: str) -> str:
+    """sha256:… of the image as its registry knows it; of an image that was made here, its own id."""
+    known = output([docker.cli, "image", "inspect", "-f", "{{range .RepoDigests}}{{.}} {{end}}{{.Id}}", image])
+    return known.split()[0].rpartition("@")[2] if known else "unknown"
 
 
 def version() -> str:

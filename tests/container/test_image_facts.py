@@ -30,7 +30,12 @@ def test_labels(image, role: str) -> None:
     assert labels["org.kennel.cuda"] == "12.8"
     assert labels["org.opencontainers.image.licenses"] == "Apache-2.0"
     assert re.fullmatch(r"\d+\.\d+\.\d+", labels["org.opencontainers.image.version"])
-    assert {"org.opencontainers.image.revision", "org.opencontainers.image.description"} <= labels.keys()
+    assert re.fullmatch(r"sha256:[0-9a-f]{64}", labels["org.opencontainers.image.base.digest"])
+    assert {
+        "org.opencontainers.image.revision",
+        "org.opencontainers.image.base.name",
+        "org.opencontainers.image.description",
+    } <= labels.keys()
     offers = {name.rpartition(".")[2] for name, value in labels.items() if "sagemaker.capabilities" in name and value == "true"}
     assert offers == ({"accept-bind-to-port", "multi-models"} if role == "serve" else set())
 

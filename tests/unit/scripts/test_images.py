@@ -55,6 +55,13 @@ def test_the_build_gets_the_base_the_revision_and_the_ca_bundle_as_a_secret(
     assert all(f"VERSION={images.version()}" in line for line in builds)
 
 
+@pytest.mark.parametrize(
+    ("inspected", "digest"), [("python@sha256:aa python@sha256:bb sha256:cc", "sha256:aa"), ("sha256:cc", "sha256:cc")]
+)
+def test_the_base_is_recorded_by_its_digest(fake_docker, inspected: str, digest: str) -> None:
+    assert images.digest(Docker(fake_docker(image=f"echo {inspected}")), "python:3.11") == digest
+
+
 def test_a_build_that_fails_stops(fake_docker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BASE_IMAGE", "mine:1")
     with pytest.raises(Stop, match="kennel-serve:dev could not be built"):
