@@ -5,6 +5,7 @@ Handler: `invoke_endpoint.handler`. This directory is the zip; it needs boto3, w
     {"image": "<base64>", "content_type": "image/jpeg"}           direct call, or a JSON body of any of the next
     {"s3": "s3://BUCKET/PREFIX/photo.jpg"}                        likewise
     API Gateway REST (v1) · HTTP API (v2) · function URL · load balancer: POST with the photo as the body
+    S3 notification                                               each object below the prefix; answers for a destination
     {"warmup": true} · scheduled events · GET /health             answered here, the endpoint is not called
 
 The answer is always {"statusCode", "headers", "body", "isBase64Encoded"}. What the endpoint said keeps its status and message.
@@ -36,6 +37,10 @@ ANSWER_LIMIT_BYTES = 6 * 1024 * 1024 - 64 * 1024  # Lambda's limit for a synchro
 MEGABYTE = 1024 * 1024
 
 
+class TryAgain(Exception):
+    """Nobody waits for the answer to an S3 notification: Lambda delivers it again, and in the end to the failure destination."""
+
+
 class Function:
     """The handler with its clients. `runtime` and `s3` are boto3 clients, `sleep` waits between attempts."""
 
@@ -53,6 +58,16 @@ class Function:
         return cls(settings, runtime, s3)
 
     def __call__(self, event: Any, context: Any) -> Event:
+        """The answer to one event. Raises TryAgain for an S3 notification whose photos could not all be tried."""
+        pointers = lambda_events.s3_pointers(event)
+        if pointers is None:
+            return self._one(event, context)
+        answers: list[Event] = [{"s3": pointer} | self._one({"s3": pointer}, context) for pointer in pointers]
+        if late := [answer["s3"] for answer in answers if answer["statusCode"] in (429, 502, 503, 504)]:
+            raise TryAgain(f"{len(late)} of {len(answers)} photos were not classified: {', '.join(late)[:500]}")
+        return {"results": answers}
+
+    def _one(self, event: Any, context: Any) -> Event:
         started = time.monotonic()
         request = Request(source="unknown")
         line: dict[str, Any] = {"event": "invocation", "request_id": context.aws_request_id}

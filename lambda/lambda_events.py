@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import unquote_plus
 
 from lambda_errors import Refused
 
@@ -42,6 +43,19 @@ class Request:
             # Lambda events are JSON: a photo that comes as text is base64, or was broken by an API that took it for text
             return decode(self.text, "the body (send base64 text, or list image/* in the API's binaryMediaTypes)")
         return self.text.encode()
+
+
+def s3_pointers(event: Any) -> list[str] | None:
+    """`s3://bucket/key` of each object in an S3 notification (keys arrive form-encoded: `a+b.jpg`); None for other events."""
+    if not isinstance(event, dict):
+        return None
+    if event.get("Event") == "s3:TestEvent":  # S3 sends it when a notification is set up
+        return []
+    records = event.get("Records")
+    if not isinstance(records, list) or not all(record.get("eventSource") == "aws:s3" for record in records):
+        return None
+    objects = [record["s3"] for record in records]
+    return [f"s3://{one['bucket']['name']}/{unquote_plus(one['object']['key'])}" for one in objects]
 
 
 def read(event: Any) -> Request:

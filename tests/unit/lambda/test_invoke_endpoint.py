@@ -7,7 +7,7 @@ import json
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, ReadTimeoutError
 
-from invoke_endpoint import Function, handler
+from invoke_endpoint import Function, TryAgain, handler
 from lambda_settings import Settings
 
 PHOTO = b"\x89PNG not really"
@@ -265,6 +265,29 @@ def test_cors_only_for_api_gateway_and_only_where_configured():
     anyone = function(Runtime(), cors_origins=("*",))
     assert anyone(rest_event(Origin="https://a"), Context())["headers"]["access-control-allow-origin"] == "*"
     assert "access-control-allow-origin" not in function(Runtime())(rest_event(Origin=origin), Context())["headers"]
+
+
+def notification(*keys: str, bucket: str = "inbox") -> dict:
+    return {"Records": [{"eventSource": "aws:s3", "s3": {"bucket": {"name": bucket}, "object": {"key": key}}} for key in keys]}
+
+
+def test_an_s3_notification_is_answered_per_object():
+    reads = {"input_bucket": "inbox", "input_prefix": "photos/"}
+    runtime = Runtime(None, model_error(415, '{"error": {}}'))
+    classify = function(runtime, S3({"photos/a b.png": PHOTO, "photos/ü.png": PHOTO}), **reads)
+    answers = classify(notification("photos/a+b.png", "photos/%C3%BC.png", "private/x.png"), Context())["results"]
+    assert [answer["statusCode"] for answer in answers] == [200, 415, 403]
+    assert answers[0]["s3"] == "s3://inbox/photos/a b.png"
+    assert len(runtime.calls) == 2
+    assert classify(notification("photos/a+b.png", bucket="other"), Context())["results"][0]["statusCode"] == 403
+    assert classify({"Service": "Amazon S3", "Event": "s3:TestEvent"}, Context()) == {"results": []}
+
+
+def test_an_s3_notification_that_came_at_a_bad_moment_is_delivered_again():
+    reads = {"input_bucket": "inbox", "input_prefix": "photos/"}
+    classify = function(Runtime(None, model_error(503, "busy")), S3({"photos/a.png": PHOTO, "photos/b.png": PHOTO}), **reads)
+    with pytest.raises(TryAgain, match=r"1 of 2 photos .* s3://inbox/photos/b.png"):
+        classify(notification("photos/a.png", "photos/b.png"), Context())
 
 
 def test_one_log_line_per_event_without_the_photo_or_the_answer(capsys):
