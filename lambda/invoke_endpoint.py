@@ -38,7 +38,7 @@ MEGABYTE = 1024 * 1024
 
 
 class TryAgain(Exception):
-    """Nobody waits for the answer to an S3 notification: Lambda delivers it again, and in the end to the failure destination."""
+    """Nobody waits for the answer to an S3 notification: Lambda delivers it again, at last to the failure destination."""
 
 
 class Function:
