@@ -128,7 +128,7 @@ def _measured(model: Artifact, file: Path, seen: Labelled, expected: np.ndarray)
     off_golden = float(np.abs(quantisation.run(compiled, photo[None])[0] - golden.probabilities).max())
     precision: Literal["fp32", "int8"]
     if file.stem.endswith("int8"):
-        precision, tolerance = "int8", off_golden + quantisation.GOLDEN_MARGIN
+        precision, tolerance = "int8", round(off_golden + quantisation.GOLDEN_MARGIN, 4)
         note = quantisation.judge(expected, answers, seen.labels)
     else:
         precision, tolerance = "fp32", EAGER_TOLERANCE
