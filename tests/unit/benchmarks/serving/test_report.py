@@ -38,19 +38,21 @@ def test_ratios_are_of_medians_and_against_the_best_peer(readings):
     }
     documented = rows["openvino-fp32 over the best peer with eager, documented"]
     assert documented.value == pytest.approx(31 / 12)
-    assert documented.verdict == "goal"
+    assert documented.verdict() == "goal"
+    assert documented.verdict(disturbed=True) == "does not count"
     assert documented.detail.startswith("litserve documented")
     assert rows["openvino-fp32 over the best peer with eager, tuned"].value == pytest.approx(31 / 16)
     assert rows["openvino-fp32 over the in-process limit"].value == pytest.approx(31 / 32)
-    assert rows["eager over the best peer with eager, documented or tuned"].verdict == "floor"
-    assert rows["idle server: latency over bare"].verdict == "goal"
+    assert rows["eager over the best peer with eager, documented or tuned"].verdict() == "floor"
+    assert rows["idle server: latency over bare"].verdict() == "goal"
     assert rows["memory of all processes (PSS), over the lightest peer"].value == pytest.approx(400 / 1200)
+    assert rows["memory of all processes (PSS), over the lightest peer"].verdict(disturbed=True) == "goal"
 
 
 def test_what_was_not_measured_is_said(readings):
     rows = {row.claim: row for row in report.rows(readings, {})}
     assert math.isnan(rows["openvino-int8 over the in-process limit"].value)
-    assert rows["openvino-int8 over the in-process limit"].verdict == "not measured"
+    assert rows["openvino-int8 over the in-process limit"].verdict() == "not measured"
 
 
 def test_the_page_names_disturbance_and_absence(readings):
@@ -66,4 +68,4 @@ def test_a_peer_that_answered_nothing_is_no_peer(readings):
     rows = {row.claim: row for row in report.rows(readings, {})}
     assert rows["openvino-fp32 over the best peer with eager, documented"].value == pytest.approx(31 / 12)
     silent = report.rows([reading("kennel eager", 0), reading("byoc documented", 0, peer="byoc")], {})
-    assert {row.verdict for row in silent} <= {"not measured", "missed", "goal", "floor"}
+    assert {row.verdict() for row in silent} <= {"not measured", "missed", "goal", "floor"}
