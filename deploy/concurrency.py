@@ -30,19 +30,16 @@ class Reserved(Resource):
         return {"reserved": self.context.config.function.reserved_concurrency}
 
     def observe(self) -> State | None:
-        if found(self._function.client.get_function_configuration, FunctionName=self._function.name) is None:
-            return None
-        answer = self._function.client.get_function_concurrency(FunctionName=self._function.name)
+        answer = found(self._function.client.get_function_concurrency, FunctionName=self._function.name)
+        if answer is None:
+            return self.desired() if self.desired()["reserved"] is None else None
         return {"reserved": answer.get("ReservedConcurrentExecutions")}
 
     def create(self) -> None:
-        self._put()
+        self.update({})
 
     def update(self, changes: Changes) -> None:
         del changes
-        self._put()
-
-    def _put(self) -> None:
         name, wanted = self._function.name, self.context.config.function.reserved_concurrency
         if wanted is None:
             self._function.client.delete_function_concurrency(FunctionName=name)
@@ -229,8 +226,7 @@ def check_account(context: Context, function: Lambda) -> None:
     limit, free = int(limits["ConcurrentExecutions"]), int(limits["UnreservedConcurrentExecutions"])
     more = wanted.provisioned_concurrency
     if wanted.reserved_concurrency is not None:  # then warm environments come out of the function's own share
-        exists = found(function.client.get_function_configuration, FunctionName=function.name) is not None
-        held = function.client.get_function_concurrency(FunctionName=function.name) if exists else {}
+        held = found(function.client.get_function_concurrency, FunctionName=function.name) or {}
         more = wanted.reserved_concurrency - int(held.get("ReservedConcurrentExecutions", 0))
     floor = min(limit, 100)
     if more > 0 and free - more < floor:

@@ -41,11 +41,11 @@ class Lambda:
         self.context = context
         self.client = context.client("lambda")
         self.name = context.names.function
-        self._source = source
+        self.source = source
 
     @cached_property
     def code(self) -> bytes:
-        return zip_directory(self._source)
+        return zip_directory(self.source)
 
     @cached_property
     def digest(self) -> str:
@@ -129,11 +129,9 @@ class Function(Resource):
         if answer is None:
             return None
         seen = answer["Configuration"]
-        return {
-            **{name: seen.get(name) for name in self._function.settings},
-            "code": seen["CodeSha256"],
-            "tags": answer["Tags"],
-        }
+        settings = {name: seen.get(name) for name in self._function.settings}
+        tags = {key: value for key, value in answer.get("Tags", {}).items() if key in self.context.tags}
+        return settings | {"code": seen["CodeSha256"], "tags": tags}
 
     def create(self) -> None:
         client, function = self._function.client, self._function

@@ -100,9 +100,18 @@ def _mark(step: Step) -> str:
 
 
 def _differences(step: Step) -> str:
-    return "\n".join(f"{name}: {_short(c.seen)} → {_short(c.wanted)}" for name, c in step.changes.items())
+    return "\n".join(f"{name}: {' → '.join(_around(str(c.seen), str(c.wanted)))}" for name, c in step.changes.items())
 
 
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 60 else text[:57] + "…"
+def _around(seen: str, wanted: str, width: int = 60) -> tuple[str, str]:
+    """Long texts from a little before the first difference on."""
+    if max(len(seen), len(wanted)) <= width:
+        return seen, wanted
+    same = next((index for index, pair in enumerate(zip(seen, wanted, strict=False)) if pair[0] != pair[1]), 0)
+    start = max(0, same - 15)
+
+    def cut(text: str) -> str:
+        end = start + width
+        return ("…" if start else "") + text[start:end] + ("…" if len(text) > end else "")
+
+    return cut(seen), cut(wanted)

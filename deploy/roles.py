@@ -6,7 +6,7 @@ from typing import Any
 from deploy import iam
 from deploy.context import Context
 from deploy.engine import Changes, Resource, State, found
-from deploy.storage import tag_list
+from deploy.storage import our_tags, tag_list
 
 _INLINE = "kennel"
 
@@ -87,7 +87,7 @@ class Role(Resource):
             "boundary": role.get("PermissionsBoundary", {}).get("PermissionsBoundaryArn"),
             "trust": _plain(role["AssumeRolePolicyDocument"]),
             "policy": inline and _plain(inline["PolicyDocument"]),
-            "tags": {tag["Key"]: tag["Value"] for tag in role.get("Tags", [])},
+            "tags": our_tags(role.get("Tags", []), self.context.tags),
         }
 
     def create(self) -> None:

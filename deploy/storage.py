@@ -15,6 +15,11 @@ def tag_list(tags: dict[str, str]) -> list[dict[str, str]]:
     return [{"Key": key, "Value": value} for key, value in sorted(tags.items())]
 
 
+def our_tags(seen: list[dict[str, str]], wanted: dict[str, str]) -> dict[str, str]:
+    """Of the tags seen, those that we set: an organisation's own tags are none of our business."""
+    return {tag["Key"]: tag["Value"] for tag in seen if tag["Key"] in wanted}
+
+
 class Bucket(Resource):
     """Deleted only with `--delete-data`."""
 
@@ -33,7 +38,7 @@ class Bucket(Resource):
             "encryption": self._encryption(),
             "versioning": "Enabled",
             "lifecycle": self._lifecycle(),
-            "tags": tag_list(self.context.tags),
+            "tags": self.context.tags,
             "policy": self._policy(),
         }
 
@@ -44,14 +49,13 @@ class Bucket(Resource):
         access = found(self._s3.get_public_access_block, **bucket)
         rules = (found(self._s3.get_bucket_encryption, **bucket) or {}).get("ServerSideEncryptionConfiguration", {})
         lifecycle = found(self._s3.get_bucket_lifecycle_configuration, **bucket)
-        tags = found(self._s3.get_bucket_tagging, **bucket)
         policy = found(self._s3.get_bucket_policy, **bucket)
         return {
             "public_access": access and access["PublicAccessBlockConfiguration"],
             "encryption": _encryption_seen(rules.get("Rules", [])),
             "versioning": self._s3.get_bucket_versioning(**bucket).get("Status"),
             "lifecycle": lifecycle and sorted((_plain_rule(rule) for rule in lifecycle["Rules"]), key=_rule_id),
-            "tags": tags and sorted(tags["TagSet"], key=lambda tag: str(tag["Key"])),
+            "tags": our_tags(self._tags(), self.context.tags),
             "policy": policy and json.loads(policy["Policy"]),
         }
 
@@ -78,7 +82,8 @@ class Bucket(Resource):
         elif name == "lifecycle":
             s3.put_bucket_lifecycle_configuration(Bucket=self._name, LifecycleConfiguration={"Rules": value})
         elif name == "tags":
-            s3.put_bucket_tagging(Bucket=self._name, Tagging={"TagSet": value})
+            others = {tag["Key"]: tag["Value"] for tag in self._tags()}  # the call replaces them all
+            s3.put_bucket_tagging(Bucket=self._name, Tagging={"TagSet": tag_list(others | value)})
         elif name == "policy":
             s3.put_bucket_policy(Bucket=self._name, Policy=json.dumps(value))
 
@@ -91,6 +96,9 @@ class Bucket(Resource):
             if keys:
                 self._s3.delete_objects(Bucket=self._name, Delete={"Objects": keys, "Quiet": True})
         self._s3.delete_bucket(Bucket=self._name)
+
+    def _tags(self) -> list[dict[str, str]]:
+        return list((found(self._s3.get_bucket_tagging, Bucket=self._name) or {"TagSet": []})["TagSet"])
 
     def _encryption(self) -> State:
         key = self.context.config.security.kms_key_arn

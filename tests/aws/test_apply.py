@@ -114,6 +114,34 @@ def test_drift_is_repaired_with_exactly_the_missing_calls(aws):
     assert writes_of(apply, stage(**FULL)) == []
 
 
+def test_tags_of_somebody_else_are_left_alone_and_ours_follow_the_file(aws):
+    apply()
+    theirs = [{"Key": "cost-center", "Value": "42"}]
+    bucket = client("s3").get_bucket_tagging(Bucket="kennel-dev-123456789012-eu-west-1")["TagSet"]
+    client("s3").put_bucket_tagging(Bucket="kennel-dev-123456789012-eu-west-1", Tagging={"TagSet": bucket + theirs})
+    client("iam").tag_role(RoleName="kennel-dev-serve", Tags=theirs)
+    arn = "arn:aws:lambda:eu-west-1:123456789012:function:kennel-dev-invoke"
+    client("lambda").tag_resource(Resource=arn, Tags={"cost-center": "42"})
+    assert writes_of(apply) == []
+    moved = stage(stage={"owner": "platform"})
+    assert writes_of(apply, moved) == ["iam:TagRole"] * 4 + ["s3:PutBucketTagging", "lambda:TagResource"]
+    assert writes_of(apply, moved) == []
+    tags = client("s3").get_bucket_tagging(Bucket="kennel-dev-123456789012-eu-west-1")["TagSet"]
+    assert {"Key": "cost-center", "Value": "42"} in tags
+
+
+def test_new_code_is_a_new_version(aws, tmp_path):
+    apply()
+    (tmp_path / "invoke_endpoint.py").write_text("handler = None\n")
+    ctx = context()
+    engine = stack.engine(ctx, release())
+    for resource in engine.resources:
+        if hasattr(resource, "_function"):
+            resource._function.source = tmp_path
+    list(engine.apply())
+    assert client("lambda").get_alias(FunctionName="kennel-dev-invoke", Name="live")["FunctionVersion"] == "2"
+
+
 def test_a_release_keeps_the_instances_that_scaling_has_reached(aws):
     apply()
     counts = [{"VariantName": "main", "DesiredInstanceCount": 4}]
@@ -248,3 +276,8 @@ def test_killed_after_every_single_call_a_release_still_comes_through(aws):
     assert step_by_step(lambda recorder: apply(after, "b", recorder)) >= 10
     assert {step.action for step in plan(after, "b")} == {"keep"}
     assert endpoint()["EndpointStatus"] == "InService"
+
+
+def test_credentials_of_another_account_are_refused(aws):
+    with pytest.raises(Refused, match="belong to account 123456789012"):
+        _ = context(stage(stage={"account": "999999999999"})).names

@@ -1,0 +1,95 @@
+"""The stage's file: one typed object, or everything that is wrong with it in one message."""
+
+import tomllib
+
+import pytest
+
+from containers.core.errors import ConfigError
+from deploy import config
+
+REGION = {"region": "eu-west-1"}
+
+
+def load(**tables):
+    return config.load("dev", {"stage": REGION} | tables, where="dev.toml")
+
+
+def test_everything_wrong_comes_back_at_once():
+    with pytest.raises(ConfigError) as caught:
+        load(
+            stage={"regin": "x", "region": "eu-west-1"},
+            scalin={},
+            hyperparameters={"learnin_rate": 1, "epochs": -1},
+            serving={"max_batch": 0},
+            scaling={"minimum": 9},
+            endpoint={"instance_type": "g4dn.xlarge"},
+        )
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "dev.toml: 7 settings cannot be used"
+    assert "  - [scalin]: no such table; did you mean [scaling]?" in lines
+    assert "  - [stage] regin: no such setting; did you mean region?" in lines
+    assert "  - [hyperparameters] learnin_rate: no such setting; did you mean learning_rate?" in lines
+    assert any("[hyperparameters] epochs" in line and "(got -1)" in line for line in lines)
+    assert any("[serving] max_batch" in line for line in lines)
+    assert "  - [scaling] minimum is above maximum" in lines
+    assert any("[endpoint] instance_type" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("tables", "says"),
+    [
+        ({"scaling": {"minimum": 0}}, "only with [endpoint] kind = 'async'"),
+        ({"endpoint": {"instance_type": "ml.t2.medium"}}, "burstable"),
+        ({"serving": {"device": "cpu"}}, "on a GPU instance"),
+        ({"training": {"spot": True, "max_wait_seconds": 600}}, "max_wait_seconds must be at least"),
+        ({"training": {"spot": True, "keep_alive_seconds": 60}}, "exclude each other"),
+        ({"rollout": {"traffic": "linear", "percent": 5}}, "10 to 50"),
+        ({"security": {"subnet_ids": ["subnet-1"]}}, "go together"),
+        ({"function": {"provisioned_concurrency": 5, "reserved_concurrency": 4}}, "cannot exceed"),
+        ({"function": {"provisioned_concurrency": 3, "provisioned_maximum": 2}}, "below"),
+        ({"hyperparameters": {"epochs": 0, "head_epochs": 0}}, "nothing would be trained"),
+        ({"stage": "eu-west-1"}, "a table is expected"),
+        ({"ec2": {"instance_type": "ml.g4dn.xlarge"}}, "[ec2] instance_type"),
+    ],
+)
+def test_what_cannot_be_together(tables, says):
+    with pytest.raises(ConfigError) as caught:
+        load(**tables)
+    assert says in str(caught.value)
+
+
+def test_a_stage_that_is_not_there_names_those_that_are(tmp_path):
+    (tmp_path / "prod.toml").write_text("")
+    with pytest.raises(ConfigError, match=r"known stages are prod"):
+        config.read(tmp_path / "dev.toml")
+    (tmp_path / "dev.toml").write_text("[stage\n")
+    with pytest.raises(ConfigError, match="not readable as TOML"):
+        config.read(tmp_path / "dev.toml")
+
+
+@pytest.mark.parametrize("path", sorted(config.ENVIRONMENTS.glob("*.toml")), ids=lambda path: path.stem)
+def test_the_stages_that_come_along_can_be_used(path):
+    assert config.read(path).name == path.stem
+
+
+def test_the_example_shows_every_setting_and_its_default():
+    """A line `#name = value` is the default, or an example where it says `# not set`."""
+    text = (config.ENVIRONMENTS / "example.toml").read_text(encoding="utf-8")
+    lines = [line[1:] if line.startswith("#") and line[1:2].isalpha() else line for line in text.splitlines()]
+    shown = tomllib.loads("\n".join(lines))
+    unset = {line.split(" = ")[0] for line in lines if line.endswith("# not set")}
+    defaults = load().model_dump(mode="json")
+    for table, values in defaults.items():
+        if table in ("name", "hyperparameters", "serving"):
+            continue
+        assert set(shown[table]) == set(values), table
+        for setting, default in values.items():
+            assert (setting in unset) == (default is None), setting
+            assert default is None or shown[table][setting] == default, setting
+    config.load("dev", shown, where="example.toml")
+
+
+def test_every_setting_says_what_it_is_for():
+    for table, info in config.StageConfig.model_fields.items():
+        for name, field in getattr(info.annotation, "model_fields", {}).items():
+            assert field.description, f"[{table}] {name}"
