@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.distributed.elastic.agent.server.api import RunResult, WorkerGroup, WorkerSpec
+from torch.distributed.elastic.agent.server.api import RunResult, WorkerGroup, WorkerSpec, WorkerState
 from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
 from torch.distributed.elastic.rendezvous import RendezvousClosedError, RendezvousConnectionError
@@ -29,6 +29,14 @@ from containers.train.hosts import Board
 from containers.train.job import Cluster
 
 log = logs.get(__name__)
+
+
+class _PeerEnded(Exception):
+    """Ends the workers of this host because of what another host says, or no longer says."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.headline)
+        self.failure = failure
 
 
 class Agent(LocalElasticAgent):
@@ -73,6 +81,8 @@ class Agent(LocalElasticAgent):
 
     def _start_workers(self, worker_group: WorkerGroup) -> dict[int, Any]:
         if len(self.cluster.hosts) > 1:
+            if self.board is not None:
+                self.board.close()
             group: Any = worker_group  # torch declares the types of a group that has not formed yet
             self.board = Board(group.store, group.group_rank, self.cluster)
             self.board.agree(self._agreements)
@@ -84,6 +94,8 @@ class Agent(LocalElasticAgent):
 
     def _monitor_workers(self, worker_group: WorkerGroup) -> RunResult:
         result: RunResult = super()._monitor_workers(worker_group)
+        if self.board is not None and result.state is WorkerState.HEALTHY and (news := self.board.news()) is not None:
+            raise _PeerEnded(news)
         if result.is_failed():
             self.failures = [self._failure(worker_group, each) for each in result.failures.values()]
             if not self._may_restart(failure.root_cause(self.failures)):
@@ -127,6 +139,8 @@ def train(agent: Agent) -> Failure | None:
         if not result.is_failed():
             return agent.cause
         cause = failure.root_cause(agent.failures)
+    except _PeerEnded as ended:
+        cause = ended.failure
     except Error as error:
         cause = Failure.of(error, host=here)
     except RendezvousClosedError:

@@ -31,6 +31,11 @@ SILENT_SECONDS = 15.0
 CAUSE_SECONDS = 45.0
 """How long a host whose workers only lost a peer waits for that peer's own account: torch takes up to 30 s to end workers."""
 STAY_SECONDS = 10.0
+LOST_SECONDS = 60.0
+"""A host that has not beaten for so long is given up, though its connections may look alive (power cut, partition): a
+collective would wait 10 minutes for it."""
+ENDED_SECONDS = 20.0
+"""What our ranks have to notice that a peer has failed, before they are ended: NCCL may not notice by itself."""
 _DONE, _RESTARTING = "done", "restarting"
 _POLL_SECONDS = 0.2
 
@@ -56,7 +61,8 @@ class Board:
         self._store, self._rank, self._cluster = store, rank, cluster
         self._clock, self._pause = clock, pause
         self._beats: dict[int, tuple[str, float]] = {}
-        self._names: dict[int, str] = {}
+        self._looked = 0.0
+        self._told: dict[int, float] = {}
         store.set(f"host/{rank}", cluster.current_host)
         self._leaving = threading.Event()
         threading.Thread(target=self._beat, args=(_own_connection(store),), name="beat", daemon=True).start()
@@ -79,6 +85,10 @@ class Board:
             elif bytes(self._store.get(f"agree/{what}")).decode() != digest:
                 raise ConfigError(f"the {what} of host {self._here} differ from those of host {self._name(0)}: make them equal")
 
+    def close(self) -> None:
+        """Beat no more: a new group has formed, with a board of its own."""
+        self._leaving.set()
+
     def _beat(self, store: Store) -> None:
         """Show that this agent lives, also while its other thread waits for workers to end; ends with the store."""
         try:
@@ -99,6 +109,24 @@ class Board:
             return False
         return _RESTARTING in ends.values()
 
+    def news(self) -> Failure | None:
+        """Why this host's workers have no future: a peer that failed or fell silent. None in most turns of the agent's loop."""
+        now = self._clock()
+        if now - self._looked < BEAT_SECONDS:
+            return None
+        self._looked = now
+        for rank in self._peers:
+            end = self._get(f"end/{rank}")
+            if end is None and self._silent(rank, LOST_SECONDS):
+                why = f"host {self._name(rank)} has been silent for {LOST_SECONDS:.0f} s; start the job again, it resumes"
+                return Failure.of(PeerLost(why), host=self._here)
+            told = None if end in (None, _DONE, _RESTARTING) else Failure.model_validate_json(end)
+            if told is None or told.kind == Interrupted.__name__:  # then our ranks end of themselves, with their checkpoint
+                continue
+            if now - self._told.setdefault(rank, now) > ENDED_SECONDS:
+                return told
+        return None
+
     def finish(self, cause: Failure | None) -> Failure | None:
         """Publish this host's end, wait as long as is needed, and return the first cause of all; None when all are done.
 
@@ -112,7 +140,7 @@ class Board:
             self._store.set(f"end/{self._rank}", _DONE if cause is None else cause.model_dump_json())
             known, lost = self._collect(cause)
             self._store.set(f"left/{self._rank}", "1")
-            self._leaving.set()
+            self.close()
             if self._cluster.node_rank == 0:
                 self._stay()
         except RuntimeError as error:  # torch's DistError is one
@@ -120,7 +148,7 @@ class Board:
             lost = lost or [self._cluster.rendezvous_host]
         if known:
             return failure.root_cause([*known, cause] if cause is not None else known)
-        if lost and (cause is None or _is_lost_peer(cause)):
+        if lost and (cause is None or (_is_lost_peer(cause) and not any(name in cause.message for name in lost))):
             why = f"host {', '.join(lost)} ended without a word; start the job again, it resumes"
             return Failure.of(PeerLost(f"{why} ({cause.message})" if cause is not None else why), host=self._here)
         return cause
@@ -142,22 +170,22 @@ class Board:
 
     def _wait(self, seconds: float | None, enough: Callable[[dict[int, str | None]], bool]) -> dict[int, str | None]:
         """Every peer's end, as soon as it is `enough`, or a peer is silent, or after `seconds`."""
-        started = self._clock()
+        started, patience = self._clock(), LOST_SECONDS if seconds is None else SILENT_SECONDS
         while True:
             ends = {rank: self._get(f"end/{rank}") for rank in self._peers}
             if enough(ends) or (seconds is not None and self._clock() - started > seconds):
                 return ends
-            if any(end is None and self._silent(rank) for rank, end in ends.items()):
+            if any(end is None and self._silent(rank, patience) for rank, end in ends.items()):
                 return ends
             self._pause(_POLL_SECONDS)
 
-    def _silent(self, rank: int) -> bool:
+    def _silent(self, rank: int, seconds: float = SILENT_SECONDS) -> bool:
         beat, now = self._get(f"beat/{rank}") or "", self._clock()
         before, since = self._beats.get(rank, ("", now))
         if beat != before or rank not in self._beats:
             since = now
         self._beats[rank] = (beat, since)
-        return now - since > SILENT_SECONDS
+        return now - since > seconds
 
     def _name(self, rank: int) -> str:
         return self._get(f"host/{rank}") or f"of rank {rank}"

@@ -33,8 +33,6 @@ class DatasetIndex(BaseModel):
     """For each split that the user did not give: how it was made."""
     skipped: tuple[str, ...] = ()
     """Unreadable files and why, as `path: reason`."""
-    shared_memory_bytes: int = 0
-    """Of /dev/shm on this host, 0 where there is none: how many loaders may hand over batches through it."""
 
     def counts(self, split: Split) -> list[int]:
         """Photos per class."""

@@ -1,13 +1,14 @@
-"""Is this machine fit for the job: disk, shared memory, GPU, the other hosts' names. Found in seconds, before any worker."""
+"""Is this machine fit for the job: disk, GPU, the other hosts' names. Found in seconds, before any worker.
 
-import os
+Shared memory is looked at where its use is planned (`data.plan_loader`).
+"""
+
 import shutil
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from containers.core import logs
@@ -20,7 +21,6 @@ log = logs.get(__name__)
 
 FREE_BYTES = 1 << 30
 """For checkpoints and the model together: two checkpoints of ResNet-50 with AdamW are 0.6 GB, its model 0.1 GB."""
-SMALL_SHARED_MEMORY = 256 << 20
 RESOLVE_SECONDS = 300.0
 
 
@@ -32,19 +32,6 @@ def check_disk(paths: JobPaths, needed: int = FREE_BYTES) -> None:
             raise ConfigError(
                 f"{folder} has {free >> 20} MB free and training needs {needed >> 20}: make room, or choose another folder"
             )
-
-
-def shared_memory(path: Path = Path("/dev/shm")) -> int:  # noqa: S108 - asked for its size only
-    """Bytes of /dev/shm, 0 where there is none; says so when it is small (docker's default is 64 MB, SageMaker's is fixed)."""
-    try:
-        found = os.statvfs(path)
-    except OSError:
-        return 0
-    size = found.f_blocks * found.f_frsize
-    if size < SMALL_SHARED_MEMORY:
-        remedy = "fewer loaders are used; docker run --shm-size 2g gives more"
-        log.warning("small shared memory", extra={"megabytes": size >> 20, "remedy": remedy})
-    return size
 
 
 def check_accelerator(device: str) -> None:

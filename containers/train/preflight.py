@@ -35,10 +35,9 @@ def run(job: TrainingJob) -> DatasetIndex:
     check_classes(tree)
     machine.check_disk(job.paths)
     machine.check_accelerator(job.device)
-    shared_memory = machine.shared_memory()
     paths = [path for classes in tree.splits.values() for files in classes.values() for path in files]
     facts = list(_progress(photos.inspect_all(paths, host.cores()), len(paths)))
-    index = assemble(tree, facts, job.config.max_bad_fraction).model_copy(update={"shared_memory_bytes": shared_memory})
+    index = assemble(tree, facts, job.config.max_bad_fraction)
     report = data_report.make(index, facts, _duplicates(index, facts), [str(path) for path in tree.stray])
     (job.paths.output_dir / REPORT_FILE).write_text(json.dumps(report, indent=2, ensure_ascii=False), encoding="utf-8")
     index.write(job.paths.index_file)

@@ -49,6 +49,7 @@ class Supervisor:
         self.stop_file: Path | None = None
         self._stop_seconds = stop_seconds + _MARGIN_SECONDS
         self._child: int | None = None
+        self._signal: signal.Signals | None = None
         self._wake, sender = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(sender, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)  # a handler, however empty, is what makes the wake-up pipe readable
@@ -56,9 +57,10 @@ class Supervisor:
             signal.signal(each, self._stop)
 
     def _stop(self, number: int, _frame: FrameType | None) -> None:
+        """Logs nothing: it may have interrupted a line that is being written."""
         if self.stop_requested_at is None:
             self.stop_requested_at = time.monotonic()
-            log.info("stop requested", extra={"signal": signal.Signals(number).name})
+            self._signal = signal.Signals(number)
         self.announce_stop()
         if self._child is not None:
             with contextlib.suppress(ProcessLookupError):
@@ -90,6 +92,9 @@ class Supervisor:
                 select.select([self._wake], [], [], wait)
                 with contextlib.suppress(BlockingIOError):
                     os.read(self._wake, 4096)
+                if self._signal is not None:
+                    log.info("stop requested", extra={"signal": self._signal.name})
+                    self._signal = None
         finally:
             self._child = None
         return code

@@ -143,6 +143,34 @@ def test_a_lost_store_is_a_lost_first_host(ours: Exception | None, kind: str, wo
     assert (seen.kind, words in seen.message) == (kind, True)
 
 
+def test_a_peer_that_falls_silent_during_work_is_given_up(store: TCPStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hosts, "BEAT_SECONDS", 3600.0)
+    clock = Clock()
+    first, _ = board(store, 0, clock=clock), board(store, 1)
+    seen = None
+    monkeypatch.setattr(hosts, "BEAT_SECONDS", 2.0)
+    while seen is None and clock() < 600:
+        clock.pause(1.0)
+        seen = first.news()
+    assert 60 <= clock() < 70
+    assert seen.headline == "PeerLost: host algo-2 has been silent for 60 s; start the job again, it resumes [host algo-1]"
+
+
+@pytest.mark.parametrize(("error", "acts"), [(ValueError("no"), True), (Interrupted("stopped"), False), (None, False)])
+def test_a_peers_failure_ends_work_that_does_not_notice(store: TCPStore, error: Exception | None, acts: bool) -> None:
+    clock = Clock()
+    first, second = board(store, 0, clock=clock), board(store, 1, clock=clock)
+    with ThreadPoolExecutor(1) as pool:
+        ended = pool.submit(second.finish, None if error is None else a_failure(error, 1))
+        seen = None
+        for _ in range(40):
+            clock.pause(1.0)
+            seen = seen or first.news()
+        first.finish(None)
+        ended.result(60)
+    assert (seen is not None) is acts
+
+
 def test_restarts_are_agreed(store: TCPStore) -> None:
     first, second = board(store, 0), board(store, 1)
     first.say_restarting()

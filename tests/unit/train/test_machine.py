@@ -1,6 +1,5 @@
 """Checks of the machine: what they accept, what they say."""
 
-import os
 import socket
 from pathlib import Path
 
@@ -20,12 +19,6 @@ def test_a_full_disk_is_named(tmp_path: Path) -> None:
     machine.check_disk(paths, needed=1)
     with pytest.raises(ConfigError, match=rf"{tmp_path} has \d+ MB free and training needs"):
         machine.check_disk(paths, needed=1 << 60)
-
-
-def test_shared_memory(tmp_path: Path) -> None:
-    assert machine.shared_memory(tmp_path / "none") == 0
-    stat = os.statvfs(tmp_path)
-    assert machine.shared_memory(tmp_path) == stat.f_blocks * stat.f_frsize
 
 
 def test_no_torch_is_loaded_for_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:

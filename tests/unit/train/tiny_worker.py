@@ -27,7 +27,7 @@ class Group:
         if self.world > 1:
             import torch.distributed as dist
 
-            dist.init_process_group("gloo", timeout=timedelta(seconds=60))
+            dist.init_process_group("gloo", timeout=timedelta(minutes=5))
 
     def gather(self, value: object) -> list[object]:
         if self.world == 1:
