@@ -128,8 +128,9 @@ class Ec2Job:
         """The root cause in the container's own words, or the end of the instance's log."""
         with explained(f"run {self.name}"):
             own = self._read(f"output/{host}/failure")
-            log = own or self._read(f"output/{host}/instance.log")
-        return own.strip() or (log.strip().splitlines() or ["it left no log"])[-1]
+            log = "" if own else self._read(f"output/{host}/instance.log")
+        lines = [line for line in log.splitlines() if line.strip() and " ended with exit code " not in line]
+        return own.strip() or (lines or ["it left no log"])[-1]
 
     def _read(self, key: str) -> str:
         answer = found(self._s3.get_object, Bucket=self._context.names.bucket, Key=f"{EC2}/{self.name}/{key}")

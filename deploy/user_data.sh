@@ -10,8 +10,9 @@ WORK=$ROOT/run/kennel
 HOST=unknown INSTANCE=unknown
 export AWS_DEFAULT_REGION=$REGION
 mkdir -p "$WORK" "${LOG%/*}"
+exec >>"$LOG" 2>&1 # all of it is brought to the bucket: what Docker says before there is a container, too
 
-say() { printf '%s %s\n' "$(date -u +%FT%TZ)" "$*" | tee -a "$LOG"; }
+say() { printf '%s %s\n' "$(date -u +%FT%TZ)" "$*"; }
 copy() { aws s3 cp --only-show-errors "$@"; }
 
 # 1. A dead man's switch before anything can fail: the instance's shutdown behaviour turns it into its end
@@ -85,7 +86,7 @@ chown -R 10001:10001 "$ML"
 
 # 7. The container has no business with this instance's role. One hop keeps bridged containers off the metadata service;
 # with several nodes it shares the host's network, so its user is kept off
-network=()
+network=(--hostname "$HOST")
 if [ "$NODES" -gt 1 ]; then
   network=(--network host "${peers[@]}")
   iptables -I OUTPUT -d 169.254.169.254 -m owner --uid-owner 10001 -j REJECT || { say 'metadata cannot be closed off'; exit 68; }
@@ -98,10 +99,11 @@ docker pull -q "$IMAGE"
 # 9. A spot notice (two minutes ahead) or a request to stop: the container is told, writes its checkpoint and ends
 save() { aws s3 sync --only-show-errors --delete "$ML/checkpoints" "$CHECKPOINT_URI"; }
 watch() {
-  local why=''
+  local why='' turn=0
   while sleep "${WATCH:-5}"; do
     imds spot/instance-action >/dev/null 2>&1 && why='spot notice'
-    copy "$RUN_URI/stop" - >/dev/null 2>&1 && why='asked to stop'
+    turn=$((turn + 1)) # the AWS CLI is slow to start: ask the bucket every third time
+    [ $((turn % 3)) != 0 ] || { copy "$RUN_URI/stop" - >/dev/null 2>&1 && why='asked to stop'; }
     [ -n "$why" ] || continue
     printf '%s' "$why" >"$WORK/interrupted"
     say "$why"

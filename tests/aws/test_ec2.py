@@ -173,7 +173,7 @@ def test_all_nodes_report_success(aws):
 def test_a_failure_is_told_in_the_nodes_own_words(aws):
     context, job = started()
     report("algo-1", 1, failure="WorkerFailed: rank 0 was killed (out of memory?)")
-    report("algo-2", 66, instance_log="start\nno GPU, or no driver on this machine image\n")
+    report("algo-2", 66, instance_log="start\nno GPU, or no driver on this machine image\n… ended with exit code 66\n")
     with pytest.raises(DeployError, match="rank 0 was killed") as caught:
         watch(context, job)
     assert "algo-2 (exit code 66): no GPU" in str(caught.value)

@@ -80,6 +80,7 @@ def test_a_run_that_succeeds(tmp_path: Path):
         "@sha256:",
     ):
         assert part in run
+    assert "--hostname algo-1" in run
     assert "--network" not in run
     assert (tmp_path / "password").read_text() == "secret-password\n"
     assert not any("secret-password" in call for call in instance.calls)
@@ -96,7 +97,7 @@ def test_a_container_that_fails_still_reports_and_ends_the_instance(tmp_path):
     assert not (instance.bucket / BUCKET / "training").exists()
 
 
-@pytest.mark.parametrize(("trouble", "code", "says"), [("NO_GPU", 66, "no driver"), ("NO_IMAGE", 1, "exit code 1")])
+@pytest.mark.parametrize(("trouble", "code", "says"), [("NO_GPU", 66, "no driver"), ("NO_IMAGE", 1, "pull: no such image")])
 def test_what_stops_it_before_training(tmp_path, trouble, code, says):
     instance = boot(tmp_path, script(), before=DATA, **{trouble: "1"})
     assert instance.exit_code == code

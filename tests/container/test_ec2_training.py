@@ -64,6 +64,7 @@ def test_two_nodes_meet_train_and_bring_one_model(engine, train_image, bucket, t
         with nodes[0] as first, nodes[1] as second:
             codes = [boxes.exit_code(box, PATIENCE_SECONDS) for box in (first, second)]
             text = "\n".join(boxes.logs(box) for box in (first, second))
+    text += "".join(log.read_text() for log in sorted(bucket.glob("ec2/r1/output/*/instance.log")))
     assert codes == [0, 0], text
     for host in ("algo-1", "algo-2"):
         status = json.loads((bucket / f"ec2/r1/status/{host}.json").read_text())

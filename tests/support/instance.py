@@ -50,7 +50,7 @@ case "$name $1 ${2:-}" in
   "aws s3 sync") shift 2; s3_sync "$@" ;;
   "aws ecr "*) echo secret-password ;;
   "docker login "*) cat >"$T/password" ;;
-  "docker pull "*) [ -z "${NO_IMAGE:-}" ] ;;
+  "docker pull "*) [ -z "${NO_IMAGE:-}" ] || { echo "pull: no such image" >&2; exit 1; } ;;
   "docker run "*) docker_run "$@" ;;
   "docker stop "*) [ -e "$T/running" ] && touch "$T/stopped" ;;
   "curl "*) case "$*" in
@@ -114,4 +114,5 @@ def boot(
         ["bash", str(folder / "user_data")], env=quick | paths | environment, capture_output=True, text=True, timeout=240
     )
     calls = (folder / "calls").read_text().splitlines()
-    return Instance(folder / "root", folder / "s3", done.returncode, done.stdout + done.stderr, calls)
+    log = (folder / "root/var/log/kennel-train.log").read_text()
+    return Instance(folder / "root", folder / "s3", done.returncode, log + done.stdout + done.stderr, calls)
