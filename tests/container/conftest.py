@@ -22,6 +22,14 @@ def channels() -> dict[str, Path]:
 
 
 @pytest.fixture(scope="session")
+def few(tmp_path_factory) -> dict[str, Path]:
+    """A dozen photos: an epoch in a second or two."""
+    from tests.support import hosts
+
+    return hosts.few(EXAMPLES, tmp_path_factory.mktemp("few"), {"train": 4, "valid": 2, "test": 2})
+
+
+@pytest.fixture(scope="session")
 def photo() -> bytes:
     return (EXAMPLES / "test" / "brick" / sorted(p.name for p in (EXAMPLES / "test" / "brick").iterdir())[0]).read_bytes()
 

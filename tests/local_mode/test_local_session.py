@@ -46,8 +46,8 @@ def test_train_deploy_invoke_delete(sdk, serve_image, photos, model, root):
             status, body = answer(runtime.invoke_endpoint(EndpointName=name, Body=b"no photo", ContentType="image/jpeg"))
             assert status == 400
             assert "Traceback" not in json.dumps(body)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", port))  # the port is free again
+        with pytest.raises(ConnectionRefusedError):  # nobody is left on the port
+            socket.create_connection(("127.0.0.1", port), timeout=5)
 
 
 def test_the_archive_of_a_failed_job_holds_the_reason(sdk, train_image, channels, root):

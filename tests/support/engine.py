@@ -31,9 +31,9 @@ def container(
 
 
 @contextlib.contextmanager
-def network(client: docker.DockerClient, *, internal: bool = True) -> Iterator[Network]:
-    """A bridge of its own; `internal` has no way out."""
-    made = client.networks.create(f"kennel-test-{uuid.uuid4().hex[:8]}", internal=internal, labels={LABEL: ""})
+def network(client: docker.DockerClient, **options: Any) -> Iterator[Network]:
+    """A bridge of its own, without a way out."""
+    made = client.networks.create(f"kennel-test-{uuid.uuid4().hex[:8]}", internal=True, labels={LABEL: ""}, **options)
     try:
         yield made
     finally:

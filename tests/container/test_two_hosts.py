@@ -1,0 +1,129 @@
+"""Two containers, a private network, gloo: what happens when one of the hosts is late, stopped, killed or cut off."""
+
+import json
+
+import pytest
+
+from tests.support import engine as docker_engine
+from tests.support import hosts as hosts_support
+from tests.support.hosts import ENDLESS, QUICK, START_SECONDS, events
+
+
+@pytest.fixture
+def start(engine, train_image, few, tmp_path):
+    """start(hyperparameters) → two hosts, not started."""
+
+    def made(hyperparameters):
+        return hosts_support.hosts(engine, train_image, few, tmp_path, hyperparameters)
+
+    return made
+
+
+def training(job, epochs=1):
+    """Wait until rank 0 has logged so many epochs."""
+    box = job.boxes["algo-1"]
+    docker_engine.wait_until(lambda: len(events(box, "epoch")) >= epochs or _ended(job), START_SECONDS, f"epoch {epochs}")
+
+
+def _ended(job):
+    for name, box in job.boxes.items():
+        box.reload()
+        if box.status == "exited":
+            raise RuntimeError(f"{name} ended; its log ends:\n{docker_engine.logs(box)[-3000:]}")
+
+
+def checkpoint(job, name="algo-1"):
+    return json.loads((job.roots[name] / "checkpoints" / "latest.json").read_text())
+
+
+def test_a_late_leader_is_waited_for_and_only_it_writes_the_model(start):
+    with start(QUICK) as job:
+        second = job.start("algo-2")
+        docker_engine.wait_for_log(second, '"waiting for the first host"', START_SECONDS)
+        first = job.start("algo-1")
+        assert [docker_engine.exit_code(box, START_SECONDS) for box in (first, second)] == [0, 0]
+        assert "manifest.json" in job.model_files("algo-1")
+        assert job.model_files("algo-2") == set()
+        assert len(events(first, "epoch")) == 2
+        assert events(second, "epoch") == []
+        assert {name: job.failure(name) for name in job.roots} == {"algo-1": "", "algo-2": ""}
+
+
+def test_sigterm_to_one_host_stops_both_with_a_checkpoint_and_one_host_resumes(start, tmp_path):
+    with start(ENDLESS) as job:
+        first, second = job.start("algo-1"), job.start("algo-2")
+        training(job, epochs=2)
+        second.kill("SIGTERM")
+        codes = {"asked": docker_engine.exit_code(second, 100), "peer": docker_engine.exit_code(first, 100)}
+        assert codes == {"asked": 0, "peer": 75}
+        step = checkpoint(job)["step"]
+        assert step > 0
+    # what two hosts began, one finishes: the same checkpoints, a cluster of one, a few epochs more
+    done = max(line["epoch"] for line in events_of_file(job, "algo-1"))
+    docker_engine.opt_ml(job.roots["algo-1"], QUICK | {"epochs": done + 2}, channels=list(job.channels))
+    volumes = docker_engine.mounts(job.roots["algo-1"], job.channels)
+    options = {"volumes": volumes, "network_mode": "none", "environment": {"TRAINING_JOB_NAME": "two-hosts"}}
+    with docker_engine.container(job.client, job.image, "train", **options) as alone:
+        assert docker_engine.exit_code(alone, START_SECONDS) == 0, docker_engine.logs(alone)[-3000:]
+        (resumed,) = events(alone, "resumed")
+        assert resumed["step"] == step
+        assert events(alone, "result")
+    assert "manifest.json" in job.model_files("algo-1")
+
+
+def events_of_file(job, name):
+    """Epochs that the checkpoint's own run logged: TensorBoard-free, from the history in its newest checkpoint."""
+    import torch
+
+    root = job.roots[name] / "checkpoints"
+    return torch.load(root / checkpoint(job, name)["file"], weights_only=True)["progress"]["history"]
+
+
+def test_a_killed_host_is_named_by_the_other(start):
+    with start(ENDLESS) as job:
+        first, second = job.start("algo-1"), job.start("algo-2")
+        training(job)
+        second.kill("SIGKILL")
+        assert docker_engine.exit_code(first, 120) == 75
+        assert job.failure("algo-1").startswith("PeerLost")
+        assert "algo-2" in job.failure("algo-1")
+        assert (job.roots["algo-1"] / "checkpoints" / "latest.json").exists()
+
+
+def test_a_killed_leader_is_named_too(start):
+    with start(ENDLESS) as job:
+        first, second = job.start("algo-1"), job.start("algo-2")
+        training(job)
+        first.kill("SIGKILL")
+        assert docker_engine.exit_code(second, 120) == 75
+        assert job.failure("algo-2").startswith("PeerLost")
+        assert "algo-1" in job.failure("algo-2")
+
+
+def test_a_partition_that_heals_is_survived(start):
+    """Seconds without a network: TCP retransmits, nobody gives up, and no epoch is lost."""
+    with start(ENDLESS) as job:
+        first, second = job.start("algo-1"), job.start("algo-2")
+        training(job)
+        job.cut("algo-2")
+        before = len(events(first, "epoch"))
+        docker_engine.wait_until(lambda: _silent_for(first, 4), 60, "a pause in training")
+        job.mend("algo-2")
+        training(job, epochs=before + 3)
+        numbers = [line["epoch"] for line in events(first, "epoch")]
+        assert numbers == list(range(1, len(numbers) + 1))
+        first.kill("SIGTERM")
+        assert docker_engine.exit_code(first, 100) == 0
+        assert docker_engine.exit_code(second, 100) == 75
+
+
+def _silent_for(box, seconds):
+    """No new epoch for so long: training stands still."""
+    import time
+
+    count, since = len(events(box, "epoch")), time.monotonic()
+    while time.monotonic() - since < seconds:
+        if len(events(box, "epoch")) != count:
+            return False
+        time.sleep(0.2)
+    return True
