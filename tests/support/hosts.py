@@ -16,7 +16,7 @@ from tests.support import engine
 NAMES = ("algo-1", "algo-2")
 QUICK = {
     "architecture": "squeezenet1_1", "pretrained": "none", "engines": "none", "head_epochs": 0, "epochs": 2, "batch_size": 6,
-    "patience": 0, "learning_rate": 1e-4,
+    "patience": 0, "learning_rate": 1e-4, "image_size": 64,
 }  # fmt: skip
 ENDLESS = QUICK | {"epochs": 100_000}
 START_SECONDS = 300.0
