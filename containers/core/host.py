@@ -40,6 +40,16 @@ def cores(root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/se
     return max(1, math.ceil(min(quotas)))
 
 
+def free_memory(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """Bytes this process may still allocate: what the host has, less if the container's limit (cgroup v2) leaves less."""
+    host = next(int(line.split()[1]) * 1024 for line in meminfo.read_text().splitlines() if line.startswith("MemAvailable"))
+    try:
+        limit, used = (cgroup / "memory.max").read_text().strip(), int((cgroup / "memory.current").read_text())
+    except (OSError, ValueError):
+        return host
+    return host if limit == "max" else min(host, int(limit) - used)
+
+
 def _quota(group: Path) -> float | None:
     """Cores granted by one cgroup folder, None where it sets no limit."""
     try:

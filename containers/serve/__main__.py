@@ -4,6 +4,7 @@ import argparse
 import os
 import resource
 import shutil
+import socket
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -31,6 +32,7 @@ def _serve(flags: argparse.Namespace, signals: Signals) -> int:
     from containers.core.errors import Error
     from containers.serve import sizing
     from containers.serve.config import from_environment
+    from containers.serve.models import LISTENER
     from containers.serve.supervisor import Supervisor, listen
 
     logs.configure(process="supervisor")
@@ -38,7 +40,8 @@ def _serve(flags: argparse.Namespace, signals: Signals) -> int:
     try:
         config = from_environment(os.environ, **vars(flags))
         sizes = sizing.derive(config, host.cores(), host.gpus())
-        listener = listen(config.host, config.port)
+        inherited = os.environ.get(LISTENER)
+        listener = socket.socket(fileno=int(inherited)) if inherited else listen(config.host, config.port)
         supervisor = Supervisor(config, sizes, listener, signals)
     except Error as error:
         sys.stderr.write(f"kennel serve: {error.kind}: {error}\n")

@@ -8,6 +8,7 @@ import re
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,14 +54,31 @@ class Front:
         return self.health.serving(self.config.stuck_after_seconds) > 0
 
 
-def create_app(front: Front) -> Flask:
-    """The WSGI application. Every error it answers with is JSON under 2,048 characters, without a traceback."""
+def base_app(is_serving: Callable[[], bool], gauges: telemetry.Now) -> Flask:
+    """What every kind of server has: `/ping`, `/metrics`, and the one way from errors to answers.
+
+    Every error is answered with JSON under 2,048 characters, without a traceback.
+    """
     app = Flask(__name__, static_folder=None)
-    page, openapi = (HERE / "page" / "index.html").read_bytes(), (HERE / "openapi.json").read_bytes()
 
     @app.get("/ping")
     def ping() -> Response:
-        return Response(status=200 if front.is_serving() else 503)
+        return Response(status=200 if is_serving() else 503)
+
+    @app.get("/metrics")
+    def metrics() -> Response:
+        return Response(telemetry.exposition(gauges), content_type="text/plain; version=0.0.4; charset=utf-8")
+
+    app.before_request(_begin)
+    app.after_request(_finish)
+    app.register_error_handler(Exception, _answer_error)
+    return app
+
+
+def create_app(front: Front) -> Flask:
+    """The WSGI application of a front that serves one model."""
+    app = base_app(front.is_serving, front.gauges)
+    page, openapi = (HERE / "page" / "index.html").read_bytes(), (HERE / "openapi.json").read_bytes()
 
     @app.post("/invocations")
     def invocations() -> Response:
@@ -74,17 +92,13 @@ def create_app(front: Front) -> Flask:
     @app.get("/execution-parameters")
     def execution_parameters() -> Response:
         """SageMaker's batch transform asks how it should send."""
-        return _json(
+        return json_response(
             {
                 "MaxConcurrentTransforms": max(1, min(front.config.max_batch, int(100 / front.config.max_body_mb))),
                 "BatchStrategy": "SINGLE_RECORD",
                 "MaxPayloadInMB": int(min(front.config.max_body_mb, 100)),
             }
         )
-
-    @app.get("/metrics")
-    def metrics() -> Response:
-        return Response(telemetry.exposition(front.gauges), content_type="text/plain; version=0.0.4; charset=utf-8")
 
     @app.get("/openapi.json")
     def document() -> Response:
@@ -94,9 +108,6 @@ def create_app(front: Front) -> Flask:
     def try_it() -> Response:
         return Response(page, content_type="text/html; charset=utf-8")
 
-    app.before_request(_begin)
-    app.after_request(_finish)
-    app.register_error_handler(Exception, _answer_error)
     return app
 
 
@@ -106,7 +117,7 @@ def _invoke(front: Front) -> Response:
     deadline = time.monotonic() + front.config.request_timeout_seconds
     kind, options = content_types.kind_of(request.headers.get("Content-Type"))
     media_type = content_types.choose_writer(request.accept_mimetypes, kind)
-    body = content_types.Body(_read_body(int(front.config.max_body_mb * 1024 * 1024)), options, front.config.max_instances)
+    body = content_types.Body(read_body(int(front.config.max_body_mb * 1024 * 1024)), options, front.config.max_instances)
     items = kind.read(body)
     g.photos = len(items)
     outcomes = front.classifier.classify(items, deadline)
@@ -117,7 +128,7 @@ def _invoke(front: Front) -> Response:
     return Response(content_types.WRITERS[media_type](outcomes, front.labels), content_type=media_type)
 
 
-def _read_body(limit: int) -> bytes:
+def read_body(limit: int) -> bytes:
     """The request's body. Raises TooLarge over `limit` bytes, TooSlow, and BadRequest for one that is cut short or malformed.
 
     Not through Flask, which cannot tell a client that is slow from one that is gone.
@@ -164,7 +175,7 @@ def _finish(response: Response) -> Response:
     if route in _QUIET:
         return response
     seconds = time.perf_counter() - g.started
-    if route == "/invocations":
+    if route.endswith(("/invocations", "/invoke")):
         telemetry.REQUEST_SECONDS.observe(seconds)
     log.info(
         "request",
@@ -193,7 +204,7 @@ def _answer_error(error: Exception) -> Response:
         status, kind, message = 500, "InternalError", "the server made a mistake; its log has the reason under this request id"
     g.error = kind
     described = {"kind": kind, "message": message[:1000], "request_id": g.get("request_id", "")}
-    response = _json({"error": described}, status)
+    response = json_response({"error": described}, status)
     if isinstance(error, ServiceError) and error.retry_after_seconds is not None:
         response.headers["Retry-After"] = str(error.retry_after_seconds)
     if isinstance(error, HTTPException) and error.code == 405 and getattr(error, "valid_methods", None):
@@ -201,5 +212,5 @@ def _answer_error(error: Exception) -> Response:
     return response
 
 
-def _json(document: object, status: int = 200) -> Response:
+def json_response(document: object, status: int = 200) -> Response:
     return Response(json.dumps(document), status, content_type="application/json")

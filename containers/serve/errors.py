@@ -2,7 +2,8 @@
 
 core.Error
 ├── RequestError            the caller must change the request
-│   ├── BadRequest 400 · NotAllowed 405 · NotAcceptable 406 · TooSlow 408 · TooLarge 413 · UnsupportedMediaType 415
+│   ├── BadRequest 400 · NotFound 404 · NotAcceptable 406 · TooSlow 408 · AlreadyLoaded 409
+│   └── TooLarge 413 · UnsupportedMediaType 415
 └── ServiceError            the caller may try again, or an operator must act
     ├── Overloaded 503 (Retry-After)  ·  NotReady 503  ·  DeadlineExceeded 504  ·  OutOfMemory 507  ·  ModelFailed 500
 """
@@ -18,8 +19,12 @@ class BadRequest(RequestError):
     pass
 
 
-class NotAllowed(RequestError):
-    status = 405
+class NotFound(RequestError):
+    status = 404
+
+
+class AlreadyLoaded(RequestError):
+    status = 409
 
 
 class NotAcceptable(RequestError):

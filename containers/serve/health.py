@@ -20,7 +20,9 @@ class Health:
         self._draining = np.frombuffer(memory, np.uint8, 1, 0)
         self._beats = np.frombuffer(memory, np.float64, processes, 8)
         self._ready = np.frombuffer(memory, np.uint8, processes, 8 + processes * 8)
-        self._messages = np.frombuffer(memory, np.uint8, processes * _MESSAGE_BYTES, 8 + processes * 9).reshape(processes, -1)
+        self._messages = np.frombuffer(memory, np.uint8, processes * _MESSAGE_BYTES, 8 + processes * 9).reshape(
+            processes, _MESSAGE_BYTES
+        )
 
     @property
     def draining(self) -> bool:

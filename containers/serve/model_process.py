@@ -8,13 +8,14 @@ from containers.core import logs, manifest
 from containers.core.errors import Error
 from containers.serve import batching, engines
 from containers.serve.config import ServeConfig
+from containers.serve.errors import OutOfMemory
 from containers.serve.health import Health
-from containers.serve.predictor import PoisonedDevice, Predictor
+from containers.serve.predictor import PoisonedDevice, Predictor, is_out_of_memory
 from containers.serve.slots import Slots
 
 log = logs.get(__name__)
 
-EXIT_POISONED = 70
+EXIT_POISONED, EXIT_NO_MEMORY = 70, 71
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +37,11 @@ def run(job: Assignment, config: ServeConfig, slots: Slots, health: Health) -> i
     except Error as error:
         health.explain(job.process, f"{error.kind}: {error}")
         return error.exit_code
+    except Exception as error:
+        if not is_out_of_memory(error) and not isinstance(error, OutOfMemory):
+            raise
+        health.explain(job.process, f"OutOfMemory: the model does not fit into memory ({error}): use a larger instance")
+        return EXIT_NO_MEMORY
     health.ready(job.process)
     try:
         batching.run(slots, health, job.process, predictor, config.max_batch)

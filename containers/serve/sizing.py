@@ -32,6 +32,8 @@ def derive(config: ServeConfig, cores: int, gpus: int) -> Sizing:
 
     On a GPU host one model process per GPU. Fronts: one per core.
     """
+    if config.multi_model:  # one front knows which models are loaded; each model is a server of its own behind it
+        return Sizing(fronts=1, slots_per_front=config.slots or _SLOTS_PER_FRONT, devices=(), threads_per_process=1)
     fronts = config.fronts or cores
     slots_per_front = -(-config.slots // fronts) if config.slots else _SLOTS_PER_FRONT
     on_gpu = config.device == "cuda" or (config.device == "auto" and gpus > 0)

@@ -16,7 +16,7 @@ from functools import partial
 
 from containers.core import logs, manifest
 from containers.core.errors import ConfigError
-from containers.serve import model_process, process, wsgi
+from containers.serve import model_process, models, process, wsgi
 from containers.serve.config import ServeConfig
 from containers.serve.gunicorn_conf import Fronts
 from containers.serve.health import Health
@@ -47,9 +47,9 @@ class _ModelProcess:
 class Supervisor:
     def __init__(self, config: ServeConfig, sizing: Sizing, listener: socket.socket, signals: Signals) -> None:
         self._config, self._sizing, self._listener, self._signals = config, sizing, listener, signals
-        self._manifest = manifest.read(config.model_dir)
-        shape, classes = self._manifest.preprocessing.shape, len(self._manifest.class_names)
-        self._slots = Slots(sizing.slots, shape, classes)
+        self._manifest = None if config.multi_model else manifest.read(config.model_dir)
+        shape = self._manifest.preprocessing.shape if self._manifest else (1, 1, 3)
+        self._slots = Slots(sizing.slots, shape, len(self._manifest.class_names) if self._manifest else 1)
         self._health = Health(len(sizing.devices))
         self._models = [
             _ModelProcess(
@@ -58,6 +58,7 @@ class Supervisor:
             for number, device in enumerate(sizing.devices)
         ]
         self._gunicorn = 0
+        self._parent = os.environ.get(models.PARENT)
         self._stop_at: float | None = None  # when gunicorn is told to stop, once we were
 
     def run(self) -> int:
@@ -69,6 +70,8 @@ class Supervisor:
             while True:
                 if self._signals.wait(_TICK_SECONDS) & {signal.SIGTERM, signal.SIGINT}:
                     self._drain()
+                if self._parent not in (None, str(os.getppid())):  # a model of a multi-model server that is gone
+                    return _EXIT_KILLED
                 for pid, status in _ended():
                     code = os.waitstatus_to_exitcode(status)
                     if pid == self._gunicorn:
@@ -94,14 +97,17 @@ class Supervisor:
     def _serve_http(self) -> int:
         logs.configure(process="gunicorn")
 
-        build = partial(
-            wsgi.build,
-            config=self._config,
-            manifest=self._manifest,
-            sizing=self._sizing,
-            slots=self._slots,
-            health=self._health,
-        )
+        if self._manifest is None:
+            build = partial(models.build, config=self._config, sizing=self._sizing, health=self._health)
+        else:
+            build = partial(
+                wsgi.build,
+                config=self._config,
+                manifest=self._manifest,
+                sizing=self._sizing,
+                slots=self._slots,
+                health=self._health,
+            )
         Fronts(self._config, self._sizing, self._listener, build).run()
         return 0
 
@@ -123,14 +129,14 @@ class Supervisor:
             model.failed_loads = 0
             return None
         model.failed_loads += 1
-        reason = self._health.explanation(number) or f"the model process ended with code {code} while it loaded"
+        reason = self._health.explanation(number) or _unexplained(code)
         if self._health.serving(self._config.stuck_after_seconds):
             log.error("replacement cannot load: trying again", extra={"model": number, "reason": reason})
             model.start_at = time.monotonic() + _RETRY_SECONDS
             return None
         if code > 0 or model.failed_loads >= _LOAD_ATTEMPTS:
             sys.stderr.write(f"kennel serve: {reason}\n")
-            return code if code > 0 else _EXIT_KILLED
+            return code if code > 0 else model_process.EXIT_NO_MEMORY if code == -signal.SIGKILL else _EXIT_KILLED
         log.error("model process was killed while it loaded: trying again", extra={"model": number, "code": code})
         return None
 
@@ -178,6 +184,12 @@ class Supervisor:
                     os.kill(pid, signal.SIGKILL)
                 except ProcessLookupError:
                     continue
+
+
+def _unexplained(code: int) -> str:
+    if code == -signal.SIGKILL:
+        return "the model process was killed while it loaded: probably not enough memory; use a larger instance"
+    return f"the model process ended with code {code} while it loaded; the log above has the reason"
 
 
 def _ended() -> Iterator[tuple[int, int]]:

@@ -1,0 +1,82 @@
+"""SageMaker's multi-model endpoint API, against a real server."""
+
+import os
+import signal
+from pathlib import Path
+
+import psutil
+import pytest
+import requests
+
+from tests.support.artifacts import photo
+from tests.support.server import Server, serving, until
+
+JPEG = photo(1, format="JPEG")
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory):
+    log = tmp_path_factory.mktemp("log") / "log"
+    with serving(Path("/nowhere"), log, {"SAGEMAKER_MULTI_MODEL": "true"}, fronts=0, model_processes=0) as running:
+        yield running
+
+
+def load(server: Server, name: str, url: Path | str) -> requests.Response:
+    return requests.post(f"{server.url}/models", json={"model_name": name, "url": str(url)}, timeout=120)
+
+
+def names(server: Server, **query: str) -> tuple[list[str], str | None]:
+    answer = requests.get(f"{server.url}/models", params=query, timeout=60).json()
+    return [model["modelName"] for model in answer["models"]], answer.get("nextPageToken")
+
+
+def test_models_come_and_go(server: Server, model_dir: Path):
+    assert server.ping() == 200  # with no model at all
+    assert names(server) == ([], None)
+    for name in ("a", "b"):
+        assert load(server, name, model_dir).status_code == 200
+    assert load(server, "a", model_dir).status_code == 409
+    assert names(server) == (["a", "b"], None)
+    first, token = names(server, limit="1")
+    assert (first, names(server, limit="1", next_page_token=token)) == (["a"], (["b"], None))
+    assert requests.get(f"{server.url}/models/a", timeout=60).json() == {"modelName": "a", "modelUrl": str(model_dir)}
+
+    def invoke(name: str) -> requests.Response:
+        headers = {"Content-Type": "image/jpeg", "X-Amzn-SageMaker-Custom-Attributes": "x=1"}
+        return requests.post(f"{server.url}/models/{name}/invoke", data=JPEG, headers=headers, timeout=60)
+
+    answer = invoke("a")
+    assert answer.json()["predictions"][0]["class"]
+    assert answer.headers["X-Amzn-SageMaker-Custom-Attributes"] == "x=1"
+    assert invoke("c").status_code == 404
+    before = server.processes("kennel-model")
+    assert len(before) == 2
+    assert requests.delete(f"{server.url}/models/a", timeout=60).status_code == 200
+    assert len(server.processes("kennel-model")) == 1  # its memory is free
+    assert requests.delete(f"{server.url}/models/a", timeout=60).status_code == 404
+    assert requests.get(f"{server.url}/models/a", timeout=60).status_code == 404
+    assert invoke("b").status_code == 200
+    requests.delete(f"{server.url}/models/b", timeout=60)
+
+
+def test_what_cannot_be_loaded_is_said_and_leaves_nothing_behind(server: Server, model_dir: Path, tmp_path: Path):
+    refused = load(server, "x", tmp_path)
+    assert refused.status_code == 400
+    assert "ArtifactError" in refused.json()["error"]["message"]
+    assert requests.post(f"{server.url}/models", data=b"{", timeout=60).status_code == 400
+    huge = tmp_path / "huge"
+    huge.mkdir()
+    (huge / "weights.safetensors").touch()
+    os.truncate(huge / "weights.safetensors", 1 << 42)  # sparse
+    assert load(server, "huge", huge).status_code == 507
+    assert names(server) == ([], None)
+    assert server.processes("kennel-model") == []
+
+
+def test_sigterm_ends_the_models_too(model_dir: Path, tmp_path: Path):
+    with serving(Path("/nowhere"), tmp_path / "log", {"SAGEMAKER_MULTI_MODEL": "true"}, fronts=0, model_processes=0) as server:
+        assert load(server, "a", model_dir).status_code == 200
+        children = psutil.Process(server.process.pid).children(recursive=True)
+        assert server.stop(signal.SIGTERM) == 0
+        until(lambda: not any(child.is_running() for child in children), "every process is gone")
