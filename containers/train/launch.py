@@ -99,7 +99,7 @@ class Launcher:
                     leaving = threading.Thread(target=self._agent.leave, daemon=True)
                     leaving.start()
                     leaving.join(_LEAVE_SECONDS)
-                log.info("stopped while waiting for the other hosts")
+                failure.report(Interrupted("stopped while waiting for the other hosts; nothing was lost"))
                 sys.stdout.flush()
                 os._exit(RESUMABLE)  # the agent's thread may sit in native code for minutes
             return

@@ -93,6 +93,18 @@ def test_stop_before_any_worker(tmp_path: Path, data: Path) -> None:
     assert not job.ranks()
 
 
+def test_stop_while_the_other_host_has_not_come(tmp_path: Path, data: Path) -> None:
+    """Torch waits in native code then, and hears nothing."""
+    flags = ("--hosts", "127.0.0.1,127.0.0.2", "--current-host", "127.0.0.1", "--rendezvous-port", jobs.free_port())
+    with Job.with_flags(tmp_path, data, *flags) as job:
+        job.wait_for("starting workers")
+        began = time.monotonic()
+        assert job.stop().wait() == 75, job.out
+    assert time.monotonic() - began < STOP_SECONDS
+    assert "stopped while waiting for the other hosts" in job.out
+    assert job.failure is None
+
+
 def test_stop_during_work_commits_and_ends_with_success(tmp_path: Path, data: Path) -> None:
     with Job.with_flags(tmp_path, data, how="forever") as job:
         job.wait_for('"working"')
