@@ -20,7 +20,7 @@ from torch.optim import SGD, AdamW, Optimizer
 
 from containers.core import logs
 from containers.core.errors import AcceleratorError
-from containers.train.augmentation import mix
+from containers.train.augmentation import mix, seed_everything
 from containers.train.config import TrainConfig
 from containers.train.data import Batch
 from containers.train.distributed import Group
@@ -176,7 +176,7 @@ class Stepper:
         while True:
             micro = min(self._micro or len(labels), len(labels))
             self._reducing = False
-            torch.manual_seed(seed)  # dropout and mixing: the same whenever this step is computed
+            seed_everything(seed, self._group.device)  # dropout and mixing: the same whenever this step is computed
             try:
                 sums = self._accumulate(images, labels, batch, micro)
             except torch.OutOfMemoryError as error:

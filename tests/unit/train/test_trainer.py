@@ -201,3 +201,20 @@ def test_the_rate_is_a_function_of_the_step_also_after_a_restart(job):
         return found
 
     assert rates([6, 5, 4, 3, 2, 1]) == rates([6, 5, "stop"], [4, 3, "stop"], [3, 2, 1])
+
+
+def test_a_head_on_cached_features_learns_what_it_learns_behind_the_frozen_backbone(job):
+    class On(Scripted):
+        def start(self, this, number):
+            return self.begin(this)
+
+    settings = HEAD_ONLY | {"augmentation": "none", "head_epochs": 3}
+    cached, plain = On(job("cached", **settings), []), On(job("plain", **settings), [])
+    cached.begin, plain.begin = phases._head_on_features, phases._head_on_photos
+    cached.fit()
+    plain.fit()
+    for name, value in cached.head.items():
+        assert torch.allclose(value, plain.head[name], atol=1e-5)
+    for one, other in zip(cached.trainer.progress.history, plain.trainer.progress.history, strict=True):
+        assert one["valid_loss"] == pytest.approx(other["valid_loss"], abs=1e-5)
+        assert one["train_loss"] == pytest.approx(other["train_loss"], abs=1e-5)

@@ -1,0 +1,174 @@
+"""What is compared: our trainer, a bare loop on tensors in memory, and a re-creation of torchvision's reference training.
+
+Every side is a callable that trains on a fixed number of photos, set up beforehand.
+"""
+
+import contextlib
+import dataclasses
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from torchvision import transforms
+from torchvision.datasets import ImageFolder
+
+from containers.core import architectures
+from containers.train import phases, run
+from containers.train.checkpoint import Checkpoints
+from containers.train.config import TrainConfig
+from containers.train.data import Batch
+from containers.train.distributed import StopRequest
+from containers.train.index import DatasetIndex, Photo
+from containers.train.job import JobPaths, TrainingJob
+from containers.train.phases import Phase
+from containers.train.recorder import Recorder
+from containers.train.run import Run
+from containers.train.trainer import Progress, Trainer
+
+Side = Callable[[], object]
+CLASSES = 4
+
+
+class Probe(nn.Module):
+    """A net that costs next to nothing, so that everything around it shows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(3, 8, 8, stride=8), nn.Linear(8, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.fc(self.conv(x).mean((2, 3)))
+        return out
+
+
+def photos(root: Path, count: int) -> DatasetIndex:
+    """`count` smooth 500x375 JPEGs of about 50 KB, as cameras make them, in folders by class; the same for validation."""
+    random = np.random.default_rng(0)
+    splits = {}
+    for split in ("train", "valid"):
+        found = []
+        for number in range(count):
+            small = Image.fromarray(random.integers(0, 256, (24, 32, 3), dtype=np.uint8))
+            coarse = small.resize((500, 375), Image.Resampling.BICUBIC)
+            pixels = np.asarray(coarse, dtype=np.float64) + random.normal(0, 10, (375, 500, 3))
+            path = root / split / f"class{number % CLASSES}" / f"{number}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path, quality=85)
+            found.append(Photo(path=path, label=number % CLASSES, width=500, height=375, bytes=path.stat().st_size))
+        splits[split] = tuple(found)
+    return DatasetIndex.model_validate({"class_names": [f"class{n}" for n in range(CLASSES)], "splits": splits})
+
+
+def job(root: Path, index: DatasetIndex, **config: object) -> TrainingJob:
+    settings = {"architecture": "resnet50", "pretrained": "none", "engines": "none", "patience": 0, "clip_grad_norm": 0}
+    paths = JobPaths(
+        model_dir=root / "model", output_dir=root / "output", checkpoint_dir=root / "checkpoints",
+        failure_file=root / "failure", scratch_dir=root / "scratch",
+    )  # fmt: skip
+    made = TrainingJob(
+        name="benchmark", config=TrainConfig.model_validate(settings | config), paths=paths, channels={}, device="cpu"
+    )
+    made.write()
+    index.write(paths.index_file)
+    return made
+
+
+class Ours:
+    """One epoch of our trainer, polls, clocks and sums included; without evaluation."""
+
+    def __init__(self, root: Path, index: DatasetIndex, *, probe: bool = False, memory: bool = False, **config: object) -> None:
+        this = run.prepare(job(root, index, **config), StopRequest())
+        self.run = dataclasses.replace(this, model=Probe()) if probe else this
+        checkpoints = Checkpoints(root / "checkpoints", this.group)
+        self._trainer = Trainer(self.run, checkpoints, Recorder(root / "tensorboard", active=False), {})
+        self._phase = self._all(self.run, memory)
+
+    @staticmethod
+    def _all(this: Run, memory: bool) -> Phase:
+        phase = phases.start(this, phases.ALL)
+        if not memory:
+            return phase
+        size, side = this.config.batch_size, this.spec.crop
+        batch = Batch(torch.randint(0, 256, (size, side, side, 3), dtype=torch.uint8), torch.arange(size) % CLASSES, size, size)
+        return dataclasses.replace(phase, batches=_InMemory(batch, len(this.index.splits["train"]) // size))
+
+    def __call__(self) -> None:
+        self._trainer.progress = Progress(phase=phases.ALL)
+        self._trainer._train_epoch(self._phase)
+
+
+@dataclasses.dataclass
+class _InMemory:
+    batch: Batch
+    steps: int
+
+    def __len__(self) -> int:
+        return self.steps * self.batch.total
+
+    def epoch(self, epoch: int, position: int) -> Iterator[Batch]:
+        for _ in range(self.steps):
+            yield self.batch
+
+
+def bare(ours: Ours, steps: int) -> Side:
+    """Forward, backward and optimiser on one batch in memory: the same net, loss, layout and optimiser as ours."""
+    config, spec = ours.run.config, ours.run.spec
+    torch.manual_seed(0)
+    net = Probe() if isinstance(ours.run.model, Probe) else architectures.build(config.architecture, CLASSES)
+    net = net.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    images = torch.randn(config.batch_size, 3, spec.crop, spec.crop).to(memory_format=torch.channels_last)
+    labels = torch.arange(config.batch_size) % CLASSES
+    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, weight_decay=0.05, fused=True)
+    criterion = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
+
+    def side() -> None:
+        for _ in range(steps):
+            loss = criterion(net(images), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+    return side
+
+
+def reference(ours: Ours, root: Path, workers: int) -> Side:
+    """As pytorch/vision's references/classification/train.py does it: PIL, float tensors from the loader, NCHW, a metric
+    logger that reads the loss and top-1/top-5 at every step. Same photos, batch, augmentation, optimiser and net as ours."""
+    config, spec = ours.run.config, ours.run.spec
+    torch.manual_seed(0)
+    net = (Probe() if isinstance(ours.run.model, Probe) else architectures.build(config.architecture, CLASSES)).train()
+    steps = [
+        transforms.RandomResizedCrop(spec.crop, scale=(0.35, 1.0)), transforms.RandomHorizontalFlip(), transforms.PILToTensor(),
+        transforms.ConvertImageDtype(torch.float), transforms.Normalize(spec.mean, spec.std),
+    ]  # fmt: skip
+    dataset = ImageFolder(str(root / "train"), transforms.Compose(steps))
+    loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
+        dataset, config.batch_size, shuffle=True, num_workers=workers, persistent_workers=workers > 0
+    )
+    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, weight_decay=0.05, fused=True)
+    criterion = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
+
+    def side() -> None:
+        seen = []
+        for image, target in loader:
+            output = net(image)
+            loss = criterion(output, target)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            with torch.inference_mode():
+                right = output.topk(min(5, CLASSES), 1)[1].t().eq(target[None])
+                seen.append((loss.item(), right[:1].sum().item(), right.sum().item()))
+
+    return side
+
+
+@contextlib.contextmanager
+def workspace(count: int) -> Iterator[tuple[Path, DatasetIndex]]:
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder), photos(Path(folder) / "photos", count)
