@@ -67,8 +67,6 @@ class TrainConfig(Settings):
     """One batch-norm statistic over all GPUs. For very few photos per GPU; slower."""
     gradient_compression: bool = False
     """Send gradients as fp16 between hosts. When the log shows a high comm_wait_fraction."""
-    compile: bool = False
-    """torch.compile: minutes of start for faster steps. For runs of hours on recent GPUs."""
     num_workers: Annotated[int, Field(ge=-1)] = -1
     """Loader processes per rank; -1 derives it from cores and shared memory."""
     max_bad_fraction: Annotated[float, Field(ge=0, le=1)] = 0.01

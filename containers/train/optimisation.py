@@ -136,8 +136,6 @@ class Stepper:
         self.clock = CommunicationClock(group.device, config.gradient_compression)
         self._peers = 1 if replicated else group.world_size
         self._network: nn.Module = self._distribute(module)
-        if config.compile:
-            self._network = torch.compile(self._network)  # type: ignore[assignment]
         self.sums = torch.zeros(3, dtype=torch.float64, device=group.device)
         """Of the epoch, on this rank: loss, photos classified rightly, photos."""
 
