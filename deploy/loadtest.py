@@ -1,8 +1,8 @@
 """`loadtest`: what one server can do, and the scaling settings that follow from it.
 
-Clients are doubled until more of them bring no more answers: the knee. Then random arrivals at shares of that capacity show
-which rate still keeps the latency; half of it per instance is AWS's own advice for the invocations metric
-(developer guide, endpoint-scaling-loadtest), 70 % of the requests in flight at the knee is ours for the concurrency metric.
+Clients are doubled until more of them bring no more answers: the knee lies before that. Then random arrivals at shares of
+that capacity show which rate still keeps the latency; half of it per instance is AWS's own advice for the invocations
+metric (developer guide, endpoint-scaling-loadtest), 70 % of the requests in flight at the knee is ours for the other one.
 """
 
 import argparse
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
+from rich.markup import escape
 from rich.table import Table
 
 from containers.core.errors import ConfigError
@@ -77,16 +78,16 @@ def run(args: argparse.Namespace, context: Context) -> None:
 
 
 def ramp(make_sender: Callable[[], load.Sender], p95_ms: float, seconds: float) -> Iterator[load.Step]:
-    """Closed steps of 1, 2, 4 … clients to the knee and one beyond, then open steps at shares of the best throughput."""
+    """Closed steps of 1, 2, 4 … clients until two in a row bring no more, then open steps at shares of the best throughput."""
     load.closed(make_sender, 1, min(1.0, seconds))  # connections, caches, clocks of the CPU
-    best, clients = 0.0, 1
-    while clients <= _MOST_CLIENTS:
+    best, clients, without_gain = 0.0, 1, 0
+    while clients <= _MOST_CLIENTS and without_gain < 2:  # one step may have met a busy moment
         step = load.closed(make_sender, clients, seconds)
         yield step
-        if step.throughput < best * _GAIN or step.p95_ms > p95_ms or step.bad_share > _BAD_SHARE:
-            best = max(best, step.throughput)
+        without_gain = without_gain + 1 if step.throughput < best * _GAIN else 0
+        best, clients = max(best, step.throughput), clients * 2
+        if step.p95_ms > p95_ms or step.bad_share > _BAD_SHARE:
             break
-        best, clients = step.throughput, clients * 2
     for share in _OPEN_SHARES:
         if best > 0:
             yield load.open_loop(make_sender, best * share, seconds)
@@ -162,5 +163,5 @@ def _table(proposal: Proposal, p95_ms: float) -> Table:
         ("maximum", proposal.maximum or "say --peak-rps"),
     ]
     for name, value in rows:
-        table.add_row(name, str(value))
+        table.add_row(escape(name), str(value))
     return table

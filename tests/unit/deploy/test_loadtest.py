@@ -101,6 +101,21 @@ def test_the_ramp_stops_at_the_knee_and_then_sends_at_random_moments():
     assert len([step for step in steps if step.kind == "open"]) == 5
 
 
+def test_one_busy_moment_does_not_end_the_ramp(monkeypatch):
+    measured = iter([1, 100, 60, 150, 152, 151, 999])  # the first is the warm-up
+    monkeypatch.setattr(load, "closed", lambda _, clients, __: step(load_=clients, throughput=next(measured)))
+    monkeypatch.setattr(load, "open_loop", lambda _, rate, __: step("open", rate))
+    steps = list(loadtest.ramp(None, 500, 1))
+    assert [one.load for one in steps if one.kind == "closed"] == [1, 2, 4, 8, 16]
+    assert max(one.load for one in steps if one.kind == "open") == 152
+
+
+def test_the_proposal_names_the_settings():
+    screen = fake.Screen()
+    screen.print(loadtest._table(loadtest.propose([step()], 500, 1, None, None, "here"), 500))
+    assert '[scaling] profile = "seed"' in screen.text
+
+
 def test_the_proposal_follows_from_the_steps():
     steps = [
         step(load_=1, throughput=50),
