@@ -36,7 +36,7 @@ def main() -> int:
     chosen = [side for side in _sides(engines) if side.peer not in absent and _wanted(side.name, options.only)]
     load = os.getloadavg()
     with tempfile.TemporaryDirectory() as folder:
-        readings, limits, failed = measure.rounds(chosen, [*engines, "null"], plan, directory, python, Path(folder))
+        readings, limits, failed = measure.rounds(chosen, [*engines, "none"], plan, directory, python, Path(folder))
     moment = datetime.now(UTC)
     where = (
         f"# Serving, {options.architecture}, {moment:%Y-%m-%d %H:%M} UTC\n\n{_cpu()}, {len(os.sched_getaffinity(0))} cores, "
@@ -60,11 +60,11 @@ def _sides(engines: list[str]) -> list[sides.Side]:
     return [
         *own,
         sides.kennel("eager"),
-        sides.kennel("null"),
+        sides.kennel("none"),
         *sides.documented(),
         *sides.tuned("eager"),
         *same,
-        *sides.tuned("null"),
+        *sides.tuned("none"),
     ]
 
 

@@ -37,7 +37,7 @@ def _loop(
     run: Callable[[np.ndarray], np.ndarray]
     run = (
         (lambda batch: batch[:, 0, 0])
-        if name == "null"
+        if name == "none"
         else engines.load(subject / "model", facts, requested=name, device="cpu")
     )
     run(np.stack([_decode(data, spec) for data in photos[:_BATCH]]))
@@ -51,7 +51,7 @@ def _loop(
 
 
 def throughput(subject: Path, name: str, seconds: float) -> dict[str, object]:
-    """Photos per second over all cores, and CPU ms per photo: decode + batches of 8 on `name`; null: decode alone."""
+    """Photos per second over all cores, and CPU ms per photo: decode + batches of 8 on `name`; none: decode alone."""
     cores = len(os.sched_getaffinity(0))
     context = multiprocessing.get_context("spawn")
     barrier, results = context.Barrier(cores), context.Queue()
@@ -106,7 +106,7 @@ def _full(data: bytes, spec: PreprocessSpec) -> np.ndarray:
 def main() -> None:
     subject, name, seconds = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
     found = throughput(subject, name, seconds)
-    if name != "null":
+    if name != "none":
         found["latency_ms"] = latency_ms(subject, name, seconds / 2)
         found["large"] = large_photos(subject, name)
     print(json.dumps(found))

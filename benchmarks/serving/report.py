@@ -10,7 +10,7 @@ from benchmarks.serving.measure import Reading
 QUIET = 0.10
 """A reading is marked as disturbed where others used more than this share of the machine."""
 
-_CPU_BOUNDS = {"openvino-fp32": (1.8, 1.5), "openvino-int8": (6.0, 5.0), "null": (2.5, 1.3)}
+_CPU_BOUNDS = {"openvino-fp32": (1.8, 1.5), "openvino-int8": (6.0, 5.0), "none": (2.5, 1.3)}
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,10 @@ def rows(readings: Sequence[Reading], limits: dict[str, list[dict[str, object]]]
     own = every.rate("kennel eager")
     name, peer = every.best(lambda r: bool(r.peer) and r.engine == "eager")
     found.append(Row("eager over the best peer with eager, documented or tuned", own / peer, 1.1, 1.0, name))
-    own = every.rate("kennel null")
-    name, peer = every.best(lambda r: bool(r.peer) and r.engine == "null")
+    own = every.rate("kennel none")
+    name, peer = every.best(lambda r: bool(r.peer) and r.engine == "none")
     found.append(Row("HTTP + decode alone, over the best peer", own / peer, 2.5, 1.3, f"{own:.0f}/s; {name}"))
-    found += _cpu_rows("null", every, limits)
+    found += _cpu_rows("none", every, limits)
     return [*found, *_single_rows(every, limits)]
 
 
@@ -68,8 +68,8 @@ def _limit_row(engine: str, own: float, limits: dict[str, list[dict[str, object]
 def _cpu_rows(engine: str, every: "_Sides", limits: dict[str, list[dict[str, object]]]) -> list[Row]:
     """Not of the issue: what a disturbed machine still can tell. Peers with eager, or with no model where ours has none."""
     bare = median([_number(found["cpu_ms"]) for found in limits.get(engine, []) if "cpu_ms" in found] or [math.nan])
-    own = every.of(f"kennel {engine}" + " (A)" * (engine != "null"), lambda r: r.cpu_ms)
-    theirs = "null" if engine == "null" else "eager"
+    own = every.of(f"kennel {engine}" + " (A)" * (engine != "none"), lambda r: r.cpu_ms)
+    theirs = "none" if engine == "none" else "eager"
     pairs = [
         (r.side, every.of(r.side, lambda r: r.cpu_ms)) for r in every.readings if r.peer and r.engine == theirs and r.answers
     ]
@@ -122,7 +122,7 @@ def _single_rows(every: "_Sides", limits: dict[str, list[dict[str, object]]]) ->
     refusal = every.of(side, lambda r: r.overload.get("p99_ms_of_refusals", math.nan))
     found.append(Row("overload at twice the capacity: goodput over capacity", goodput, 0.95, 0.86, ""))
     found.append(Row("overload: p99 of refusals, ms", refusal, 25, 100, "", higher=False))
-    peers = {r.side for r in every.readings if r.peer and r.engine != "null"}
+    peers = {r.side for r in every.readings if r.peer and r.engine != "none"}
     for claim, pick, bounds, robust in (
         ("exec to first 200 from /ping, over the fastest peer", lambda r: r.startup_seconds, (0.3, 0.5), False),
         ("memory of all processes (PSS), over the lightest peer", lambda r: r.pss_mb, (0.35, 0.5), True),

@@ -77,7 +77,7 @@ _BENTOML_ENVIRON = {"BENTOML_DO_NOT_TRACK": "1"}
 
 
 def kennel(engine: str, suffix: str = "") -> Side:
-    module = "benchmarks.serving.null_server" if engine == "null" else "containers.serve"
+    module = "benchmarks.serving.modelless_server" if engine == "none" else "containers.serve"
     command = (sys.executable, "-m", module, "--model-dir", "{model}", "--host", "127.0.0.1", "--port", "{port}")
     environ = {"SERVE_ENGINE": engine, "SERVE_DEVICE": "cpu"}
     return Side(name=f"kennel {engine}{suffix}", peer="", engine=engine, command=command, environ=environ)

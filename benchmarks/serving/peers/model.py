@@ -1,7 +1,7 @@
 """What every peer runs: photo bytes in, class probabilities out.
 
 MODEL_DIR: the artifact. ENGINE: eager (torch and torchvision's transforms, as users write it), the name of one of Kennel's
-engines (then with Kennel's own preprocessing: the very same engine in another server), or null (preprocessing only).
+engines (then with Kennel's own preprocessing: the very same engine in another server), or none (preprocessing only).
 """
 
 import io
@@ -33,11 +33,11 @@ class Model:
         )
         if self.engine_name == "eager":
             self.net = artifact.load(directory).build()
-        elif self.engine_name != "null":
+        elif self.engine_name != "none":
             self.engine = engines.load(directory, self.facts, requested=self.engine_name, device="cpu", threads=1)
 
     def decode(self, photo: bytes) -> np.ndarray:
-        if self.engine_name in ("eager", "null"):
+        if self.engine_name in ("eager", "none"):
             pixels: np.ndarray = self.transform(Image.open(io.BytesIO(photo)).convert("RGB")).numpy()
             return pixels
         spec = self.facts.preprocessing
@@ -45,7 +45,7 @@ class Model:
 
     def predict(self, photos: Sequence[np.ndarray]) -> np.ndarray:
         batch = np.stack(photos)
-        if self.engine_name == "null":
+        if self.engine_name == "none":
             return np.full((len(batch), len(self.facts.class_names)), 1 / len(self.facts.class_names), np.float32)
         if self.engine_name == "eager":
             with torch.inference_mode():

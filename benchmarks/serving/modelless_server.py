@@ -10,12 +10,12 @@ from containers.serve import engines
 from containers.serve.__main__ import main
 
 
-def _null(model_dir: Path, manifest: Manifest, name: str, device: str, threads: int) -> engines.LoadedEngine:
+def _nothing(model_dir: Path, manifest: Manifest, name: str, device: str, threads: int) -> engines.LoadedEngine:
     golden = np.asarray(manifest.golden.probabilities, np.float32)
     return engines.LoadedEngine(name=name, device=device, tolerance=1.0, run=lambda batch: np.tile(golden, (len(batch), 1)))
 
 
-engines.PREFERENCE["null"] = engines.Kind(load=_null, devices=("cpu",), needs="numpy", exported=False)
+engines.PREFERENCE["none"] = engines.Kind(load=_nothing, devices=("cpu",), needs="numpy", exported=False)
 
 if __name__ == "__main__":
     sys.exit(main())
