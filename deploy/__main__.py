@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "smoke": ("deploy.smoke", "the golden photo through endpoint and function"),
     "destroy": ("deploy.destroy", "delete the stage and prove that nothing is left"),
     "policies": ("deploy.policies", "print each principal's and each deployer's IAM document"),
+    "export-cfn": ("deploy.export_cfn", "roles, bucket and repositories as a CloudFormation template"),
     "costs": ("deploy.costs", "what the stage costs per hour and per month"),
 }
 

@@ -130,15 +130,25 @@ class Endpoint(Resource):
             traffic["CanarySize"] = share
         elif rollout.traffic == "linear":
             traffic["LinearStepSize"] = share
-        alarms = [{"AlarmName": self.names.alarm(name)} for name in ROLLBACK_ALARMS]
-        policy = {
-            "TrafficRoutingConfiguration": traffic,
-            "TerminationWaitInSeconds": rollout.termination_wait_seconds,
-            "MaximumExecutionTimeoutInSeconds": endpoint.update_limit_minutes * 60,
+        deployment: State = {
+            "BlueGreenUpdatePolicy": {
+                "TrafficRoutingConfiguration": traffic,
+                "TerminationWaitInSeconds": rollout.termination_wait_seconds,
+                "MaximumExecutionTimeoutInSeconds": endpoint.update_limit_minutes * 60,
+            }
         }
-        return {
-            "DeploymentConfig": {"BlueGreenUpdatePolicy": policy, "AutoRollbackConfiguration": {"Alarms": alarms}},
-        }
+        if alarms := self._quiet_alarms():
+            deployment["AutoRollbackConfiguration"] = {"Alarms": [{"AlarmName": name} for name in alarms]}
+        return {"DeploymentConfig": deployment}
+
+    def _quiet_alarms(self) -> list[str]:
+        """An alarm that rings already says nothing about the new release, and would send the remedy back."""
+        names = [self.names.alarm(what) for what in ROLLBACK_ALARMS]
+        rows = self.context.client("cloudwatch").describe_alarms(AlarmNames=names)["MetricAlarms"]
+        ringing = {row["AlarmName"] for row in rows if row["StateValue"] == "ALARM"}
+        for name in sorted(ringing):
+            self.context.say(f"alarm {name} rings already, so it does not guard this update")
+        return [row["AlarmName"] for row in rows if row["AlarmName"] not in ringing]
 
     def _live_config(self) -> str:
         return str(self._sagemaker.describe_endpoint(EndpointName=self._name)["EndpointConfigName"])

@@ -8,7 +8,7 @@ from deploy.context import Context
 from deploy.engine import Changes, Resource, State, found
 from deploy.storage import our_tags, tag_list
 
-_INLINE = "kennel"
+INLINE = "kennel"
 
 
 class Boundary(Resource):
@@ -82,7 +82,7 @@ class Role(Resource):
         if answer is None:
             return None
         role = answer["Role"]
-        inline = found(self._iam.get_role_policy, RoleName=self._name, PolicyName=_INLINE)
+        inline = found(self._iam.get_role_policy, RoleName=self._name, PolicyName=INLINE)
         return {
             "boundary": role.get("PermissionsBoundary", {}).get("PermissionsBoundaryArn"),
             "trust": _plain(role["AssumeRolePolicyDocument"]),
@@ -118,7 +118,7 @@ class Role(Resource):
         self._iam.delete_role(RoleName=self._name)
 
     def _put_policy(self) -> None:
-        self._iam.put_role_policy(RoleName=self._name, PolicyName=_INLINE, PolicyDocument=json.dumps(self._policy))
+        self._iam.put_role_policy(RoleName=self._name, PolicyName=INLINE, PolicyDocument=json.dumps(self._policy))
 
 
 class InstanceProfile(Resource):

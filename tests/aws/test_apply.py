@@ -176,6 +176,16 @@ def test_an_update_moves_traffic_behind_alarms(aws):
     assert len(watched) == 2
 
 
+def test_an_alarm_that_rings_already_does_not_guard_the_remedy(aws):
+    apply()
+    client("cloudwatch").set_alarm_state(AlarmName="kennel-dev-endpoint-5xx", StateValue="ALARM", StateReason="test")
+    recorder = Recorder()
+    apply(which="b", recorder=recorder)
+    update = next(call.parameters for call in recorder.calls if call.operation == "UpdateEndpoint")
+    watched = update["DeploymentConfig"]["AutoRollbackConfiguration"]["Alarms"]
+    assert watched == [{"AlarmName": "kennel-dev-endpoint-latency"}]
+
+
 def test_a_failed_endpoint_is_replaced(aws):
     moto_ext.FAIL["kennel-dev"] = "no capacity"
     with pytest.raises(DeployError, match="ended as Failed: no capacity"):
