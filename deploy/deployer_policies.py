@@ -90,7 +90,7 @@ def _watch(scope: Scope) -> Document:
             ],
             _function_arns(scope),
         ),
-        allow("Logs", ["logs:FilterLogEvents", "logs:GetLogEvents"], _log_arns(scope)),
+        allow("Logs", "logs:GetLogEvents", _log_arns(scope)),
         allow("LogStreams", "logs:DescribeLogStreams", _log_arns(scope)),
     )
 

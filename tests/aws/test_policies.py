@@ -45,7 +45,6 @@ NOT_SEEN_HERE = {
     "kms:GenerateDataKey": "AWS calls it on behalf of S3",
     "lambda:UpdateFunctionCode": "a new handler, tests/aws/test_apply.py",
     "logs:DescribeLogStreams": "`logs`, tests/aws/test_logs.py",
-    "logs:FilterLogEvents": "`logs`, tests/aws/test_logs.py",
     "logs:GetLogEvents": "`logs`, tests/aws/test_logs.py",
     "s3:AbortMultipartUpload": "an upload that was interrupted",
     "sagemaker:StopTrainingJob": "Ctrl-C during `train`, tests/aws/test_training.py",
