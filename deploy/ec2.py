@@ -23,6 +23,7 @@ from deploy.storage import EC2
 from deploy.training_progress import decision_of, follow
 from deploy.training_request import Run
 
+_APPEAR_SECONDS = 120.0  # EC2 lists a new instance with some delay; one that is not listed by then is gone
 _NO_ROOM = ("InsufficientInstanceCapacity", "Unsupported", "SpotMaxPriceTooLow", "MaxSpotInstanceCountExceeded")
 
 
@@ -105,7 +106,8 @@ class Ec2Job:
         self.name, self.ended = name, False
         self.statuses: dict[str, dict[str, Any]] = {}
         self.hosts = [f"algo-{number}" for number in range(1, nodes + 1)]
-        self._context = context
+        self._context, self._born = context, context.clock.monotonic()
+        self._seen_alive = False
         self._s3, self._instances = context.client("s3"), Instances(context)
 
     def tail(self) -> Tail:
@@ -117,7 +119,9 @@ class Ec2Job:
             for host in self.hosts:
                 if host not in self.statuses and (text := self._read(f"status/{host}.json")):
                     self.statuses[host] = json.loads(text)
-        self.ended = len(self.statuses) == len(self.hosts) or not alive
+        self._seen_alive = self._seen_alive or bool(alive)
+        known = self._seen_alive or self._context.clock.monotonic() - self._born > _APPEAR_SECONDS
+        self.ended = len(self.statuses) == len(self.hosts) or (known and not alive)
         return f"{len(alive)} of {len(self.hosts)} instances alive, {len(self.statuses)} finished"
 
     def stop(self) -> None:

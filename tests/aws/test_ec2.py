@@ -197,6 +197,17 @@ def test_instances_that_vanish_without_a_word(aws):
         watch(context, job)
 
 
+def test_instances_that_are_not_listed_yet_are_not_gone(aws):
+    fake.bare_bucket()
+    context = fake.context()
+    job = ec2.Ec2Job(context, "r1", 1)
+    assert job.poll().startswith("0 of 1 instances alive")
+    assert not job.ended
+    context.clock.seconds += 121
+    job.poll()
+    assert job.ended
+
+
 def test_a_stop_is_an_object_that_the_nodes_look_for(aws):
     context, job = started(1)
 
