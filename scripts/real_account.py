@@ -1,0 +1,70 @@
+"""A stage's whole life on a real AWS account, destroyed at the end whatever happens. It costs money.
+
+    python -m scripts.real_account --stage trial --photos examples/photos --cap 300
+
+Nothing here has been run on a real account by us; tests/aws/test_policies.py runs the same life in a fake one.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+Deploy = Callable[..., dict[str, Any]]
+
+
+class Failed(Exception):
+    """A command ended with an error; its own message is on the screen."""
+
+
+def life(deploy: Deploy, photos: Path, cap: float) -> list[str]:
+    """Runs every command once; returns what was done. Raises Failed, after destroying."""
+    planned = deploy("plan")
+    most = planned["cost"]["ceiling_per_month"]
+    if most is None or most > cap:
+        raise Failed(f"the stage can cost ${most} a month, --cap is ${cap}: lower [scaling] maximum or choose smaller machines")
+    try:
+        deploy("apply")
+        deploy("images")
+        deploy("data", str(photos), "--name", "trial")
+        job = deploy("train", "--data", "trial", "--set", "epochs=1", "--set", "head_epochs=1")["job"]
+        deploy("release", "--job", job)
+        deploy("smoke")
+        again = [step for step in deploy("apply")["steps"] if step["action"] != "keep"]
+        if again:
+            raise Failed(f"a second apply wanted to write: {again}")
+        return ["planned", "applied", "trained", "released", "checked", "nothing left to write"]
+    finally:
+        deploy("destroy", "--yes", "--delete-data")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="A stage's whole life on a real account.")
+    parser.add_argument("--stage", required=True, help="a stage of its own, in a region and an account where it may cost money")
+    parser.add_argument("--photos", type=Path, required=True, help="a small folder of labelled photos")
+    parser.add_argument(
+        "--cap", type=float, required=True, help="refuse a stage that could cost more dollars a month than this"
+    )
+    args = parser.parse_args(argv)
+
+    def deploy(*words: str) -> dict[str, Any]:
+        print("→", *words, flush=True)
+        command = [sys.executable, "-m", "deploy", *words, "--stage", args.stage, "--json"]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+        if done.returncode:
+            raise Failed(f"{words[0]} ended with {done.returncode}")
+        return dict(json.loads(done.stdout)) if done.stdout.startswith("{") else {}
+
+    try:
+        print(", ".join(life(deploy, args.photos, args.cap)))
+    except Failed as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

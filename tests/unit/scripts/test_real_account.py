@@ -1,0 +1,49 @@
+"""The order of a stage's life, and that it is destroyed whatever happens."""
+
+import pytest
+
+from scripts.real_account import Failed, life
+
+
+class Deploy:
+    """Remembers commands; one of them can fail."""
+
+    def __init__(self, *, ceiling=100.0, fails="", second_apply=()) -> None:
+        self.commands, self.ceiling, self.fails, self.second_apply = [], ceiling, fails, list(second_apply)
+
+    def __call__(self, command, *words):
+        self.commands.append(command)
+        if command == self.fails:
+            raise Failed(command)
+        steps = self.second_apply if self.commands.count("apply") == 2 else []
+        return {"cost": {"ceiling_per_month": self.ceiling}, "job": "job-1", "steps": steps}
+
+
+def test_everything_once_and_then_nothing_left_to_write(tmp_path):
+    deploy = Deploy()
+    assert life(deploy, tmp_path, 300)[-1] == "nothing left to write"
+    order = ["plan", "apply", "images", "data", "train", "release", "smoke", "apply", "destroy"]
+    assert deploy.commands == order
+
+
+def test_too_dear_a_stage_is_never_begun(tmp_path):
+    for ceiling in (301.0, None):
+        deploy = Deploy(ceiling=ceiling)
+        with pytest.raises(Failed, match="can cost"):
+            life(deploy, tmp_path, 300)
+        assert deploy.commands == ["plan"]
+
+
+@pytest.mark.parametrize("command", ["apply", "images", "data", "train", "release", "smoke"])
+def test_it_is_destroyed_whatever_fails(tmp_path, command):
+    deploy = Deploy(fails=command)
+    with pytest.raises(Failed):
+        life(deploy, tmp_path, 300)
+    assert deploy.commands[-1] == "destroy"
+
+
+def test_a_second_apply_that_writes_is_a_failure(tmp_path):
+    deploy = Deploy(second_apply=[{"action": "update", "resource": "bucket"}])
+    with pytest.raises(Failed, match="wanted to write"):
+        life(deploy, tmp_path, 300)
+    assert deploy.commands[-1] == "destroy"
