@@ -159,7 +159,11 @@ class _Sides:
         names = {reading.side for reading in self.readings if among(reading)}
         pairs = [(name, self.rate(name)) for name in names if not math.isnan(self.rate(name))]
         name, rate = max(pairs, key=lambda pair: pair[1], default=("none", math.nan))
-        return f"{name} {rate:.1f}/s", rate
+        return f"{name} {rate:.1f}/s" if pairs else name, rate
+
+
+def _shown(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.2f}"
 
 
 def _number(value: object) -> float:
@@ -183,7 +187,9 @@ def text(found: Sequence[Row], readings: Sequence[Reading], absent: dict[str, st
         "",
     ]
     lines += ["| claim | measured | goal | floor | reached | against |", "| --- | --- | --- | --- | --- | --- |"]
-    lines += [f"| {r.claim} | {r.value:.2f} | {r.goal:g} | {r.floor:g} | {r.verdict(not counts)} | {r.detail} |" for r in found]
+    lines += [
+        f"| {r.claim} | {_shown(r.value)} | {r.goal:g} | {r.floor:g} | {r.verdict(not counts)} | {r.detail} |" for r in found
+    ]
     lines += ["", *_sides_table(readings)]
     lines += [f"\nAbsent: {peer}: {why}" for peer, why in {**absent, **failed}.items()]
     lines += ["\nNot run (optional): TorchServe, Ray Serve, MLServer, Triton through pytriton."]
