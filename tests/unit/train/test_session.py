@@ -183,6 +183,7 @@ def test_one_validation_photo_and_two_ranks_do_not_hang(job, tmp_path_factory):
     assert events(train(job(index=few, batch_size=8), world_size=2), "result")
 
 
+@pytest.mark.slow
 def test_it_is_a_program_whose_errors_reach_the_launcher(job, tmp_path):
     broken = job(learning_rate=1e30, clip_grad_norm=0, optimizer="sgd", head_epochs=0)
     report = tmp_path / "error.json"
