@@ -60,21 +60,6 @@ print(json.dumps(sorted({d.metadata["Name"] for d in m.distributions(path=[sysco
     assert installed.isdisjoint(serving if role == "train" else training)
 
 
-def test_it_starts_as_sagemaker_wants(engine, image, role):
-    config = engine.images.get(image).attrs["Config"]
-    assert not config["Entrypoint"]
-    assert config["Cmd"] == [role]
-    assert config["User"] in ("", "root", "0")
-    assert config["StopSignal"] == "SIGTERM"
-
-
-def test_its_labels_say_what_it_is(engine, image, role):
-    labels = engine.images.get(image).labels
-    assert labels["org.opencontainers.image.title"] == f"kennel-{role}"
-    assert labels["org.opencontainers.image.licenses"] == "Apache-2.0"
-    assert re.fullmatch(r"12\.\d", labels["org.kennel.cuda"])
-
-
 def test_the_cuda_inside_is_what_the_label_says(engine, image):
     script = "import json, torch; print(json.dumps([torch.version.cuda, torch.__version__, torch.cuda.get_arch_list()]))"
     cuda, version, _ = inside(engine, image, script)

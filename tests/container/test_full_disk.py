@@ -1,0 +1,58 @@
+"""No space left, in a container whose disks are small: what is lost, and what is said.
+
+Invariants: a disk that is too small from the start is named before training starts; a checkpoint that does not fit costs
+the checkpoint, not the training; what was committed before stays whole.
+"""
+
+import contextlib
+
+import pytest
+
+from tests.support import engine as docker_engine
+from tests.support.hosts import ENDLESS, START_SECONDS, events
+
+_LOST = "checkpoint not written; the previous one stays the newest"
+
+_LATEST_IS_WHOLE = """
+import hashlib, json, pathlib
+folder = pathlib.Path("/opt/ml/checkpoints")
+latest = json.loads((folder / "latest.json").read_text())
+print(hashlib.sha256((folder / latest["file"]).read_bytes()).hexdigest() == latest["sha256"])
+"""
+
+
+@pytest.fixture
+def started(engine, train_image, few, tmp_path):
+    @contextlib.contextmanager
+    def run(small, size):
+        """A job without end, with `size` at `small`; (container, tree)."""
+        root = docker_engine.opt_ml(tmp_path, ENDLESS, channels=list(few))
+        environment = {"TRAINING_JOB_NAME": "full-disk", "OMP_NUM_THREADS": "1"}
+        options = {"volumes": docker_engine.mounts(root, few), "tmpfs": {small: f"size={size}"}, "environment": environment}
+        with docker_engine.container(engine, train_image, "train", network_mode="none", **options) as box:
+            yield box, root
+
+    return run
+
+
+def test_a_disk_that_is_too_small_is_named_before_training(started):
+    with started("/opt/ml/model", "1m") as (box, root):
+        assert docker_engine.exit_code(box, START_SECONDS) == 2
+        assert events(box, "starting workers") == []
+        reason = (root / "output" / "failure").read_text().splitlines()[0]
+        assert reason == "ConfigError: /opt/ml/model has 1 MB free and training needs 1024: make room, or choose another folder"
+
+
+def test_a_disk_that_fills_up_costs_checkpoints_not_training(started):
+    with started("/opt/ml/checkpoints", "1100m") as (box, _):
+        docker_engine.wait_until(lambda: events(box, "epoch"), START_SECONDS, "the first epoch")
+        box.exec_run(["sh", "-c", "cat /dev/zero > /opt/ml/checkpoints/somebody-elses"])
+        docker_engine.wait_until(lambda: events(box, _LOST), START_SECONDS, "a checkpoint that does not fit")
+        assert "No space left" in events(box, _LOST)[0]["reason"]
+        here = len(events(box, "epoch"))
+        docker_engine.wait_until(lambda: len(events(box, "epoch")) > here, START_SECONDS, "training going on")
+        code, output = box.exec_run(["python3", "-c", _LATEST_IS_WHOLE])
+        assert (code, output) == (0, b"True\n")
+        box.exec_run(["rm", "/opt/ml/checkpoints/somebody-elses"])
+        box.kill("SIGTERM")
+        assert docker_engine.exit_code(box, 120) == 0  # there is room again: the last checkpoint is committed

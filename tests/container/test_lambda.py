@@ -1,0 +1,66 @@
+"""Event → handler in AWS's runtime client → boto3 → the serving container → answer."""
+
+import base64
+import json
+from pathlib import Path
+
+import pytest
+
+from containers.core import manifest
+from containers.core.manifest import GOLDEN_FILE
+from tests.conformance import serving
+from tests.support.lambda_runtime import LambdaFunction
+from tests.support.sagemaker_runtime import SageMakerRuntime
+
+ROOT = Path(__file__).parents[2] / "lambda"
+
+
+@pytest.fixture(scope="module")
+def container(engine, serve_image, model_dir, photo):
+    target = serving.Serving(engine, serve_image, model_dir, photo, "image/jpeg", start_seconds=240)
+    with target.started() as (box, url):
+        target.wait(box, url)
+        yield box, url
+
+
+@pytest.fixture
+def function(container):
+    with SageMakerRuntime({"textures": container[1]}) as runtime:
+        wiring = {"ENDPOINT_NAME": "textures", "AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME": runtime.url, "READ_TIMEOUT_SECONDS": "5"}
+        with LambdaFunction(ROOT, "invoke_endpoint.handler", wiring, timeout_seconds=120) as process:
+            yield process
+
+
+def event(body: bytes, content_type: str) -> dict:
+    return {
+        "requestContext": {"http": {"method": "POST", "path": "/"}, "domainName": "abc.lambda-url.eu-west-1.on.aws"},
+        "headers": {"content-type": content_type},
+        "body": base64.b64encode(body).decode(),
+        "isBase64Encoded": True,
+    }
+
+
+def test_the_golden_photo_gets_trainings_own_probabilities(function, model_dir):
+    facts = manifest.read(model_dir)
+    answer = function.invoke(event((model_dir / GOLDEN_FILE).read_bytes(), "image/png"))
+    assert answer["statusCode"] == 200, answer
+    (prediction,) = json.loads(answer["body"])["predictions"]
+    given = [prediction["probabilities"][name] for name in facts.class_names]
+    assert given == pytest.approx(facts.golden.probabilities, abs=facts.golden.tolerance)
+
+
+def test_the_containers_refusal_arrives_as_it_said_it(function):
+    answer = function.invoke(event(b"not a photo", "image/png"))
+    assert answer["statusCode"] == 400
+    assert json.loads(answer["body"])["error"]["kind"] == "BadRequest"
+
+
+def test_a_container_that_stands_still_is_a_504_in_time(function, container, photo):
+    box, _ = container
+    box.pause()
+    try:
+        answer = function.invoke(event(photo, "image/jpeg"))
+    finally:
+        box.unpause()
+    assert answer["statusCode"] == 504
+    assert "Traceback" not in answer["body"]
