@@ -39,7 +39,7 @@ def checkpoint(job, name="algo-1"):
 def test_a_late_leader_is_waited_for_and_only_it_writes_the_model(start):
     with start(QUICK) as job:
         second = job.start("algo-2")
-        docker_engine.wait_for_log(second, '"waiting for the first host"', START_SECONDS)
+        docker_engine.wait_for_log(second, '"event": "dataset"', START_SECONDS)  # it is far ahead of a host without a process
         first = job.start("algo-1")
         assert [docker_engine.exit_code(box, START_SECONDS) for box in (first, second)] == [0, 0]
         assert "manifest.json" in job.model_files("algo-1")
@@ -49,7 +49,7 @@ def test_a_late_leader_is_waited_for_and_only_it_writes_the_model(start):
         assert {name: job.failure(name) for name in job.roots} == {"algo-1": "", "algo-2": ""}
 
 
-def test_sigterm_to_one_host_stops_both_with_a_checkpoint_and_one_host_resumes(start, tmp_path):
+def test_sigterm_to_one_host_stops_both_with_a_checkpoint_and_one_host_resumes(start):
     with start(ENDLESS) as job:
         first, second = job.start("algo-1"), job.start("algo-2")
         training(job, epochs=2)
@@ -58,25 +58,18 @@ def test_sigterm_to_one_host_stops_both_with_a_checkpoint_and_one_host_resumes(s
         assert codes == {"asked": 0, "peer": 75}
         step = checkpoint(job)["step"]
         assert step > 0
-    # what two hosts began, one finishes: the same checkpoints, a cluster of one, a few epochs more
-    done = max(line["epoch"] for line in events_of_file(job, "algo-1"))
-    docker_engine.opt_ml(job.roots["algo-1"], QUICK | {"epochs": done + 2}, channels=list(job.channels))
+    # what two hosts began, one goes on with: the same checkpoints and settings, a cluster of one
+    docker_engine.opt_ml(job.roots["algo-1"], ENDLESS, channels=list(job.channels))
     volumes = docker_engine.mounts(job.roots["algo-1"], job.channels)
     options = {"volumes": volumes, "network_mode": "none", "environment": {"TRAINING_JOB_NAME": "two-hosts"}}
     with docker_engine.container(job.client, job.image, "train", **options) as alone:
-        assert docker_engine.exit_code(alone, START_SECONDS) == 0, docker_engine.logs(alone)[-3000:]
+        docker_engine.wait_until(lambda: len(events(alone, "epoch")) > 1, START_SECONDS, "an epoch after resuming")
         (resumed,) = events(alone, "resumed")
         assert resumed["step"] == step
-        assert events(alone, "result")
+        alone.kill("SIGTERM")
+        assert docker_engine.exit_code(alone, 100) == 0
+    assert checkpoint(job)["step"] > step
     assert "manifest.json" in job.model_files("algo-1")
-
-
-def events_of_file(job, name):
-    """Epochs that the checkpoint's own run logged: TensorBoard-free, from the history in its newest checkpoint."""
-    import torch
-
-    root = job.roots[name] / "checkpoints"
-    return torch.load(root / checkpoint(job, name)["file"], weights_only=True)["progress"]["history"]
 
 
 def test_a_killed_host_is_named_by_the_other(start):
