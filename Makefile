@@ -57,6 +57,10 @@ sbom: python ## what is in the two images: CycloneDX files in build/sbom and a t
 audit: setup ## known vulnerabilities of everything the locks pin
 	@$(BIN)/python -m scripts.audit
 
+.PHONY: soak
+soak: setup ## faults on purpose for an hour or more, from a seeded schedule [EVENTS=200] [SEED=7]
+	@$(BIN)/python -m tests.faults.soak --events $(or $(EVENTS),200) --seed $(or $(SEED),7)
+
 .PHONY: conformance
 conformance: setup ## SageMaker's container rules as a table, for any image IMAGE= ARGS="--data … | --model … --payload …"
 	@$(BIN)/python -m tests.conformance $(IMAGE) $(ARGS)

@@ -20,8 +20,9 @@ READY_SECONDS = 180.0
 
 
 def schedule(count: int, seed: int) -> list[str]:
-    dice = random.Random(seed)
-    return [dice.choice(KINDS) for _ in range(count)]
+    kinds = [KINDS[number % len(KINDS)] for number in range(count)]
+    random.Random(seed).shuffle(kinds)
+    return kinds
 
 
 class Caller(threading.Thread):

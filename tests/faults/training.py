@@ -36,8 +36,13 @@ class Event:
 
 
 def schedule(count: int, seed: int) -> list[Event]:
+    """Every kind about equally often. A rank or a loader is only there once training is under way."""
     dice = random.Random(seed)
-    return [Event(dice.choice(KINDS), dice.choice((0, 0, 1, 1, 2)), round(dice.uniform(0.0, 3.0), 2)) for _ in range(count)]
+    kinds = [KINDS[number % len(KINDS)] for number in range(count)]
+    dice.shuffle(kinds)
+    return [
+        Event(kind, dice.choice((1, 2) if kind in KINDS[:2] else (0, 0, 1)), round(dice.uniform(0, 3), 2)) for kind in kinds
+    ]
 
 
 class Broken(AssertionError):
