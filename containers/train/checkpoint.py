@@ -11,6 +11,7 @@ files and immutability of finished ones.
 Files are read with weights_only=True: they can hold tensors and plain containers, nothing that runs.
 """
 
+import errno
 import hashlib
 import io
 import json
@@ -101,7 +102,12 @@ class Checkpoints:
         found: dict[str, str] = {}
 
         def write(temporary: Path) -> None:
-            torch.save(dict(content), temporary)
+            try:
+                torch.save(dict(content), temporary)
+            except RuntimeError as error:
+                if "inline_container" not in str(error):
+                    raise
+                raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}, or the disk failed: {error}") from error
             found["digest"] = manifest.sha256(temporary)
 
         name = self._replace(lambda: f"{prefix}-{found['digest'][:_DIGITS]}.pt", write, prefix)
