@@ -126,7 +126,7 @@ class TrackingPolicy(Resource):
 
     def observe(self) -> State | None:
         policy = _policy(self._client, self.names.variant_resource, POLICY)
-        return policy and {"tracking": policy["TargetTrackingScalingPolicyConfiguration"]}
+        return policy and {"tracking": known(policy["TargetTrackingScalingPolicyConfiguration"], self.desired()["tracking"])}
 
     def create(self) -> None:
         self._client.put_scaling_policy(
@@ -163,7 +163,7 @@ class WakeUp(Resource):
 
     def observe(self) -> State | None:
         policy = _policy(self._client, self.names.variant_resource, WAKE_UP)
-        return policy and {"step": policy["StepScalingPolicyConfiguration"]}
+        return policy and {"step": known(policy["StepScalingPolicyConfiguration"], self.desired()["step"])}
 
     def create(self) -> None:
         self._client.put_scaling_policy(
@@ -186,6 +186,11 @@ class WakeUp(Resource):
 
     def delete(self) -> None:
         """Goes with the target."""
+
+
+def known(seen: State, wanted: State) -> State:
+    """Of what AWS describes, that which we set: it may add its defaults (`DisableScaleIn`), which are no drift."""
+    return {name: seen.get(name) for name in wanted}
 
 
 def _policy(client: Any, resource: str, name: str) -> dict[str, Any] | None:

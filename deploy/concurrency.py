@@ -6,6 +6,7 @@ and the old one is cooled after.
 
 from typing import Any
 
+from deploy.autoscaling import known
 from deploy.context import Context
 from deploy.engine import Changes, Resource, State, found
 from deploy.errors import Refused
@@ -176,7 +177,8 @@ class ProvisionedScaling(Resource):
         policies = self._scaling.describe_scaling_policies(
             ServiceNamespace="lambda", ResourceId=where["ResourceId"], PolicyNames=[POLICY]
         )["ScalingPolicies"]
-        tracking = policies[0]["TargetTrackingScalingPolicyConfiguration"] if policies else None
+        seen = policies[0]["TargetTrackingScalingPolicyConfiguration"] if policies else {}
+        tracking = known(seen, self.desired()["tracking"])
         return {"bounds": [target["MinCapacity"], target["MaxCapacity"]], "tracking": tracking}
 
     def create(self) -> None:

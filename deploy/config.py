@@ -239,6 +239,8 @@ class StageConfig(Settings):
             raise ValueError("[scaling] minimum can be 0 only with [endpoint] kind = 'async'")
         if self.endpoint.kind in ("real-time", "multi-model") and self.endpoint.instance_type.startswith("ml.t"):
             raise ValueError("[endpoint] burstable types (ml.t2, ml.t3) cannot be scaled automatically: choose another type")
+        if self.endpoint.kind == "serverless" and (self.security.subnet_ids or self.endpoint.capture_percent):
+            raise ValueError("[endpoint] kind = 'serverless' takes no [security] subnet_ids and no capture_percent")
         if re.match(r"ml\.(g|p)[0-9]", self.endpoint.instance_type) and self.serving.device == "cpu":
             raise ValueError("[serving] device = 'cpu' on a GPU instance: choose a CPU type or another device")
         return self

@@ -130,6 +130,7 @@ def _foundation(scope: Scope) -> Document:
             ["logs:CreateLogGroup", "logs:DeleteLogGroup", "logs:PutRetentionPolicy", "logs:TagResource"],
             _log_arns(scope),
         ),
+        _key_grants(scope),
     )
 
 
@@ -168,6 +169,7 @@ def _training(scope: Scope) -> Document:
             [names.s3_arn(f"{prefix}/*") for prefix in (TRAINING, CHECKPOINTS)],
         ),
         _key(scope),
+        _key_grants(scope),
     )
 
 
@@ -196,10 +198,11 @@ def _release(scope: Scope) -> Document:
         allow("Scaling", [f"application-autoscaling:{action}" for action in scaling], targets,
               StringEquals={"application-autoscaling:service-namespace": ["sagemaker", "lambda"]}),
         allow("ScalingTags", "application-autoscaling:TagResource", targets),
-        [_service_linked(scope, service) for service in ("sagemaker", "lambda")],
+        [_service_linked(scope, f"{service}.application-autoscaling.amazonaws.com") for service in ("sagemaker", "lambda")],
         allow("Alarms", ["cloudwatch:DeleteAlarms", "cloudwatch:PutMetricAlarm", "cloudwatch:TagResource"],
               [names.arn("cloudwatch", f"alarm:{name}") for name in (f"{names.base}-*", *tracked)]),
         _key(scope),
+        _key_grants(scope),
     )  # fmt: skip
 
 
@@ -233,7 +236,9 @@ def _ec2(scope: Scope) -> Document:
               [names.arn("ec2", "instance/*"), names.arn("ec2", "security-group/*")], StringEquals=ours),
         allow("Runs", ["s3:GetObject", "s3:PutObject"], names.s3_arn(f"{EC2}/*")),
         allow("Results", "s3:GetObject", names.s3_arn(f"{TRAINING}/*")),
+        _service_linked(scope, "spot.amazonaws.com"),  # made by an account's first spot request
         _key(scope),
+        _key_of_disks(scope),
     )  # fmt: skip
 
 
@@ -248,20 +253,39 @@ def _pass(scope: Scope, principal: str, sid: str | None = None) -> Statement:
     )
 
 
-def _service_linked(scope: Scope, service: str) -> Statement:
-    """Application Auto Scaling acts through a role of its own, made at the first registration."""
-    name = f"{service}.application-autoscaling.amazonaws.com"
+def _service_linked(scope: Scope, name: str) -> Statement:
+    """The service (a principal's host name) acts through a role of its own, made at an account's first use."""
     arn = scope.names.arn("iam", f"role/aws-service-role/{name}/*", region="")
-    return allow(
-        f"ScalingRole{service.capitalize()}", "iam:CreateServiceLinkedRole", arn, StringEquals={"iam:AWSServiceName": name}
-    )
+    sid = f"RoleOf{name.partition('.')[0].capitalize()}"
+    return allow(sid, "iam:CreateServiceLinkedRole", arn, StringEquals={"iam:AWSServiceName": name})
 
 
 def _key(scope: Scope) -> list[Statement]:
     if not scope.kms_key:
         return []
-    via = {"kms:ViaService": f"s3.{scope.names.region}.{scope.names.dns_suffix}"}
-    return [allow("Key", ["kms:Decrypt", "kms:GenerateDataKey"], scope.kms_key, StringEquals=via)]
+    return [allow("Key", ["kms:Decrypt", "kms:GenerateDataKey"], scope.kms_key, StringEquals=_via(scope, "s3"))]
+
+
+def _key_grants(scope: Scope) -> list[Statement]:
+    """Whoever names the key for a volume or a repository passes its use on to the service, with a grant."""
+    if not scope.kms_key:
+        return []
+    return [
+        allow("KeyGrant", "kms:CreateGrant", scope.kms_key, Bool={"kms:GrantIsForAWSResource": "true"}),
+        allow("KeyFacts", "kms:DescribeKey", scope.kms_key),
+    ]
+
+
+def _key_of_disks(scope: Scope) -> list[Statement]:
+    """What RunInstances does with the caller's own rights ("Amazon EBS encryption", required permissions)."""
+    if not scope.kms_key:
+        return []
+    actions = ["kms:Decrypt", "kms:GenerateDataKeyWithoutPlaintext", "kms:ReEncryptFrom", "kms:ReEncryptTo"]
+    return [*_key_grants(scope), allow("KeyOfDisks", actions, scope.kms_key, StringEquals=_via(scope, "ec2"))]
+
+
+def _via(scope: Scope, service: str) -> dict[str, str]:
+    return {"kms:ViaService": f"{service}.{scope.names.region}.{scope.names.dns_suffix}"}
 
 
 def _repositories(scope: Scope) -> str:

@@ -34,14 +34,11 @@ class FunctionUrl(Resource):
         url = found(self._function.client.get_function_url_config, **self._where)
         if url is None:
             return None
-        policy = found(self._function.client.get_policy, **self._where)
-        statements = json.loads(policy["Policy"])["Statement"] if policy else []
-        granted = sorted(statement["Sid"] for statement in statements if statement["Sid"] in _PERMISSIONS)
-        return {"auth": url["AuthType"], "cors": self._seen_cors(url.get("Cors") or {}), "permissions": granted}
+        return {"auth": url["AuthType"], "cors": self._seen_cors(url.get("Cors") or {}), "permissions": self._granted()}
 
     def create(self) -> None:
         self._function.client.create_function_url_config(AuthType="AWS_IAM", Cors=self._cors(), **self._where)
-        for name in _PERMISSIONS:
+        for name in set(_PERMISSIONS) - set(self._granted()):  # deleting an address leaves its permissions
             self._permit(name)
 
     def update(self, changes: Changes) -> None:
@@ -53,6 +50,11 @@ class FunctionUrl(Resource):
 
     def delete(self) -> None:
         self._function.client.delete_function_url_config(**self._where)
+
+    def _granted(self) -> list[str]:
+        policy = found(self._function.client.get_policy, **self._where)
+        statements = json.loads(policy["Policy"])["Statement"] if policy else []
+        return sorted(statement["Sid"] for statement in statements if statement["Sid"] in _PERMISSIONS)
 
     def _permit(self, name: str) -> None:
         self._function.client.add_permission(

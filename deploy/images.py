@@ -24,6 +24,8 @@ from deploy.registry import CUDA_LABEL
 IMAGES = ("train", "serve")
 ROOT = Path(__file__).parents[1]
 Login = dict[str, str] | None
+# Newer engines would push an index of image and attestation, and SageMaker takes a plain image only
+_BUILD = {"DOCKER_BUILDKIT": "1", "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +105,7 @@ def build(image: str, name: str, version: str, build_args: list[str], root: Path
     for argument in build_args:
         command += ["--build-arg", argument]
     try:
-        done = subprocess.run([*command, str(root)], env=os.environ | {"DOCKER_BUILDKIT": "1"}, check=False, stdout=2)  # noqa: S603
+        done = subprocess.run([*command, str(root)], env=os.environ | _BUILD, check=False, stdout=2)  # noqa: S603
     except OSError as error:
         raise Refused(f"image {image}", f"the docker command cannot be run: {error}", hint="install Docker's CLI") from error
     if done.returncode:

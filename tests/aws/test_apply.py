@@ -2,7 +2,7 @@
 
 import pytest
 
-from deploy import stack
+from deploy import autoscaling, stack
 from deploy.errors import DeployError, Refused
 from tests.support import moto_ext
 from tests.support.aws import Killed, Recorder, client, context, everything, release, stage
@@ -249,10 +249,28 @@ def test_only_the_last_releases_stay(aws):
 def test_other_kinds_of_endpoint(aws, kind):
     cpu = {"instance_type": "ml.m5.xlarge"} if kind == "multi-model" else {}
     config = stage(endpoint={"kind": kind, **cpu}, scaling={"minimum": 0} if kind == "async" else {})
-    apply(config)
+    recorder = Recorder()
+    apply(config, recorder=recorder)
     assert writes_of(apply, config) == []
+    (isolated,) = [call.parameters["EnableNetworkIsolation"] for call in recorder.calls if call.operation == "CreateModel"]
+    assert isolated == (kind == "async"), "AWS refuses it for serverless endpoints, and later models need the network"
     destroy()
     assert not any(everything().values())
+
+
+def test_an_address_that_comes_back_finds_its_permissions(aws):
+    """Lambda keeps them when an address is deleted, and refuses a second statement of the same name."""
+    apply(stage(**FULL))
+    apply(stage())
+    written = writes_of(apply, stage(**FULL))
+    assert "lambda:CreateFunctionUrlConfig" in written
+    assert "lambda:AddPermission" not in written
+
+
+def test_defaults_that_aws_adds_to_a_scaling_policy_are_no_drift():
+    seen = {"TargetValue": 30.0, "DisableScaleIn": False}
+    assert autoscaling.known(seen, {"TargetValue": 30.0}) == {"TargetValue": 30.0}
+    assert autoscaling.known(seen, {"TargetValue": 30.0, "ScaleInCooldown": 30}) != {"TargetValue": 30.0}
 
 
 def step_by_step(run, limit=80):

@@ -221,6 +221,20 @@ def test_the_boundary_holds_every_role_entirely(scope, principal):
                 assert granted([iam.boundary(scope)], Need(action, resource, seen)), (action, resource)
 
 
+@pytest.mark.parametrize("duty", ["foundation", "training", "release", "ec2"])
+def test_whoever_names_the_key_may_pass_its_use_on(scope, duty):
+    granting = Need("kms:CreateGrant", KEY, {"kms:GrantIsForAWSResource": "true"})
+    assert granted([document(scope, duty)], granting)
+    assert not granted([document(scope, duty)], Need("kms:CreateGrant", KEY))
+
+
+def test_an_accounts_first_spot_request_makes_its_role(scope):
+    role = "arn:aws:iam::123456789012:role/aws-service-role/spot.amazonaws.com/AWSServiceRoleForEC2Spot"
+    assert granted(
+        [document(scope, "ec2")], Need("iam:CreateServiceLinkedRole", role, {"iam:AWSServiceName": "spot.amazonaws.com"})
+    )
+
+
 def test_every_document_fits_one_managed_policy(scope):
     for name, found in policies.every_document(scope).items():
         assert len(json.dumps(found, separators=(",", ":"))) <= 6144, name

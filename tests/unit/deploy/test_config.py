@@ -50,6 +50,7 @@ def test_everything_wrong_comes_back_at_once():
         ({"hyperparameters": {"epochs": 0, "head_epochs": 0}}, "nothing would be trained"),
         ({"stage": "eu-west-1"}, "a table is expected"),
         ({"ec2": {"instance_type": "ml.g4dn.xlarge"}}, "[ec2] instance_type"),
+        ({"endpoint": {"kind": "serverless", "capture_percent": 5}}, "serverless"),
     ],
 )
 def test_what_cannot_be_together(tables, says):
