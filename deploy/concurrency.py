@@ -101,7 +101,7 @@ class Provisioned(Resource):
             )
             return str(answer["Status"])
 
-        failed = {"FAILED": "`python -m deploy logs function` shows how the handler starts; the old version still serves"}
+        failed = {"FAILED": "`python -m deploy logs lambda` shows how the handler starts; the old version still serves"}
         self.context.wait(
             f"{self.key}: version {version} warms up", state, until={"READY"}, failed=failed, limit_seconds=900, every_seconds=5
         )

@@ -116,9 +116,7 @@ def _through_function(context: Context, photo: bytes) -> Any:
     )
     payload = json.loads(answer["Payload"].read())
     if answer.get("FunctionError") or payload.get("statusCode") != 200:
-        raise DeployError(
-            "smoke through the function", f"answered {str(payload)[:300]}", hint="`python -m deploy logs function`"
-        )
+        raise DeployError("smoke through the function", f"answered {str(payload)[:300]}", hint="`python -m deploy logs lambda`")
     return json.loads(payload["body"])
 
 

@@ -8,11 +8,7 @@ import os
 
 import pytest
 
-
-def _unavailable(reason: str) -> None:
-    if os.environ.get("KENNEL_REQUIRE_DOCKER") == "1":
-        pytest.fail(f"{reason} (KENNEL_REQUIRE_DOCKER=1)", pytrace=False)
-    pytest.skip(reason)
+from tests.support.requirement import unavailable
 
 
 @pytest.fixture(scope="session")
@@ -23,7 +19,7 @@ def engine():
         client = docker.from_env(timeout=120)
         client.ping()
     except docker.errors.DockerException as error:
-        _unavailable(f"no Docker engine answers: {str(error)[:120]}")
+        unavailable(f"no Docker engine answers: {str(error)[:120]}")
     yield client
     client.close()
 
@@ -35,7 +31,7 @@ def _image(engine, variable: str, default: str) -> str:
     try:
         engine.images.get(name)
     except docker.errors.ImageNotFound:
-        _unavailable(f"image {name} is not built: make images, or set {variable}")
+        unavailable(f"image {name} is not built: make images, or set {variable}")
     return name
 
 

@@ -26,7 +26,7 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(scope="session")
 def sdk(engine):
     """tests.local_mode.sdk; and nothing of it is left on the machine afterwards."""
-    pytest.importorskip("sagemaker", reason="the SageMaker SDK is not in this environment: make test-local")
+    pytest.importorskip("sagemaker", reason="the SageMaker SDK is not in this environment: make test makes one")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from tests.local_mode import sdk

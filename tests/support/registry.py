@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import pytest
+from tests.support.requirement import unavailable
 
 DEADLINE_SECONDS = 60
 
 
 def engine_or_skip():
-    """A Docker client; skips the test where no engine answers."""
+    """A Docker client; skips the test where no engine answers (fails it where it must)."""
     import docker
     from docker.errors import DockerException
 
@@ -24,7 +24,7 @@ def engine_or_skip():
         engine = docker.from_env()
         engine.ping()
     except (DockerException, OSError) as error:
-        pytest.skip(f"no Docker engine answers: {error}")
+        unavailable(f"no Docker engine answers: {error}")
     return engine
 
 
@@ -37,7 +37,7 @@ def path_with_buildkit() -> str:
             version = subprocess.run([program, "--version"], capture_output=True, text=True).stdout.split()
             if plugin.returncode == 0 or int(version[2].split(".")[0]) < 23:
                 return os.pathsep.join([folder, os.environ["PATH"]])
-    pytest.skip("no docker command with BuildKit is installed")
+    return unavailable("no docker command with BuildKit is installed")
 
 
 @contextmanager
@@ -45,7 +45,7 @@ def registry(root: Path, *, user: str = "", password: str = "") -> Iterator[str]
     """Its `host:port`. With `user`, only that login may pull and push."""
     program = shutil.which("docker-registry")
     if program is None:
-        pytest.skip("docker-registry is not installed")
+        unavailable("docker-registry is not installed")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         host = f"127.0.0.1:{free.getsockname()[1]}"

@@ -1,11 +1,15 @@
 """The command line's own behaviour."""
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from deploy import __main__ as program
+from deploy import logs
+from tests.support import aws as fake
 
 
 def test_help_lists_every_command_and_loads_no_boto():
@@ -38,3 +42,20 @@ def test_costs_and_policies_need_no_credentials(tmp_path, capsys):
     for command in ("costs", "policies"):
         assert program.main([command, "--environments", str(tmp_path), "--json"], session=None) == 0
     assert "arn:aws:iam::123456789012:role/kennel-dev-serve" in capsys.readouterr().out
+
+
+def test_commands_that_hints_and_pages_name_exist():
+    root = Path(program.__file__).parents[1]
+    pages = [*root.glob("deploy/*.py"), *root.glob("docs/*.md"), root / "README.md"]
+    named = [
+        (path.name, *words)
+        for path in pages
+        for words in re.findall(r"python -m deploy ([a-z][a-z-]*)(?: ([a-z0-9]+))?", path.read_text(encoding="utf-8"))
+    ]
+    assert len(named) > 30
+    assert [where for where in named if where[1] not in program.COMMANDS] == []
+    names = fake.context().names_in(fake.ACCOUNT)
+    context = type("Context", (), {"names": names})()
+    for where, command, what in named:
+        if command == "logs" and what and what != "ec2":
+            assert logs._where([what], context)[0] != logs.TRAINING_GROUP, f"{where}: logs {what}"
