@@ -201,9 +201,10 @@ class Function(Settings):
             raise ValueError("provisioned_maximum is below provisioned_concurrency")
         if self.provisioned_maximum and not self.provisioned_concurrency:
             raise ValueError("provisioned_maximum needs a provisioned_concurrency to start from")
-        most = max(self.provisioned_concurrency, self.provisioned_maximum)
-        if self.reserved_concurrency is not None and most > self.reserved_concurrency:
-            raise ValueError("provisioned concurrency cannot exceed reserved_concurrency")
+        both = self.provisioned_concurrency + max(self.provisioned_concurrency, self.provisioned_maximum)
+        if self.reserved_concurrency is not None and both > self.reserved_concurrency:
+            # Lambda counts all versions, and would refuse every apply after the first
+            raise ValueError(f"reserved_concurrency must be {both} or more: for a while the old version and the new are warm")
         return self
 
 

@@ -10,7 +10,7 @@ from containers.core.errors import ConfigError
 from deploy import data, releases
 from deploy.context import Context
 from deploy.engine import found
-from deploy.errors import DeployError, explained
+from deploy.errors import DeployError, Refused, explained
 from deploy.serving import is_gpu
 from deploy.storage import TRANSFORM, tag_list
 
@@ -59,7 +59,9 @@ def photos(folder: Path) -> dict[str, Path]:
 
 
 def transform_job(args: argparse.Namespace, context: Context, job: str, prefix: str, media_type: str) -> dict[str, Any]:
-    """CreateTransformJob's arguments for the live model."""
+    """CreateTransformJob's arguments for the live model. Raises Refused where that is many models."""
+    if context.config.endpoint.kind == "multi-model":
+        raise Refused("transform", "SageMaker has no batch transform of a multi-model endpoint", hint="use another stage")
     names = context.names
     with explained("the live release"):
         config = releases.live_config(context)

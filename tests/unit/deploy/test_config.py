@@ -45,7 +45,7 @@ def test_everything_wrong_comes_back_at_once():
         ({"training": {"spot": True, "keep_alive_seconds": 60}}, "exclude each other"),
         ({"rollout": {"traffic": "linear", "percent": 5}}, "10 to 50"),
         ({"security": {"subnet_ids": ["subnet-1"]}}, "go together"),
-        ({"function": {"provisioned_concurrency": 5, "reserved_concurrency": 4}}, "cannot exceed"),
+        ({"function": {"provisioned_concurrency": 3, "reserved_concurrency": 5}}, "must be 6 or more"),
         ({"function": {"provisioned_concurrency": 3, "provisioned_maximum": 2}}, "below"),
         ({"hyperparameters": {"epochs": 0, "head_epochs": 0}}, "nothing would be trained"),
         ({"stage": "eu-west-1"}, "a table is expected"),
