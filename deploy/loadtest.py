@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from rich.markup import escape
 from rich.table import Table
@@ -20,7 +21,7 @@ from rich.table import Table
 from containers.core.errors import ConfigError
 from deploy import load_generator as load
 from deploy.context import Context
-from deploy.errors import DeployError, code_of
+from deploy.errors import DeployError, code_of, explained
 
 SAFETY_FACTOR = 0.5
 IN_FLIGHT_SHARE = 0.7
@@ -61,13 +62,16 @@ def run(args: argparse.Namespace, context: Context) -> None:
         raise ConfigError(f"--photo: {error}") from None
     content_type = mimetypes.guess_type(args.photo.name)[0] or "application/octet-stream"
     where = args.url or context.names.endpoint
-
-    def make_sender() -> load.Sender:
-        return load.HttpSender(args.url, body, content_type) if args.url else EndpointSender(context, body, content_type)
-
     if context.dry_run:
         context.emit({"would_load": where}, lambda: f"would load {where}, up to {_MOST_CLIENTS} clients at once")
         return
+    runtime = None if args.url else endpoint_client(context)
+
+    def make_sender() -> load.Sender:
+        if args.url:
+            return load.HttpSender(args.url, body, content_type)
+        return EndpointSender(runtime, context.names.endpoint, body, content_type)
+
     steps = []
     for step in ramp(make_sender, args.p95_ms, args.seconds):
         steps.append(step)
@@ -124,12 +128,19 @@ def propose(
     )
 
 
-class EndpointSender:
-    """Calls the stage's endpoint; boto3's clients may be shared between threads."""
+def endpoint_client(context: Context) -> Any:
+    """Shared between threads: one attempt per request (a refusal is a result), one connection per client kept open."""
+    once = Config(retries={"total_max_attempts": 1}, connect_timeout=5, read_timeout=65, max_pool_connections=_MOST_CLIENTS)
+    with explained("credentials"):
+        return context.session.client("sagemaker-runtime", region_name=context.region, config=once)
 
-    def __init__(self, context: Context, body: bytes, content_type: str) -> None:
-        self._runtime = context.client("sagemaker-runtime")
-        self._call = {"EndpointName": context.names.endpoint, "Body": body, "ContentType": content_type}
+
+class EndpointSender:
+    """Calls the stage's endpoint with `endpoint_client`."""
+
+    def __init__(self, runtime: Any, endpoint: str, body: bytes, content_type: str) -> None:
+        self._runtime = runtime
+        self._call = {"EndpointName": endpoint, "Body": body, "ContentType": content_type}
 
     def send(self) -> load.Outcome:
         try:
@@ -142,7 +153,7 @@ class EndpointSender:
         return "ok"
 
     def close(self) -> None:
-        """The client is the context's."""
+        """The client is shared."""
 
 
 def _said(step: load.Step) -> str:

@@ -6,6 +6,7 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import boto3
 import pytest
 
 from containers.core.errors import ConfigError
@@ -13,6 +14,7 @@ from deploy import load_generator as load
 from deploy import loadtest
 from deploy.errors import DeployError
 from tests.support import aws as fake
+from tests.support.sagemaker_runtime import SageMakerRuntime
 
 
 class Server:
@@ -167,3 +169,15 @@ def test_the_command(tmp_path, capsys):
 def test_a_photo_that_is_not_there(tmp_path):
     with pytest.raises(ConfigError, match="--photo"):
         loadtest.run(command("--photo", str(tmp_path / "none.jpg"), "--url", "http://127.0.0.1:9"), fake.context())
+
+
+def test_an_endpoint_is_asked_once_per_request(monkeypatch):
+    """boto3's own retries would hide refusals behind long latencies."""
+    with Server() as server, SageMakerRuntime({"dogs": server.url.removesuffix("/invocations")}) as runtime:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME", runtime.url)
+        client = loadtest.endpoint_client(fake.context(session=boto3.Session()))
+        sender = loadtest.EndpointSender(client, "dogs", b"photo", "image/jpeg")
+        assert sender.send() == "ok"
+        runtime.failures, before = [(400, "ThrottlingException")] * 5, runtime.calls
+        assert sender.send() == "refused"
+        assert runtime.calls == before + 1
