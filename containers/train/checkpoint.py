@@ -88,6 +88,8 @@ class Checkpoints:
             latest = json.dumps({"file": name, "step": step, "sha256": digest}).encode()
             self._replace(LATEST, lambda temporary: temporary.write_bytes(latest))
         except OSError as error:
+            for leftover in self._directory.glob(".*.tmp"):
+                leftover.unlink(missing_ok=True)
             _log.error("checkpoint not written; the previous one stays the newest", extra={"reason": str(error), "step": step})
             return False
         self.best_file = name if is_best else self.best_file
@@ -209,7 +211,7 @@ class Checkpoints:
     def _share(self, name: str, owner: int) -> None:
         path = self._directory / name
         data = self._group.broadcast_bytes(path.read_bytes() if self._group.rank == owner else None, owner)
-        if not path.exists() or path.stat().st_size != len(data):
+        if not path.exists() or path.read_bytes() != data:  # this rank's own copy may be what it rejected
             temporary = path.with_name(f".{name}.{self._group.rank}.tmp")
             temporary.write_bytes(data)
             temporary.rename(path)

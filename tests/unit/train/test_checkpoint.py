@@ -1,6 +1,9 @@
 import json
 import os
 import random
+import resource
+import shutil
+import signal
 
 import pytest
 import torch
@@ -112,16 +115,25 @@ def test_killed_before_any_step_of_the_commit_it_still_loads(tmp_path, step):
     assert not list(tmp_path.glob(".*.tmp"))  # what was left over is removed by the next start
 
 
-def test_a_full_disk_keeps_the_previous_checkpoint_and_the_run(tmp_path, caplog):
+@pytest.fixture
+def files_of_64_kib_at_most():
+    """The kernel refuses to write more, as on a full disk: torch.save turns either into a RuntimeError."""
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, limit[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_a_disk_that_refuses_keeps_the_previous_checkpoint_and_the_run(tmp_path, caplog, files_of_64_kib_at_most):
     checkpoints = saved(tmp_path, 2)
-
-    def full(_step):
-        raise OSError(28, "No space left on device")
-
-    checkpoints._on_commit = full
-    assert not checkpoints.save(state(2), 2)
+    before = names(tmp_path)
+    assert not checkpoints.save({"model": torch.zeros(1 << 20), "number": 2}, 2)
     assert "No space left" in caplog.records[-1].reason
-    assert restored(tmp_path) == 1
+    assert names(tmp_path) == before  # nothing half-written takes up room
+    assert checkpoints.save(state(3), 3)
+    assert restored(tmp_path) == 3
 
 
 def test_a_file_that_runs_code_when_unpickled_is_rejected(tmp_path):
@@ -148,3 +160,14 @@ def test_ranks_with_disks_of_their_own_agree_on_the_newest_valid_state(tmp_path)
 
     assert in_ranks(3, body) == [(3, 1, 1)] * 3
     assert list((tmp_path / "0").glob("checkpoint-00000003-*"))
+
+
+def test_a_rank_whose_own_copy_is_damaged_takes_the_one_of_another(tmp_path):
+    saved(tmp_path / "0", 2)
+    shutil.copytree(tmp_path / "0", tmp_path / "1")
+    newest = next((tmp_path / "0").glob("checkpoint-00000001-*"))
+    good = newest.read_bytes()
+    newest.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))  # of the same size
+
+    assert in_ranks(2, lambda group: Checkpoints(tmp_path / str(group.rank), group).restore().state["number"]) == [1, 1]
+    assert newest.read_bytes() == good
