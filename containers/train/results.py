@@ -20,6 +20,7 @@ from containers.train.augmentation import read_photo
 from containers.train.calibration import Reliability
 from containers.train.checkpoint import Checkpoints
 from containers.train.early_stopping import StopReason
+from containers.train.errors import TrainingError
 from containers.train.evaluation import Scores
 from containers.train.run import Run
 from containers.train.trainer import Row, Trainer
@@ -57,7 +58,7 @@ def finish(run: Run, trainer: Trainer, checkpoints: Checkpoints, reason: StopRea
     """Load the best weights on every rank, evaluate them in float32, write the model directory. Raises StopRequested."""
     best = checkpoints.load_best()
     if best is None:
-        raise AssertionError("a finished run without a best checkpoint")
+        raise TrainingError(f"no checkpoint could be written to {run.job.paths.checkpoint_dir}, so there is no model: make room")
     phases.load_weights(run, *best)
     valid = run.evaluate(run.model, "valid", with_logits=True)
     test = run.evaluate(run.model, "test", with_logits=True) if run.index.splits.get("test") else None

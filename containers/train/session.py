@@ -13,6 +13,8 @@ from containers.train.recorder import Recorder
 from containers.train.run import Run
 from containers.train.trainer import Trainer
 
+_LATE_STOP = "asked to stop after the last epoch; start the job again to complete the results"
+
 
 def train(job_file: Path) -> int:
     """Raises Interrupted (the checkpoint is committed), and whatever else ends a run early."""
@@ -38,19 +40,23 @@ def _train(this: Run, request: StopRequest, trainer: Trainer, checkpoints: Check
     try:
         reason = trainer.fit()
         outcome = results.finish(this, trainer, checkpoints, reason)
-        if this.group.is_first:
-            recorder.result(outcome.row)
-            recorder.close()
-            report.write(this, outcome)
-            with request.at_once():
-                if notes := results.add_engines(this):
-                    report.write(this, outcome, notes)
-    except StopRequested:
-        raise Interrupted("asked to stop after the last epoch; start the job again to complete the results") from None
-    except (Interrupted, NonFiniteLoss):
+    except (StopRequested, Interrupted, NonFiniteLoss) as error:  # on every rank
         results.keep_usable(this, trainer, checkpoints)
         this.group.barrier()
+        if isinstance(error, StopRequested):
+            raise Interrupted(_LATE_STOP) from None
         raise
+    if not this.group.is_first:
+        return
+    recorder.result(outcome.row)
+    recorder.close()
+    report.write(this, outcome)
+    try:
+        with request.at_once():
+            if notes := results.add_engines(this):
+                report.write(this, outcome, notes)
+    except StopRequested:
+        raise Interrupted(_LATE_STOP) from None
 
 
 def _pretrained(this: Run) -> str:

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from containers.core import artifact, manifest, preprocessing
-from containers.train import worker
+from containers.train import features, recorder, worker
 from tests.support.training import Workers, events, learned, make_index, make_job, newest, same, train
 
 EVERY_STEP = 1e-9  # seconds: a checkpoint at every step
@@ -168,6 +168,35 @@ def test_the_stop_file_stops_as_a_signal_does_and_a_second_signal_changes_nothin
         time.sleep(0.005)
     assert workers.wait() == [INTERRUPTED]
     assert newest(endless)["progress"]["step"] > 0
+
+
+def test_a_stop_in_the_last_evaluation_leaves_the_model_too(job):
+    ended = job()
+
+    def stopped_after_the_last_epoch(job_file):
+        write = recorder.Recorder.epoch
+
+        def epoch(self, row):
+            write(self, row)
+            if row["epoch"] == 4:
+                ended.paths.stop_file.touch()
+
+        recorder.Recorder.epoch = epoch  # in a forked process of its own
+        return worker.main(job_file)
+
+    workers = train(ended, world_size=2, expect=INTERRUPTED, main=stopped_after_the_last_epoch)
+    assert "after the last epoch" in events(workers, "interrupted")[0]["reason"]
+    artifact.load(ended.paths.model_dir).build()
+
+
+def test_ranks_of_which_one_lacks_memory_for_features_all_take_photos(job):
+    def main(job_file):
+        if os.environ["RANK"] == "1":
+            features.can_cache = lambda *_: False  # in a forked process of its own
+        return worker.main(job_file)
+
+    workers = train(job(), world_size=2, main=main)
+    assert not events(workers, "features")
 
 
 def test_two_ranks_resumed_on_one_train_every_photo_once_at_the_same_batch_size(job):
