@@ -22,6 +22,7 @@ from containers.serve import content_types, telemetry
 from containers.serve.config import ServeConfig
 from containers.serve.content_types import Labels
 from containers.serve.errors import BadRequest, NotReady, Overloaded, RequestError, ServiceError, TooLarge, TooSlow
+from containers.serve.front_worker import body_limits
 from containers.serve.health import Health
 from containers.serve.invocations import Classifier
 
@@ -135,10 +136,11 @@ def read_body(limit: int) -> bytes:
     """
     if (request.content_length or 0) > limit:
         raise TooLarge(_OVER_LIMIT)
+    late = time.monotonic() + _UPLOAD_SECONDS
     connection = request.environ.get("gunicorn.socket")
     if connection is not None:
         connection.settimeout(_RECEIVE_SECONDS)
-    late = time.monotonic() + _UPLOAD_SECONDS
+        body_limits[connection] = late
     parts: list[bytes] = []
     size = 0
     try:
@@ -147,12 +149,15 @@ def read_body(limit: int) -> bytes:
             size += len(part)
             if size > limit:
                 raise TooLarge(_OVER_LIMIT)
-            if time.monotonic() > late:
-                raise TooSlow(f"the body did not arrive within {_UPLOAD_SECONDS:.0f} s")
     except TimeoutError:
         raise TooSlow(f"no byte of the body arrived for {_RECEIVE_SECONDS:.0f} s") from None
     except (OSError, ParseException) as error:
-        raise BadRequest(f"the body is cut short or malformed: {error}") from None
+        if time.monotonic() <= late:
+            raise BadRequest(f"the body is cut short or malformed: {error}") from None
+    finally:
+        body_limits.pop(connection, None)
+    if time.monotonic() > late:
+        raise TooSlow(f"the body did not arrive within {_UPLOAD_SECONDS:.0f} s")
     if size < (request.content_length or 0):
         raise BadRequest("the body is shorter than its Content-Length")
     g.bytes = size

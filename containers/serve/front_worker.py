@@ -20,6 +20,10 @@ HEADER_SECONDS = 10.0
 _DISCARD_SECONDS = 2.0
 _STALL_SECONDS = 0.25
 
+body_limits: dict[socket.socket, float] = {}
+"""Connections from which a thread reads a body, and until when (time.monotonic()). One call of gunicorn's may wait for a
+megabyte, byte by byte, so a thread cannot watch the time itself: the main loop ends the stream, and the thread reads its end."""
+
 
 class FrontWorker(ThreadWorker):  # type: ignore[misc]
     def init_process(self) -> None:
@@ -51,7 +55,7 @@ class FrontWorker(ThreadWorker):  # type: ignore[misc]
 
     def _keepalive_after(self, conn: TConn, keepalive: bool) -> bool:
         """Read what an early answer left of the body, while it flows: else the client meets a reset, not the answer."""
-        limit = time.monotonic() + _DISCARD_SECONDS
+        body_limits[conn.sock] = limit = time.monotonic() + _DISCARD_SECONDS
         conn.sock.settimeout(_STALL_SECONDS)
         try:
             while conn.parser.mesg.body.read(1 << 20):
@@ -59,7 +63,9 @@ class FrontWorker(ThreadWorker):  # type: ignore[misc]
                     return False
         except (OSError, ParseException):
             return False
-        return keepalive
+        finally:
+            body_limits.pop(conn.sock, None)
+        return keepalive and time.monotonic() <= limit
 
     def murder_pending(self) -> None:
         """Called by the main loop at least once a second. When slow headers hold half the threads, none gets the full time."""
@@ -70,6 +76,10 @@ class FrontWorker(ThreadWorker):  # type: ignore[misc]
             if time.monotonic() - since > patience:
                 with suppress(OSError):  # its thread reads the end of the stream now
                     conn.sock.shutdown(socket.SHUT_RDWR)
+        for connection, limit in list(body_limits.items()):
+            if time.monotonic() > limit:
+                with suppress(OSError):  # it can still be answered
+                    connection.shutdown(socket.SHUT_RD)
 
     def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: Exception) -> None:
         if not isinstance(exc, ParseException):

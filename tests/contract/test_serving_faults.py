@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -155,6 +155,45 @@ def test_slow_and_silent_clients_starve_nobody(server: Server):
         assert {answer.split()[1] for answer in answers} <= {b"408", b"503"}, answers
         assert any(b" 408 " in answer for answer in answers)
         assert silent[0].recv(10) == b""  # hung up on
+    assert server.invoke(JPEG).status_code == 200
+
+
+@contextmanager
+def trickling(server: Server, path: bytes, clients: int):
+    """Connections that announce a megabyte and send a byte of it every tenth of a second."""
+    head = b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: 1000000\r\n\r\n" % path
+    ended = threading.Event()
+    with ExitStack() as stack:
+        connections = []
+        for _ in range(clients):
+            connections.append(stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=60)))
+            connections[-1].sendall(head)
+
+        def send() -> None:
+            while not ended.wait(0.1):
+                for connection in connections:
+                    with suppress(OSError):
+                        connection.send(b"x")
+
+        sender = threading.Thread(target=send)
+        sender.start()
+        try:
+            yield connections
+        finally:
+            ended.set()
+            sender.join()
+
+
+def test_bodies_that_trickle_after_an_answer_hold_no_thread_for_long(server: Server):
+    with trickling(server, b"/nothing", 40) as connections:  # twice the threads there are
+        assert {connection.recv(4096).split()[1] for connection in connections} == {b"404"}
+        assert server.ping(timeout=30) == 200
+
+
+@pytest.mark.slow
+def test_a_body_that_trickles_is_given_up_with_an_answer(server: Server):
+    with trickling(server, b"/invocations", 2) as connections:
+        assert {connection.recv(4096).split()[1] for connection in connections} == {b"408"}
     assert server.invoke(JPEG).status_code == 200
 
 
