@@ -5,6 +5,7 @@ A front speaks HTTP and decodes photos. It never imports torch or an engine; the
 
 import json
 import re
+import socket
 import threading
 import time
 import uuid
@@ -137,7 +138,7 @@ def read_body(limit: int) -> bytes:
     if (request.content_length or 0) > limit:
         raise TooLarge(_OVER_LIMIT)
     late = time.monotonic() + _UPLOAD_SECONDS
-    connection = request.environ.get("gunicorn.socket")
+    connection: socket.socket | None = request.environ.get("gunicorn.socket")
     if connection is not None:
         connection.settimeout(_RECEIVE_SECONDS)
         body_limits[connection] = late
@@ -155,7 +156,8 @@ def read_body(limit: int) -> bytes:
         if time.monotonic() <= late:
             raise BadRequest(f"the body is cut short or malformed: {error}") from None
     finally:
-        body_limits.pop(connection, None)
+        if connection is not None:
+            body_limits.pop(connection, None)
     if time.monotonic() > late:
         raise TooSlow(f"the body did not arrive within {_UPLOAD_SECONDS:.0f} s")
     if size < (request.content_length or 0):

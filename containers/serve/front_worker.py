@@ -22,7 +22,7 @@ _STALL_SECONDS = 0.25
 
 body_limits: dict[socket.socket, float] = {}
 """Connections from which a thread reads a body, and until when (time.monotonic()). One call of gunicorn's may wait for a
-megabyte, byte by byte, so a thread cannot watch the time itself: the main loop ends the stream, and the thread reads its end."""
+megabyte, byte by byte, so a thread cannot watch the time itself: the main loop ends the stream, the thread reads its end."""
 
 
 class FrontWorker(ThreadWorker):  # type: ignore[misc]

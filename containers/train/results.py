@@ -58,7 +58,9 @@ def finish(run: Run, trainer: Trainer, checkpoints: Checkpoints, reason: StopRea
     """Load the best weights on every rank, evaluate them in float32, write the model directory. Raises StopRequested."""
     best = checkpoints.load_best()
     if best is None:
-        raise TrainingError(f"no checkpoint could be written to {run.job.paths.checkpoint_dir}, so there is no model: make room")
+        raise TrainingError(
+            f"no checkpoint could be written to {run.job.paths.checkpoint_dir}, so there is no model: make room"
+        )
     phases.load_weights(run, *best)
     valid = run.evaluate(run.model, "valid", with_logits=True)
     test = run.evaluate(run.model, "test", with_logits=True) if run.index.splits.get("test") else None
