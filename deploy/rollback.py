@@ -4,7 +4,7 @@ import argparse
 from dataclasses import dataclass
 from typing import Any
 
-from deploy import autoscaling, releases
+from deploy import releases, stack
 from deploy.context import Context
 from deploy.endpoint import Endpoint
 from deploy.engine import Engine, Resource, Step, found
@@ -58,5 +58,5 @@ def move(context: Context, target: str) -> list[Step]:
         )
     resources: list[Resource] = [Endpoint(context, Existing(target, described))]
     if context.config.scaling.profile != "none" and "InstanceType" in described["ProductionVariants"][0]:
-        resources += [autoscaling.ScalableTarget(context), autoscaling.TrackingPolicy(context)]
+        resources += stack.scaling(context)
     return list(Engine(resources).apply())

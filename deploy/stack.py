@@ -58,16 +58,23 @@ def _serving(context: Context, release: Release | None) -> list[Resource]:
     if release is None:
         return []
     model, config = Model(context, release), EndpointConfig(context, release)
-    scaled = context.config.scaling.profile != "none" and context.config.endpoint.kind != "serverless"
     return [
         *alarms.endpoint_alarms(context),
         model,
         config,
         Endpoint(context, config),
+        *scaling(context),
+        OldReleases(context, config.name, model.name),
+    ]
+
+
+def scaling(context: Context) -> list[Resource]:
+    """Everything that `Endpoint` may take off when the instance type changes, to be put back after it."""
+    scaled = context.config.scaling.profile != "none" and context.config.endpoint.kind != "serverless"
+    return [
         _only_if(scaled, autoscaling.ScalableTarget(context)),
         *([autoscaling.TrackingPolicy(context)] if scaled else []),
         *_wake_up(context, wanted=scaled and context.config.endpoint.kind == "async"),
-        OldReleases(context, config.name, model.name),
     ]
 
 

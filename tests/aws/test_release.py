@@ -107,6 +107,24 @@ def test_rollback_goes_to_the_one_before_and_apply_stays_there(released):
     assert {step["action"] for step in released("apply")[1]["steps"]} == {"keep"}
 
 
+def test_rollback_to_another_instance_type_puts_back_what_wakes_an_asynchronous_endpoint(deploy):
+    """Deregistering takes every policy with it: without wake-up, an endpoint on no instance would sleep for ever."""
+    plain = deploy.stage.read_text()
+
+    def on(kind):
+        deploy.stage.write_text(f'{plain}[endpoint]\nkind = "async"\ninstance_type = "{kind}"\n[scaling]\nminimum = 0\n')
+
+    on("ml.g4dn.xlarge")
+    assert deploy("apply")[0] == 0
+    assert deploy("release", "--image", push(), "--model-data", upload())[0] == 0
+    on("ml.g4dn.2xlarge")
+    assert deploy("apply")[0] == 0
+    code, _, err = deploy("rollback")
+    assert code == 0, err
+    policies = client("application-autoscaling").describe_scaling_policies(ServiceNamespace="sagemaker")["ScalingPolicies"]
+    assert "wake-up" in {policy["PolicyName"] for policy in policies}
+
+
 def test_rollback_names_what_there_is(released):
     code, _, err = released("rollback", "--to", "kennel-dev-0123456789")
     assert code == 1
