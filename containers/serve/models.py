@@ -121,7 +121,8 @@ class Registry:
             model.server.kill()
             model.server.wait()
         with self._lock:
-            self._models.pop(model.name, None)
+            if self._models.get(model.name) is model:  # not one that was loaded under its name since
+                del self._models[model.name]
 
 
 def _check_memory(model_dir: Path) -> None:

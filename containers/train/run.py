@@ -96,7 +96,6 @@ def prepare(job: TrainingJob, request: StopRequest) -> Run:
     group = Group.join(device)
     index = DatasetIndex.read(job.paths.index_file)
     spec = preprocessing(job.config)
-    precision = job.config.precision
     ranks_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     batch_bytes = -(-job.config.batch_size // group.world_size) * spec.crop**2 * 3
     torch.manual_seed(mix(job.config.seed, _INITIAL))
@@ -109,11 +108,23 @@ def prepare(job: TrainingJob, request: StopRequest) -> Run:
         spec=spec,
         group=group,
         accelerator=device,
-        amp_dtype=device.amp_dtype if precision == "auto" else _PRECISIONS[precision],
+        amp_dtype=agreed_precision(job.config.precision, device, group),
         loading=plan_loader(job.config, group, batch_bytes, ranks_here=ranks_here),
         model=model.to(device=device.device, memory_format=torch.channels_last),  # type: ignore[call-overload]
         agreement=Agreement(group, request, job.paths.stop_file, job.config.checkpoint_every_seconds),
     )
+
+
+def agreed_precision(precision: str, device: Accelerator, group: Group) -> torch.dtype | None:
+    """What autocast uses, the same on every rank. Raises ConfigError where `auto` means different things on their GPUs: one
+    rank's scaled gradients would be added to another's unscaled ones.
+    """
+    chosen = device.amp_dtype if precision == "auto" else _PRECISIONS[precision]
+    everybody = group.gather((device.name, chosen))
+    if any(other != chosen for _, other in everybody):
+        names = ", ".join(sorted({name for name, _ in everybody}))
+        raise ConfigError(f"the ranks' devices ({names}) differ in what precision=auto means: set precision to fp16 or fp32")
+    return chosen
 
 
 def preprocessing(config: TrainConfig) -> PreprocessSpec:
