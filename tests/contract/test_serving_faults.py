@@ -29,7 +29,7 @@ SLOTS = 4
 @pytest.fixture(scope="module")
 def server(model_dir: Path, tmp_path_factory: pytest.TempPathFactory):
     log = tmp_path_factory.mktemp("log") / "log"
-    with serving(model_dir, log, fronts=1, slots=SLOTS, stuck_after_seconds=60, max_batch=2) as running:
+    with serving(model_dir, log, fronts=1, slots=SLOTS, stuck_after_seconds=600, max_batch=2) as running:
         yield running
 
 
