@@ -2,7 +2,7 @@
 
 Features are what the head is fed: float32 (photos, width), computed as evaluation sees the photos, without augmentation.
 They are kept in chunks on local scratch, named by everything they depend on (backbone weights, preprocessing, precision,
-each photo's path, size and time of change), so a stale chunk is never found and an interrupted pass goes on where it was.
+each photo's path, size and time of change), so a stale chunk is never found, and a restarted group goes on where it was.
 A head on cached features costs so little that every rank computes all of it: no communication, the same result everywhere.
 """
 
