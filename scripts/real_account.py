@@ -21,11 +21,13 @@ class Failed(Exception):
 
 
 def life(deploy: Deploy, photos: Path, cap: float) -> list[str]:
-    """Runs every command once; returns what was done. Raises Failed, after destroying."""
+    """Runs every command once; returns what was done. Raises Failed, after destroying what it began itself."""
     planned = deploy("plan")
     most = planned["cost"]["ceiling_per_month"]
     if most is None or most > cap:
         raise Failed(f"the stage can cost ${most} a month, --cap is ${cap}: lower [scaling] maximum or choose smaller machines")
+    if there := deploy("destroy", "--dry-run", "--delete-data")["would_delete"]:
+        raise Failed(f"the stage stands already, and would be destroyed with its data: {', '.join(there)}; name a new one")
     try:
         deploy("apply")
         deploy("images")

@@ -8,10 +8,13 @@ from scripts.real_account import Failed, life
 class Deploy:
     """Remembers commands; one of them can fail."""
 
-    def __init__(self, *, ceiling=100.0, fails="", second_apply=()) -> None:
+    def __init__(self, *, ceiling=100.0, fails="", second_apply=(), standing=()) -> None:
         self.commands, self.ceiling, self.fails, self.second_apply = [], ceiling, fails, list(second_apply)
+        self.standing = list(standing)
 
     def __call__(self, command, *words):
+        if "--dry-run" in words:
+            return {"would_delete": self.standing}
         self.commands.append(command)
         if command == self.fails:
             raise Failed(command)
@@ -32,6 +35,13 @@ def test_too_dear_a_stage_is_never_begun(tmp_path):
         with pytest.raises(Failed, match="can cost"):
             life(deploy, tmp_path, 300)
         assert deploy.commands == ["plan"]
+
+
+def test_a_stage_that_stands_already_is_left_alone(tmp_path):
+    deploy = Deploy(standing=["endpoint/kennel-prod"])
+    with pytest.raises(Failed, match="stands already"):
+        life(deploy, tmp_path, 300)
+    assert deploy.commands == ["plan"]
 
 
 @pytest.mark.parametrize("command", ["apply", "images", "data", "train", "release", "smoke"])
