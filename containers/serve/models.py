@@ -24,7 +24,7 @@ from containers.core.errors import ArtifactError
 from containers.serve import telemetry
 from containers.serve.app import ATTRIBUTES, INFERENCE_ID, base_app, json_response, read_body
 from containers.serve.config import ServeConfig
-from containers.serve.errors import AlreadyLoaded, BadRequest, ModelFailed, NotFound, OutOfMemory
+from containers.serve.errors import AlreadyLoaded, BadRequest, ModelFailed, NotFound, OutOfMemory, Overloaded
 from containers.serve.health import Health
 from containers.serve.model_process import EXIT_NO_MEMORY
 from containers.serve.sizing import Sizing
@@ -174,6 +174,7 @@ def _exchange(model: _Model, method: str, path: str, body: bytes | None, headers
 def build(number: int, config: ServeConfig, sizing: Sizing, health: Health) -> Flask:
     """The application of the multi-model front; healthy also without any model."""
     registry = Registry(config)
+    waiting = threading.BoundedSemaphore(sizing.slots_per_front)  # fewer than threads, so that /ping always finds one
     gauges = telemetry.Now({"kennel_models_loaded": ("Models loaded now", lambda: len(registry.page(0, sys.maxsize)[0]))})
     app = base_app(lambda: not health.draining, gauges)
 
@@ -210,11 +211,15 @@ def build(number: int, config: ServeConfig, sizing: Sizing, health: Health) -> F
         model = registry.get(name)
         kept = ("Content-Type", "Accept", ATTRIBUTES, INFERENCE_ID)
         headers = {name: request.headers[name] for name in kept if name in request.headers}
-        body = read_body(int(config.max_body_mb * 1024 * 1024))
+        if not waiting.acquire(blocking=False):
+            raise Overloaded("every request thread is taken: try again in a moment, or add instances")
         try:
+            body = read_body(int(config.max_body_mb * 1024 * 1024))
             answer = _exchange(model, "POST", "/invocations", body, headers, config.request_timeout_seconds + 5)
         except OSError as error:
             raise ModelFailed(f"the model's server broke off: {error}") from error
+        finally:
+            waiting.release()
         passed = {
             name: answer.headers[name.lower()] for name in ("Content-Type", "Retry-After") if name.lower() in answer.headers
         }

@@ -1,6 +1,10 @@
+import socket
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 
+from containers.serve import models, sizing
 from containers.serve.config import ServeConfig
+from containers.serve.health import Health
 from containers.serve.models import Registry, _Model
 
 
@@ -19,3 +23,18 @@ def test_a_load_that_fails_after_its_model_was_unloaded_leaves_the_one_loaded_si
     registry._end(new)
     assert registry.page(0, 10) == ([], None)
     assert not registry._models
+
+
+def test_requests_that_wait_for_a_model_leave_threads_for_pings(monkeypatch):
+    config = ServeConfig(multi_model=True, slots=2)
+    with socket.create_server(("127.0.0.1", 0)) as silent, ThreadPoolExecutor(2) as pool:
+        busy = _Model("dogs", "/nowhere", silent.getsockname()[1], model("dogs").server)
+        monkeypatch.setattr(Registry, "get", lambda *_: busy)
+        app = models.build(0, config, sizing.derive(config, cores=2, gpus=0), Health(0))
+        callers = [pool.submit(app.test_client().post, "/models/dogs/invoke", data=b"photo") for _ in range(2)]
+        held = [silent.accept()[0] for _ in callers]
+        refused = app.test_client().post("/models/dogs/invoke", data=b"photo")
+        assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
+        for connection in held:
+            connection.close()
+        assert [caller.result().status_code for caller in callers] == [500, 500]
