@@ -172,6 +172,10 @@ class Slots:
         """How many slots are in use."""
         return int(np.count_nonzero(self.states))
 
+    def submitted(self) -> int:
+        """How many photos wait for a model process or are computed now."""
+        return int(np.count_nonzero((self.states == State.WAITING) | (self.states == State.TAKEN)))
+
 
 def _readable(fd: int, timeout: float) -> bool:
     """Sleep until `fd` can be read, at most `timeout` seconds. Not select(), which fails from file descriptor 1,024 on."""

@@ -25,6 +25,7 @@ def build(number: int, config: ServeConfig, manifest: Manifest, sizing: Sizing, 
         {
             "kennel_slots": ("Photos that may wait or be computed at once", lambda: slots.count),
             "kennel_slots_in_use": ("Slots in use now", slots.in_flight),
+            "kennel_photos_submitted": ("Photos that wait for a model or are computed now", slots.submitted),
             "kennel_model_processes": ("Model processes wanted", lambda: health.processes),
             "kennel_model_processes_ready": (
                 "Model processes that would answer now",

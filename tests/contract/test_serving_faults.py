@@ -59,7 +59,7 @@ def gauge(server: Server, name: str) -> float:
 
 
 def in_flight(server: Server, count: int) -> None:
-    until(lambda: gauge(server, "kennel_slots_in_use") == count, f"{count} slots in use")
+    until(lambda: gauge(server, "kennel_photos_submitted") == count, f"{count} photos submitted")  # decoded, not only accepted
 
 
 def test_overload_is_refused_at_once_and_pings_are_answered(server: Server, pool: ThreadPoolExecutor):
