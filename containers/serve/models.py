@@ -68,7 +68,7 @@ class Registry:
     def load(self, name: str, url: str) -> None:
         """Raises AlreadyLoaded, OutOfMemory, BadRequest (what is at `url` is not a model of ours), ModelFailed."""
         with self._lock:
-            if name in self._models:
+            if self._alive(name):
                 raise AlreadyLoaded(f"model {name} is loaded already")
             _check_memory(Path(url))
             model = self._models[name] = self._start(name, url)
@@ -85,15 +85,25 @@ class Registry:
 
     def get(self, name: str) -> _Model:
         """Raises NotFound."""
-        model = self._models.get(name)
+        with self._lock:
+            model = self._alive(name)
         if model is None:
             raise NotFound(f"model {name[:100]} is not loaded")
+        return model
+
+    def _alive(self, name: str) -> _Model | None:
+        """Call with the lock. A model whose server ended by itself is not loaded any more, so that it can be loaded again."""
+        model = self._models.get(name)
+        if model is not None and model.ready and model.server.poll() is not None:
+            log.error("model ended by itself", extra={"model_name": name, "reason": model.last_words})
+            del self._models[name]
+            return None
         return model
 
     def page(self, start: int, count: int) -> tuple[list[_Model], int | None]:
         """`count` models from `start` on in the order of loading, and where the next page starts."""
         with self._lock:
-            models = [model for model in self._models.values() if model.ready]
+            models = [model for name in list(self._models) if (model := self._alive(name)) and model.ready]
         end = start + count
         return models[start:end], end if end < len(models) else None
 

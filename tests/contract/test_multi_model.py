@@ -60,6 +60,18 @@ def test_models_come_and_go(server: Server, model_dir: Path):
     requests.delete(f"{server.url}/models/b", timeout=60)
 
 
+def test_a_model_whose_server_died_can_be_loaded_again(server: Server, model_dir: Path):
+    assert load(server, "a", model_dir).status_code == 200
+    own = [child for child in psutil.Process(server.process.pid).children(recursive=True) if str(model_dir) in child.cmdline()]
+    min(own, key=psutil.Process.create_time).kill()  # its supervisor; the others are its children
+    until(
+        lambda: requests.get(f"{server.url}/models/a", timeout=60).status_code == 404, "the dead model is not loaded any more"
+    )
+    assert names(server) == ([], None)
+    assert load(server, "a", model_dir).status_code == 200
+    requests.delete(f"{server.url}/models/a", timeout=60)
+
+
 def test_what_cannot_be_loaded_is_said_and_leaves_nothing_behind(server: Server, model_dir: Path, tmp_path: Path):
     refused = load(server, "x", tmp_path)
     assert refused.status_code == 400
