@@ -19,5 +19,5 @@ def test_a_minute_of_load_and_kills_loses_no_accepted_request(tmp_path: Path):
     report = tally.report()
     assert len(tally.kills) >= 4
     assert report["lost"] == 0, report
-    assert report["statuses"]["200"] > 0.5 * report["requests"], report  # the rest is refused while others use this machine
+    assert report["statuses"]["200"] > 0.8 * report["requests"], report
     assert report["memory_growth"] <= MEMORY_GROWTH, report

@@ -59,7 +59,7 @@ def test_closed_loop_counts_every_answer_by_status(port):
     assert good + busy <= _Handler.seen <= good + busy + 3
     assert result.failures == busy
     assert result.rate == good / 1.0
-    assert 0 < result.percentile_ms(0.5) <= result.percentile_ms(0.99) < 60_000
+    assert 0 < result.percentile_ms(0.5) <= result.percentile_ms(0.99) < 1000
 
 
 def test_open_loop_keeps_its_rate(port):
