@@ -1,220 +1,35 @@
 """One stage: `deploy/environments/<stage>.toml` as one typed, frozen object. Everything wrong comes back in one message.
 
-Each table of the file is one class below; `[hyperparameters]` is the training image's own TrainConfig and `[serving]` the
-serving image's own ServeConfig, so a typo is found here and not after ten minutes of waiting for a GPU.
+Each table of the file is one class of `stage_tables`; `[hyperparameters]` is the training image's own TrainConfig and
+`[serving]` the serving image's own ServeConfig, so a typo is found here and not after ten minutes of waiting for a GPU.
 """
 
 import difflib
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import StringConstraints, model_validator
 
 from containers.core.errors import ConfigError
 from containers.core.settings import Settings, parse
 from containers.serve.config import ServeConfig
 from containers.train.config import TrainConfig
+from deploy.stage_tables import (
+    Alarms,
+    Ec2,
+    Endpoint,
+    Function,
+    Rollout,
+    Scaling,
+    Security,
+    Stage,
+    Storage,
+    Training,
+)
 
 ENVIRONMENTS = Path(__file__).parent / "environments"
-
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$", max_length=20)]
-EndpointType = Annotated[str, StringConstraints(pattern=r"^ml\.[a-z0-9-]+\.[a-z0-9]+$")]
-Ec2Type = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]+\.[a-z0-9-]+$")]
-Cooldown = Annotated[int, Field(ge=0, le=3600)]
-
-
-class Stage(Settings):
-    project: Name = "kennel"
-    """Start of every name. Change it to run two projects in one account."""
-    region: str
-    """Where everything lives."""
-    account: Annotated[str, StringConstraints(pattern=r"^[0-9]{12}$")] | None = None
-    """Refuse to work with credentials of any other account."""
-    owner: str = ""
-    """Tag on everything: whom to ask."""
-    price_ceiling_per_month: Annotated[float, Field(ge=0)] = 1000.0
-    """US dollars. A plan whose worst month costs more needs --yes-cost."""
-
-
-class Storage(Settings):
-    checkpoint_days: Annotated[int, Field(ge=1)] = 14
-    """Checkpoints older than this are deleted."""
-    capture_days: Annotated[int, Field(ge=1)] = 30
-    """Captured requests and asynchronous answers older than this are deleted."""
-    noncurrent_days: Annotated[int, Field(ge=1)] = 30
-    """Overwritten or deleted objects can be restored for this long."""
-    keep_images: Annotated[int, Field(ge=1, le=1000)] = 20
-    """Tagged images kept per repository; untagged ones go after a week."""
-
-
-class Security(Settings):
-    kms_key_arn: (
-        Annotated[str, StringConstraints(pattern=r"^arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:key/[0-9a-f-]+$")] | None
-    ) = None
-    """Encrypt bucket and volumes with this key instead of AWS's own."""
-    subnet_ids: tuple[str, ...] = ()
-    """Run training and endpoint in these private subnets. Set both or none."""
-    security_group_ids: tuple[str, ...] = ()
-    """Security groups for the same."""
-    boundary: bool = True
-    """Create a permission boundary and put it on every role. Off where the organisation gives its own."""
-    boundary_arn: str | None = None
-    """The organisation's own boundary, instead of ours."""
-
-    @model_validator(mode="after")
-    def _both(self) -> Self:
-        if bool(self.subnet_ids) != bool(self.security_group_ids):
-            raise ValueError("subnet_ids and security_group_ids go together")
-        return self
-
-
-class Training(Settings):
-    """A SageMaker training job; `[ec2]` is the same job on plain instances."""
-
-    instance_type: EndpointType = "ml.g4dn.2xlarge"
-    """Which machine trains."""
-    instance_count: Annotated[int, Field(ge=1, le=100)] = 2
-    """Machines in one job."""
-    spot: bool = True
-    """Managed spot: about a third of the price; interruptions resume from the checkpoint."""
-    volume_gb: Annotated[int, Field(ge=1)] = 100
-    """Disk; ignored by types with their own (g4dn)."""
-    max_runtime_seconds: Annotated[int, Field(ge=60, le=28 * 86400)] = 6 * 3600
-    """The job is stopped after this much running time."""
-    max_wait_seconds: Annotated[int, Field(ge=60)] = 12 * 3600
-    """With spot: running and waiting together."""
-    keep_alive_seconds: Annotated[int, Field(ge=0, le=21600)] = 0
-    """Warm pool: keep machines for the next job. Needs a quota; on-demand only."""
-    input_mode: Literal["File", "FastFile"] = "File"
-    """FastFile starts without copying; reads are slower."""
-    encrypt_between_hosts: bool = False
-    """Costs speed."""
-
-    @model_validator(mode="after")
-    def _spot(self) -> Self:
-        if self.spot and self.max_wait_seconds < self.max_runtime_seconds:
-            raise ValueError("max_wait_seconds must be at least max_runtime_seconds")
-        if self.spot and self.keep_alive_seconds:
-            raise ValueError("a warm pool (keep_alive_seconds) and spot exclude each other")
-        return self
-
-
-class Ec2(Settings):
-    instance_type: Ec2Type = "g4dn.2xlarge"
-    """Which machine trains; deployer policies allow its family only."""
-    instance_count: Annotated[int, Field(ge=1, le=16)] = 1
-    """Nodes of one job."""
-    spot: bool = False
-    """Spot machines; a notice checkpoints first."""
-    ami_parameter: str = "/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-gpu-amazon-linux-2023/latest/ami-id"
-    """SSM parameter that holds the machine image."""
-    volume_gb: Annotated[int, Field(ge=30)] = 100
-    """Root disk, encrypted."""
-    max_minutes: Annotated[int, Field(ge=5, le=7 * 1440)] = 360
-    """The machine ends itself after this, whatever happens."""
-
-
-class Endpoint(Settings):
-    kind: Literal["real-time", "serverless", "async", "multi-model"] = "real-time"
-    """async scales to zero; serverless has no GPU; multi-model serves every artifact under one prefix."""
-    instance_type: EndpointType = "ml.g4dn.xlarge"
-    """Of real-time, async and multi-model."""
-    startup_timeout_seconds: Annotated[int, Field(ge=60, le=3600)] = 600
-    """Until the first /ping must answer 200."""
-    download_timeout_seconds: Annotated[int, Field(ge=60, le=3600)] = 600
-    """For the model's archive."""
-    update_limit_minutes: Annotated[int, Field(ge=10, le=480)] = 60
-    """How long a command waits for the endpoint, and SageMaker for a blue/green update."""
-    capture_percent: Annotated[int, Field(ge=0, le=100)] = 0
-    """Share of requests and answers written to the bucket; 0 is off. Photos may be personal data."""
-    memory_mb: Literal[1024, 2048, 3072, 4096, 5120, 6144] = 4096
-    """Of serverless."""
-    max_concurrency: Annotated[int, Field(ge=1, le=200)] = 10
-    """Of serverless: requests at once. Of async: per instance."""
-    keep_releases: Annotated[int, Field(ge=1, le=20)] = 3
-    """Releases that `rollback --to` can go back to."""
-
-
-class Rollout(Settings):
-    traffic: Literal["canary", "linear", "all-at-once"] = "canary"
-    """How a new release takes over. With one instance every way is all at once in effect."""
-    percent: Annotated[int, Field(ge=1, le=50)] = 10
-    """First share (canary), or each step (linear; at least 10)."""
-    wait_seconds: Annotated[int, Field(ge=0, le=3600)] = 300
-    """Alarms are watched this long before the next step."""
-    termination_wait_seconds: Annotated[int, Field(ge=0, le=3600)] = 120
-    """Old instances stay this long after the last step."""
-
-    @model_validator(mode="after")
-    def _linear(self) -> Self:
-        if self.traffic == "linear" and self.percent < 10:
-            raise ValueError("percent must be 10 to 50 with linear traffic")
-        return self
-
-
-class Scaling(Settings):
-    profile: Literal["concurrency", "seed", "none"] = "concurrency"
-    """concurrency: requests in flight per instance, 10 s data. seed: 30 invocations per instance per minute, 30 s cooldowns."""
-    minimum: Annotated[int, Field(ge=0)] = 1
-    """Fewest instances; 0 only for async."""
-    maximum: Annotated[int, Field(ge=1)] = 4
-    """Most instances: the price ceiling follows from it."""
-    target: Annotated[float, Field(gt=0)] | None = None
-    """Overrides the profile's target; `loadtest` proposes one."""
-    scale_in_cooldown_seconds: Cooldown | None = None
-    """Overrides the profile's."""
-    scale_out_cooldown_seconds: Cooldown | None = None
-    """Overrides the profile's."""
-
-    @model_validator(mode="after")
-    def _order(self) -> Self:
-        if self.minimum > self.maximum:
-            raise ValueError("minimum is above maximum")
-        return self
-
-
-class Function(Settings):
-    enabled: bool = True
-    """The Lambda in front of the endpoint."""
-    memory_mb: Annotated[int, Field(ge=128, le=10240)] = 512
-    """More memory is also more CPU."""
-    timeout_seconds: Annotated[int, Field(ge=5, le=900)] = 30
-    """The whole call; the endpoint gets five seconds less."""
-    provisioned_concurrency: Annotated[int, Field(ge=0)] = 3
-    """Environments kept warm; 0 is off. New accounts have a limit of 10 in all, which refuses 3."""
-    provisioned_maximum: Annotated[int, Field(ge=0)] = 0
-    """Scale provisioned concurrency up to this at 70 % use; 0 keeps it constant."""
-    reserved_concurrency: Annotated[int, Field(ge=0)] | None = None
-    """Most calls at once: the brake that protects the endpoint."""
-    url: bool = False
-    """An HTTPS address that only signed requests of this account may call."""
-    cors_origins: tuple[str, ...] = ()
-    """Origins that browsers may call the address from."""
-    log_days: Literal[1, 3, 5, 7, 14, 30, 60, 90, 180, 365] = 30
-    """Logs older than this are deleted."""
-
-    @model_validator(mode="after")
-    def _order(self) -> Self:
-        if self.provisioned_maximum and self.provisioned_maximum < max(1, self.provisioned_concurrency):
-            raise ValueError("provisioned_maximum is below provisioned_concurrency")
-        if self.provisioned_maximum and not self.provisioned_concurrency:
-            raise ValueError("provisioned_maximum needs a provisioned_concurrency to start from")
-        both = self.provisioned_concurrency + max(self.provisioned_concurrency, self.provisioned_maximum)
-        if self.reserved_concurrency is not None and both > self.reserved_concurrency:
-            # Lambda counts all versions, and would refuse every apply after the first
-            raise ValueError(f"reserved_concurrency must be {both} or more: for a while the old version and the new are warm")
-        return self
-
-
-class Alarms(Settings):
-    topic_arn: str | None = None
-    """SNS topic that is told of every alarm."""
-    errors_per_minute: Annotated[int, Field(ge=1)] = 5
-    """5XX answers of the endpoint; also rolls a release back."""
-    latency_p99_ms: Annotated[int, Field(ge=1)] = 2000
-    """Of the model; also rolls a release back."""
 
 
 class StageConfig(Settings):

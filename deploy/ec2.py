@@ -12,13 +12,14 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from containers.core.settings import parse
-from deploy.config import Ec2, StageConfig
+from deploy.config import StageConfig
 from deploy.context import Context
 from deploy.ec2_network import Instances, SecurityGroup, vpc_and_subnets
 from deploy.ec2_request import model_uri, run_instances, run_uri
 from deploy.engine import Engine, found
 from deploy.errors import DeployError, Refused, code_of, explained
 from deploy.logs import Tail
+from deploy.stage_tables import Ec2
 from deploy.storage import EC2
 from deploy.training_progress import decision_of, follow
 from deploy.training_request import Run

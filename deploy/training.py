@@ -11,12 +11,13 @@ from containers.core.errors import ConfigError
 from containers.core.settings import parse
 from containers.train.config import TrainConfig
 from deploy import registry
-from deploy.config import StageConfig, Training
+from deploy.config import StageConfig
 from deploy.context import Context
 from deploy.data import channels_in
 from deploy.errors import DeployError, explained
 from deploy.logs import TRAINING_GROUP, Tail
 from deploy.names import content_id
+from deploy.stage_tables import Training
 from deploy.storage import CHECKPOINTS, TRAINING
 from deploy.training_progress import decision_of, follow
 from deploy.training_request import Run, training_job

@@ -1,0 +1,81 @@
+"""Statements and ARNs that several deployers' documents share. Pure, like `iam`."""
+
+from deploy.iam import SERVICE, Scope, Statement, allow
+
+
+def pass_role(scope: Scope, principal: str, sid: str | None = None) -> Statement:
+    """This role, to its own service, and to no other."""
+    service = scope.names.service(SERVICE[principal])
+    return allow(
+        sid or f"Pass{principal.capitalize()}",
+        "iam:PassRole",
+        scope.names.role_arn(principal),
+        StringEquals={"iam:PassedToService": service},
+    )
+
+
+def service_linked(scope: Scope, name: str) -> Statement:
+    """The service (a principal's host name) acts through a role of its own, made at an account's first use."""
+    arn = scope.names.arn("iam", f"role/aws-service-role/{name}/*", region="")
+    sid = f"RoleOf{name.partition('.')[0].capitalize()}"
+    return allow(sid, "iam:CreateServiceLinkedRole", arn, StringEquals={"iam:AWSServiceName": name})
+
+
+def key(scope: Scope) -> list[Statement]:
+    if not scope.kms_key:
+        return []
+    return [allow("Key", ["kms:Decrypt", "kms:GenerateDataKey"], scope.kms_key, StringEquals=_via(scope, "s3"))]
+
+
+def key_grants(scope: Scope) -> list[Statement]:
+    """Whoever names the key for a volume or a repository passes its use on to the service, with a grant."""
+    if not scope.kms_key:
+        return []
+    return [
+        allow("KeyGrant", "kms:CreateGrant", scope.kms_key, Bool={"kms:GrantIsForAWSResource": "true"}),
+        allow("KeyFacts", "kms:DescribeKey", scope.kms_key),
+    ]
+
+
+def key_of_disks(scope: Scope) -> list[Statement]:
+    """What RunInstances does with the caller's own rights ("Amazon EBS encryption", required permissions)."""
+    if not scope.kms_key:
+        return []
+    actions = ["kms:Decrypt", "kms:GenerateDataKeyWithoutPlaintext", "kms:ReEncryptFrom", "kms:ReEncryptTo"]
+    return [*key_grants(scope), allow("KeyOfDisks", actions, scope.kms_key, StringEquals=_via(scope, "ec2"))]
+
+
+def _via(scope: Scope, service: str) -> dict[str, str]:
+    return {"kms:ViaService": f"{service}.{scope.names.region}.{scope.names.dns_suffix}"}
+
+
+def repository_arns(scope: Scope) -> str:
+    return scope.names.arn("ecr", f"repository/{scope.names.repository('*')}")
+
+
+def role_arns(scope: Scope) -> str:
+    return scope.names.role_arn("*")
+
+
+def serving_arns(scope: Scope) -> list[str]:
+    names = scope.names
+    made = [names.arn("sagemaker", f"{kind}/{names.base}-*") for kind in ("endpoint-config", "model")]
+    return [names.arn("sagemaker", f"endpoint/{names.endpoint}"), *made]
+
+
+def job_arns(scope: Scope) -> list[str]:
+    kinds = ("training-job", "hyper-parameter-tuning-job", "transform-job")
+    return [scope.names.arn("sagemaker", f"{kind}/{scope.names.base}-*") for kind in kinds]
+
+
+def function_arns(scope: Scope) -> list[str]:
+    arn = scope.names.arn("lambda", f"function:{scope.names.function}")
+    return [arn, f"{arn}:*"]
+
+
+def log_arns(scope: Scope) -> list[str]:
+    names = scope.names
+    groups = [names.function_log_group, names.endpoint_log_group, names.ec2_log_group,
+              "/aws/sagemaker/TrainingJobs", "/aws/sagemaker/TransformJobs"]  # fmt: skip
+    arns = [names.arn("logs", f"log-group:{group}") for group in groups]
+    return [*arns, *(f"{arn}:*" for arn in arns)]
