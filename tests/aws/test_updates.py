@@ -1,0 +1,146 @@
+"""What a new release, a new setting or new code changes of a stage that stands."""
+
+import pytest
+
+from deploy import stack
+from deploy.errors import DeployError, Refused
+from tests.support import moto_ext
+from tests.support.applied import FULL, apply, destroy, endpoint, plan, writes_of
+from tests.support.aws import Recorder, client, context, everything, release, stage
+
+
+def test_new_code_is_a_new_version(aws, tmp_path):
+    apply()
+    (tmp_path / "invoke_endpoint.py").write_text("handler = None\n")
+    ctx = context()
+    engine = stack.engine(ctx, release())
+    for resource in engine.resources:
+        if hasattr(resource, "_function"):
+            resource._function.source = tmp_path
+    list(engine.apply())
+    assert client("lambda").get_alias(FunctionName="kennel-dev-invoke", Name="live")["FunctionVersion"] == "2"
+
+
+def test_a_release_keeps_the_instances_that_scaling_has_reached(aws):
+    apply()
+    counts = [{"VariantName": "main", "DesiredInstanceCount": 4}]
+    client("sagemaker").update_endpoint_weights_and_capacities(EndpointName="kennel-dev", DesiredWeightsAndCapacities=counts)
+    apply(which="b")
+    assert endpoint()["ProductionVariants"][0]["DesiredInstanceCount"] == 4
+
+
+def test_a_new_instance_type_takes_the_scaling_target_off_first(aws):
+    apply()
+    written = writes_of(apply, stage(endpoint={"instance_type": "ml.g4dn.2xlarge"}))
+    order = ["DeregisterScalableTarget", "UpdateEndpoint", "RegisterScalableTarget", "PutScalingPolicy"]
+    assert [name.split(":")[1] for name in written if name.split(":")[1] in order] == order
+    assert writes_of(apply, stage(endpoint={"instance_type": "ml.g4dn.2xlarge"})) == []
+
+
+def test_other_bounds_need_no_new_configuration(aws):
+    apply()
+    assert writes_of(apply, stage(scaling={"minimum": 2, "maximum": 6})) == ["application-autoscaling:RegisterScalableTarget"]
+
+
+def test_an_update_moves_traffic_behind_alarms(aws):
+    apply()
+    recorder = Recorder()
+    apply(stage(rollout={"traffic": "linear", "percent": 25}), which="b", recorder=recorder)
+    update = next(call.parameters for call in recorder.calls if call.operation == "UpdateEndpoint")
+    assert update["RetainAllVariantProperties"] is True
+    traffic = update["DeploymentConfig"]["BlueGreenUpdatePolicy"]["TrafficRoutingConfiguration"]
+    assert traffic["LinearStepSize"] == {"Type": "CAPACITY_PERCENT", "Value": 25}
+    watched = update["DeploymentConfig"]["AutoRollbackConfiguration"]["Alarms"]
+    assert {alarm["AlarmName"] for alarm in watched} <= set(everything()["alarms"])
+    assert len(watched) == 2
+
+
+def test_an_alarm_that_rings_already_does_not_guard_the_remedy(aws):
+    apply()
+    client("cloudwatch").set_alarm_state(AlarmName="kennel-dev-endpoint-5xx", StateValue="ALARM", StateReason="test")
+    recorder = Recorder()
+    apply(which="b", recorder=recorder)
+    update = next(call.parameters for call in recorder.calls if call.operation == "UpdateEndpoint")
+    watched = update["DeploymentConfig"]["AutoRollbackConfiguration"]["Alarms"]
+    assert watched == [{"AlarmName": "kennel-dev-endpoint-latency"}]
+
+
+def test_a_failed_endpoint_is_replaced(aws):
+    moto_ext.FAIL["kennel-dev"] = "no capacity"
+    with pytest.raises(DeployError, match="ended as Failed: no capacity"):
+        apply()
+    apply()
+    assert {step.action for step in plan()} == {"keep"}
+
+
+def test_an_endpoint_cannot_change_its_kind(aws):
+    apply()
+    for kind in ({"kind": "serverless"}, {"kind": "async"}):
+        config = stage(endpoint=kind)
+        engine = stack.engine(context(config), release())
+        with pytest.raises(Refused, match="a real-time endpoint cannot become"):
+            engine.check(engine.plan())
+
+
+def test_the_new_version_is_warm_before_the_alias_flips_and_the_old_one_cools_after(aws):
+    config = stage(function={"provisioned_maximum": 5})
+    apply(config)
+    written = writes_of(apply, stage(function={"provisioned_maximum": 5, "memory_mb": 1024}))
+    assert [name for name in written if not name.startswith("monitoring")] == [
+        "lambda:UpdateFunctionConfiguration",
+        "lambda:PublishVersion",
+        "lambda:PutProvisionedConcurrencyConfig",
+        "lambda:UpdateAlias",
+        "application-autoscaling:DeregisterScalableTarget",
+        "lambda:DeleteProvisionedConcurrencyConfig",
+        "application-autoscaling:RegisterScalableTarget",
+        "application-autoscaling:PutScalingPolicy",
+    ]
+    functions = client("lambda")
+    assert functions.get_alias(FunctionName="kennel-dev-invoke", Name="live")["FunctionVersion"] == "2"
+    warm = functions.get_provisioned_concurrency_config(FunctionName="kennel-dev-invoke", Qualifier="2")
+    assert (warm["Status"], warm["RequestedProvisionedConcurrentExecutions"]) == ("READY", 3)
+
+
+def test_what_the_file_turns_off_is_taken_away(aws):
+    apply(stage(**FULL))
+    off = stage(function={"provisioned_concurrency": 0}, scaling={"profile": "none"})
+    apply(off)
+    assert everything()["targets"] == []
+    with pytest.raises(client("lambda").exceptions.ResourceNotFoundException):
+        client("lambda").get_function_url_config(FunctionName="kennel-dev-invoke")
+    assert writes_of(apply, off) == []
+    without = stage(function={"enabled": False}, scaling={"profile": "none"})
+    apply(without)
+    assert everything()["functions"] == []
+    assert writes_of(apply, without) == []
+
+
+def test_only_the_last_releases_stay(aws):
+    for letter in "abcde":
+        apply(which=letter)
+    assert len(everything()["configs"]) == 3
+    assert len(everything()["models"]) == 3
+    assert writes_of(apply, which="e") == []
+
+
+@pytest.mark.parametrize("kind", ["serverless", "async", "multi-model"])
+def test_other_kinds_of_endpoint(aws, kind):
+    cpu = {"instance_type": "ml.m5.xlarge"} if kind == "multi-model" else {}
+    config = stage(endpoint={"kind": kind, **cpu}, scaling={"minimum": 0} if kind == "async" else {})
+    recorder = Recorder()
+    apply(config, recorder=recorder)
+    assert writes_of(apply, config) == []
+    (isolated,) = [call.parameters["EnableNetworkIsolation"] for call in recorder.calls if call.operation == "CreateModel"]
+    assert isolated == (kind == "async"), "AWS refuses it for serverless endpoints, and later models need the network"
+    destroy()
+    assert not any(everything().values())
+
+
+def test_an_address_that_comes_back_finds_its_permissions(aws):
+    """Lambda keeps them when an address is deleted, and refuses a second statement of the same name."""
+    apply(stage(**FULL))
+    apply(stage())
+    written = writes_of(apply, stage(**FULL))
+    assert "lambda:CreateFunctionUrlConfig" in written
+    assert "lambda:AddPermission" not in written
