@@ -65,17 +65,22 @@ def document(*statements: Statement | list[Statement] | None) -> Document:
 
 
 def trust(scope: Scope, principal: str) -> Document:
-    """Only our own account's use of the service may assume the role (no confused deputy). EC2 sends no such keys."""
+    """Only our own account's use of SageMaker may assume the role (no confused deputy); the other two send no such keys.
+
+    EC2 sends none. Lambda's are not documented, and a condition on a key that is missing makes CreateFunction fail; there is
+    also nothing to gain, as a role can only be passed to a function of its own account (docs/decisions/021).
+    """
     names, service = scope.names, SERVICE[principal]
     statement: Statement = {
         "Effect": "Allow",
         "Principal": {"Service": names.service(service)},
         "Action": "sts:AssumeRole",
     }
-    if service != "ec2":
-        statement["Condition"] = {"StringEquals": {"aws:SourceAccount": names.account}}
     if service == "sagemaker":
-        statement["Condition"]["ArnLike"] = {"aws:SourceArn": names.arn("sagemaker", "*")}
+        statement["Condition"] = {
+            "StringEquals": {"aws:SourceAccount": names.account},
+            "ArnLike": {"aws:SourceArn": names.arn("sagemaker", "*")},
+        }
     return {"Version": "2012-10-17", "Statement": [statement]}
 
 

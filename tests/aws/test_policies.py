@@ -48,6 +48,19 @@ def test_no_duty_reaches_beyond_its_stage(scope, need):
     assert not granted([document(scope, duty) for duty in deployer_policies.DUTIES], need)
 
 
+def test_who_may_assume_a_role(scope):
+    """SageMaker only for our account; Lambda's documentation promises no key that a condition could look at, EC2 has none."""
+    ours = {
+        "StringEquals": {"aws:SourceAccount": "123456789012"},
+        "ArnLike": {"aws:SourceArn": "arn:aws:sagemaker:eu-west-1:123456789012:*"},
+    }
+    for principal, service in iam.SERVICE.items():
+        (statement,) = iam.trust(scope, principal)["Statement"]
+        assert statement["Principal"] == {"Service": f"{service}.amazonaws.com"}
+        assert statement["Action"] == "sts:AssumeRole"
+        assert statement.get("Condition") == (ours if service == "sagemaker" else None), principal
+
+
 def test_whoever_deploys_cannot_lift_the_boundary(scope):
     everyday = [document(scope, duty) for duty in deployer_policies.DUTIES if duty != "guard"]
     lift = [
