@@ -23,7 +23,8 @@ def removal(context: Context, *, delete_data: bool) -> Engine:
     fn = function.Lambda(context)
     return Engine(
         [
-            *_foundation(context),
+            *_boundary(context),  # gone last: roles may still carry it
+            *(resource for resource in _foundation(context) if not isinstance(resource, roles.Boundary)),
             *bucket,
             ec2_network.SecurityGroup(context),
             ec2_network.Instances(context),
@@ -41,12 +42,19 @@ def removal(context: Context, *, delete_data: bool) -> Engine:
     )
 
 
+def _boundary(context: Context) -> list[Resource]:
+    """Ours, whether it is wanted or was once; nothing where the organisation's own has its name."""
+    given = context.config.security.boundary_arn
+    return [] if given == context.names.boundary_arn else [roles.Boundary(context)]
+
+
 def _foundation(context: Context) -> list[Resource]:
     security = context.config.security
-    boundary = [roles.Boundary(context)] if security.boundary and not security.boundary_arn else []
+    ours = security.boundary and not security.boundary_arn
     return [
-        *boundary,
+        *(_boundary(context) if ours else []),
         *(roles.Role(context, principal) for principal in iam.PRINCIPALS),
+        *([] if ours else [_only_if(False, boundary) for boundary in _boundary(context)]),  # once no role carries it
         roles.InstanceProfile(context),
         Repository(context, "train"),
         Repository(context, "serve"),
