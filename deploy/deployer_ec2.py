@@ -2,7 +2,7 @@
 
 from deploy.deployer_statements import key, key_of_disks, pass_role, service_linked
 from deploy.iam import Document, Scope, allow, document
-from deploy.storage import EC2, TRAINING
+from deploy.storage import EC2
 
 
 def ec2(scope: Scope) -> Document:
@@ -34,7 +34,6 @@ def ec2(scope: Scope) -> Document:
         allow("OursOnly", ["ec2:AuthorizeSecurityGroupIngress", "ec2:DeleteSecurityGroup", "ec2:TerminateInstances"],
               [names.arn("ec2", "instance/*"), names.arn("ec2", "security-group/*")], StringEquals=ours),
         allow("Runs", ["s3:GetObject", "s3:PutObject"], names.s3_arn(f"{EC2}/*")),
-        allow("Results", "s3:GetObject", names.s3_arn(f"{TRAINING}/*")),
         service_linked(scope, "spot.amazonaws.com"),  # made by an account's first spot request
         key(scope),
         key_of_disks(scope),

@@ -20,7 +20,7 @@ from deploy.deployer_statements import (
     serving_arns,
 )
 from deploy.iam import Document, Scope, allow, document
-from deploy.storage import ASYNC, CHECKPOINTS, DATA, INBOX, MODELS, TRAINING, TRANSFORM
+from deploy.storage import ASYNC, DATA, INBOX, MODELS, TRAINING, TRANSFORM
 
 DUTIES = ("guard", "watch", "foundation", "images", "data", "training", "release", "ec2")
 
@@ -165,7 +165,6 @@ def _data(scope: Scope) -> Document:
 
 
 def _training(scope: Scope) -> Document:
-    names = scope.names
     actions = [
         "AddTags",
         "CreateHyperParameterTuningJob",
@@ -176,11 +175,6 @@ def _training(scope: Scope) -> Document:
     return document(
         pass_role(scope, "train"),
         allow("Train", [f"sagemaker:{action}" for action in actions], job_arns(scope)),
-        allow(
-            "Results",
-            "s3:GetObject",
-            [names.s3_arn(f"{prefix}/*") for prefix in (TRAINING, CHECKPOINTS)],
-        ),
         key(scope),
         key_grants(scope),
     )

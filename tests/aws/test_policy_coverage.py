@@ -1,15 +1,17 @@
 """Least privilege, both ways: each command's calls are granted by the duties it needs, and nothing is granted for nothing."""
 
-import json
+import pytest
 
 from deploy import __main__ as program
-from deploy import deployer_policies, iam
-from tests.support.aws import FakeClock, Recorder, SharedSession, client, context, stage
-from tests.support.iam_calls import granted, needs
-from tests.support.released import archive, push, upload, will_answer
+from deploy import deployer_policies, iam, policies
+from deploy.deployer_policies import DUTIES as DOCUMENTS
+from tests.support import moto_ext
+from tests.support.aws import context, stage
+from tests.support.iam_calls import granted
+from tests.support.life import AMI, Life, live
 
-AMI = "/machine-images/test"
-DUTIES = {  # command → the deployer documents that it needs
+KEY = "arn:aws:kms:eu-west-1:123456789012:key/11111111-2222-3333-4444-555555555555"
+NEEDED = {  # command → the deployer documents that it needs
     "plan": ["watch"],
     "status": ["watch"],
     "smoke": ["watch", "release"],
@@ -21,141 +23,141 @@ DUTIES = {  # command → the deployer documents that it needs
     "train": ["watch", "training"],
     "tune": ["watch", "training"],
     "train-ec2": ["watch", "ec2"],
+    "logs": ["watch"],
+    "policies": ["watch"],
+    "export-cfn": ["watch"],
+    "costs": [],
+    "simulate": [],
     "destroy": ["guard", "watch", "foundation", "release", "ec2"],
 }
-NOT_SEEN_HERE = {
-    "ecr:BatchCheckLayerAvailability": "docker push, through the registry's own protocol",
-    "ecr:CompleteLayerUpload": "docker push",
-    "ecr:InitiateLayerUpload": "docker push",
-    "ecr:UploadLayerPart": "docker push",
-    "ecr:GetAuthorizationToken": "`images`: tested against a real registry, tests/aws/test_images.py",
-    "iam:CreatePolicyVersion": "the boundary changes only with a new version of Kennel",
-    "iam:DeletePolicyVersion": "likewise",
-    "iam:DeleteRolePermissionsBoundary": "only when [security] boundary is turned off",
-    "kms:Decrypt": "AWS calls it on behalf of S3",
-    "kms:GenerateDataKey": "AWS calls it on behalf of S3",
-    "lambda:UpdateFunctionCode": "a new handler, tests/aws/test_updates.py",
-    "logs:DescribeLogStreams": "`logs`, tests/aws/test_logs.py",
-    "logs:GetLogEvents": "`logs`, tests/aws/test_logs.py",
-    "s3:AbortMultipartUpload": "an upload that was interrupted",
-    "sagemaker:StopTrainingJob": "Ctrl-C during `train`, tests/aws/test_training.py",
-    "sagemaker:DescribeHyperParameterTuningJob": "`tune` while it runs, tests/aws/test_tuning.py",
-    "sagemaker:StopHyperParameterTuningJob": "Ctrl-C during `tune`",
-    "sagemaker:UpdateEndpointWeightsAndCapacities": "AWS asks for it when a variant is registered for scaling",
-    "ec2:CreateTags": "RunInstances and CreateSecurityGroup tag what they make",
-    "ec2:TerminateInstances": "`destroy` while a run is alive, tests/aws/test_ec2.py",
+NOT_RUN = {
+    "images": "docker pushes through the registry's own protocol: tests/aws/test_images.py",
+    "loadtest": "InvokeEndpoint as `smoke` calls it, from many threads: tests/unit/deploy/test_loadtest.py",
+}
+OF_THE_KEY = "AWS asks for it on behalf of the caller when S3, a volume or a repository uses the key; no call of ours names it"
+PUSH = "docker push, through the registry's own protocol"
+UNUSED = {  # document.statement: action → why it is granted though no recorded call of that document's commands uses it
+    **{
+        f"{duty}.Key: kms:{action}": OF_THE_KEY
+        for duty in ("data", "training", "release", "ec2")
+        for action in ("Decrypt", "GenerateDataKey")
+    },
+    **{f"{duty}.KeyFacts: kms:DescribeKey": OF_THE_KEY for duty in ("foundation", "training", "release", "ec2")},
+    **{f"{duty}.KeyGrant: kms:CreateGrant": OF_THE_KEY for duty in ("foundation", "training", "release", "ec2")},
+    **{
+        f"ec2.KeyOfDisks: kms:{action}": OF_THE_KEY
+        for action in ("Decrypt", "GenerateDataKeyWithoutPlaintext", "ReEncryptFrom", "ReEncryptTo")
+    },
+    "images.Login: ecr:GetAuthorizationToken": "`images`: against a real registry in tests/aws/test_images.py",
+    "images.Push: ecr:BatchCheckLayerAvailability": PUSH,
+    "images.Push: ecr:BatchGetImage": PUSH,
+    "images.Push: ecr:CompleteLayerUpload": PUSH,
+    "images.Push: ecr:GetDownloadUrlForLayer": PUSH,
+    "images.Push: ecr:InitiateLayerUpload": PUSH,
+    "images.Push: ecr:PutImage": PUSH,
+    "images.Push: ecr:UploadLayerPart": PUSH,
+    "data.Objects: s3:AbortMultipartUpload": "an upload that was interrupted",
+    "training.Train: sagemaker:StopHyperParameterTuningJob": "Ctrl-C during `tune`: tests/aws/test_tuning.py",
+    "watch.Jobs: sagemaker:DescribeHyperParameterTuningJob": "`tune` while it runs: tests/aws/test_tuning.py",
+    "release.ManyModels: s3:PutObject": "a release of a multi-model endpoint copies the artifact: tests/aws/test_release.py",
+    "release.Serve: sagemaker:UpdateEndpointWeightsAndCapacities": "AWS asks for it when a variant is registered for scaling",
+    "ec2.Runs: s3:GetObject": "the nodes' status while a run is watched: tests/aws/test_ec2.py",
+    "ec2.Runs: s3:PutObject": "Ctrl-C asks the nodes to stop: tests/aws/test_ec2.py",
+    "ec2.RoleOfSpot: iam:CreateServiceLinkedRole": "EC2 makes it at an account's first spot request",
+    "ec2.TagNew: ec2:CreateTags": "RunInstances and CreateSecurityGroup tag what they make",
 }
 
 
-class Needing(Recorder):
-    """Asks what IAM would ask, when it would."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.needs, self.names = [], context().names
-
-    def __call__(self, **event) -> None:
-        super().__call__(**event)
-        self.needs += needs(self.calls[-1], self.names)
-
-
-class Life:
-    """Runs commands and remembers what each needed."""
-
-    def __init__(self, folder) -> None:
-        self.folder, self.needs = folder, {}
-
-    def write(self, **tables) -> None:
-        lines = ['[stage]\nregion = "eu-west-1"\nowner = "vision"\nprice_ceiling_per_month = 9000']
-        for table, values in tables.items():
-            lines += [f"[{table}]", *(f"{name} = {json.dumps(value)}" for name, value in values.items())]
-        (self.folder / "dev.toml").write_text("\n".join(lines))
-
-    def run(self, *words, duty=None) -> None:
-        SharedSession.recorder = recorder = Needing()
-        words = [*words, "--environments", str(self.folder), "--json"]
-        assert program.main(words, session=SharedSession(), clock=FakeClock()) == 0, words
-        SharedSession.recorder = None
-        self.needs.setdefault(duty or words[0], []).extend(recorder.needs)
-
-
-def live(life, tmp_path) -> None:
-    """A stage's life from the first plan to the last destroy."""
-    life.write(function={"url": True, "provisioned_maximum": 6, "reserved_concurrency": 30})
-    life.run("plan")
-    life.run("apply")
-    train_image, image = push("train"), push()
-    photos = tmp_path / "dogs"
-    for name in ("beagle", "poodle"):
-        (photos / "train" / name).mkdir(parents=True)
-        (photos / "train" / name / "1.jpg").write_bytes(b"photo")
-    life.run("data", str(photos), "--name", "dogs")
-    life.run("train", "--data", "dogs", "--image", train_image, "--detach")
-    search = ["--range", "learning_rate=1e-4:1e-2:log"]
-    life.run("tune", "--data", "dogs", "--image", train_image, "--detach", *search)
-    ami = client("ec2").describe_images(Owners=["amazon"])["Images"][0]["ImageId"]
-    client("ssm").put_parameter(Name=AMI, Value=ami, Type="String")
-    artifact = upload()
-    will_answer()
-    life.run("release", "--image", image, "--model-data", artifact)
-    will_answer()
-    life.run("release", "--image", push(content="b"))
-    will_answer()
-    life.run("smoke")
-    life.run("rollback")
-    life.run("status")
-    life.run("transform", str(photos / "train"))
-    job = client("sagemaker").list_training_jobs()["TrainingJobSummaries"][0]["TrainingJobName"]
-    while (done := client("sagemaker").describe_training_job(TrainingJobName=job))["TrainingJobStatus"] == "InProgress":
-        pass
-    bucket, _, key = done["ModelArtifacts"]["S3ModelArtifacts"].removeprefix("s3://").partition("/")
-    client("s3").put_object(Bucket=bucket, Key=key, Body=archive())
-    will_answer()
-    life.run("release", "--job", job)
-    drift()
-    life.write(
-        function={"provisioned_concurrency": 2, "memory_mb": 256, "url": True},
-        endpoint={"instance_type": "ml.g4dn.2xlarge", "keep_releases": 1},
-    )
-    life.run("apply")
-    life.write(function={"provisioned_concurrency": 0}, scaling={"profile": "none"})
-    life.run("apply")
-    life.write(ec2={"ami_parameter": AMI})
-    life.run("train", "--on", "ec2", "--data", "dogs", "--image", train_image, "--detach", duty="train-ec2")
-    instances = client("ec2").describe_instances()["Reservations"][0]["Instances"]
-    client("ec2").terminate_instances(InstanceIds=[row["InstanceId"] for row in instances])
-    life.run("destroy", "--yes", "--delete-data")
-
-
-def drift() -> None:
-    client("ecr").put_image_tag_mutability(repositoryName="kennel/dev/serve", imageTagMutability="MUTABLE")
-    scan = {"scanOnPush": False}
-    client("ecr").put_image_scanning_configuration(repositoryName="kennel/dev/serve", imageScanningConfiguration=scan)
-    roles = client("iam")
-    roles.delete_role_permissions_boundary(RoleName="kennel-dev-train")
-    roles.update_assume_role_policy(RoleName="kennel-dev-ec2", PolicyDocument=json.dumps(iam_trust_of_nobody()))
-    client("lambda").update_function_url_config(FunctionName="kennel-dev-invoke", Qualifier="live", AuthType="NONE")
-
-
-def iam_trust_of_nobody():
-    principal = {"Service": "ec2.amazonaws.com"}
-    return {"Version": "2012-10-17", "Statement": [{"Effect": "Deny", "Principal": principal, "Action": "sts:AssumeRole"}]}
-
-
-def test_each_command_is_granted_what_it_calls_and_nothing_is_granted_for_nothing(aws, tmp_path):
-    life = Life(tmp_path)
-    live(life, tmp_path)
-    plain = iam.Scope.of(context().names, stage(ec2={"ami_parameter": AMI}))
-    used = {need.action for found in life.needs.values() for need in found}
-    missing = {
-        f"{command}: {need}"
-        for command, found in life.needs.items()
-        for need in found
-        if not granted([deployer_policies.deployer(plain, duty) for duty in DUTIES[command]], need)
+def grants(documents, need) -> set[str]:
+    """`document.statement: action` of everything that allows `need`."""
+    return {
+        f"{duty}.{row['Sid']}: {need.action}"
+        for duty, text in documents.items()
+        for row in text["Statement"]
+        if need.action in row["Action"] and granted([{"Statement": [row]}], need)
     }
-    assert missing == set()
-    documents = [deployer_policies.deployer(plain, duty) for duty in deployer_policies.DUTIES]
-    allowed = {action for found in documents for row in found["Statement"] for action in row["Action"]}
-    unseen = set(NOT_SEEN_HERE) - {"kms:Decrypt", "kms:GenerateDataKey"}
-    unexplained = sorted(allowed - used - unseen) + sorted(unseen - (allowed - used))
-    assert not unexplained, "granted though no command calls it, or explained though it needs none: " + ", ".join(unexplained)
+
+
+def judged(documents, life) -> tuple[set[str], set[str]]:
+    """(calls that the documents of their command's duties refuse, grants that no command with that duty needs)."""
+    refused, used = set(), set()
+    for command, found in life.needs.items():
+        held = {duty: documents[duty] for duty in NEEDED[command]}
+        for need in {str(need): need for need in found}.values():
+            by = grants(held, need)
+            used |= by
+            if not by:
+                refused.add(f"{command}: {need}")
+    every = {
+        f"{duty}.{row['Sid']}: {action}"
+        for duty, text in documents.items()
+        for row in text["Statement"]
+        for action in row["Action"]
+    }
+    return refused, every - used
+
+
+@pytest.fixture(scope="module")
+def life(tmp_path_factory):
+    with moto_ext.account():
+        folder = tmp_path_factory.mktemp("stage")
+        lived = Life(folder)
+        live(lived, folder)
+        return lived
+
+
+@pytest.fixture
+def documents():
+    config = stage(ec2={"ami_parameter": AMI}, security={"kms_key_arn": KEY})
+    scope = iam.Scope.of(context().names_in("123456789012"), config)
+    return {duty: deployer_policies.deployer(scope, duty) for duty in DOCUMENTS}
+
+
+def test_the_life_runs_every_command(life):
+    assert {name.removesuffix("-ec2") for name in life.needs} == set(program.COMMANDS) - set(NOT_RUN)
+
+
+def test_each_command_is_granted_what_it_calls(life, documents):
+    refused, _ = judged(documents, life)
+    assert not refused, ", ".join(sorted(refused))
+
+
+def test_nothing_is_granted_for_nothing(life, documents):
+    """Statement by statement: the same action in two documents must be used through both."""
+    _, unused = judged(documents, life)
+    over, explained = sorted(unused - set(UNUSED)), sorted(set(UNUSED) - unused)
+    assert not over, "granted though no command calls it: " + ", ".join(over)
+    assert not explained, "explained though it needs none: " + ", ".join(explained)
+
+
+def statement(documents, duty, sid):
+    return next(row for row in documents[duty]["Statement"] if row["Sid"] == sid)
+
+
+def test_a_grant_that_is_missing_or_too_narrow_is_seen(life, documents):
+    statement(documents, "release", "Serve")["Action"].remove("sagemaker:UpdateEndpoint")
+    statement(documents, "data", "Objects")["Resource"] = "arn:aws:s3:::kennel-dev-123456789012-eu-west-1/inbox/*"
+    statement(documents, "training", "PassTrain")["Condition"] = {"StringEquals": {"iam:PassedToService": "ec2.amazonaws.com"}}
+    seen = {text.partition(" on ")[0] for text in judged(documents, life)[0]}
+    assert "release: sagemaker:UpdateEndpoint" in seen
+    assert "data: s3:PutObject" in seen
+    assert "train: iam:PassRole" in seen
+    assert "apply: s3:PutObject" not in seen
+
+
+def test_a_grant_too_many_is_seen(life, documents):
+    """A new action, and an action that is used already but not by this document's commands."""
+    statement(documents, "watch", "Bucket")["Action"].append("s3:GetBucketAcl")
+    statement(documents, "images", "Push")["Action"].append("ecr:DescribeImages")
+    seen = judged(documents, life)[1] - set(UNUSED)
+    assert seen == {"watch.Bucket: s3:GetBucketAcl", "images.Push: ecr:DescribeImages"}
+
+
+def test_no_action_is_a_pattern():
+    """A pattern would always look used."""
+    scope = iam.Scope.of(context().names_in("123456789012"), stage(security={"kms_key_arn": KEY}))
+    for name, text in policies.every_document(scope).items():
+        for row in text["Statement"]:
+            assert "*" not in "".join(row["Action"]), name
+            assert "NotAction" not in row
+            assert "NotResource" not in row

@@ -87,7 +87,7 @@ def needs(call, names) -> list[Need]:
     if call.operation == "CreateBucket" and "ObjectOwnership" in call.parameters:
         found.append(Need("s3:PutBucketOwnershipControls", resources[0]))
     if call.operation == "DeleteObjects" and any("VersionId" in row for row in call.parameters["Delete"]["Objects"]):
-        found.append(Need("s3:DeleteObjectVersion", resources[0]))
+        found += [Need("s3:DeleteObjectVersion", resource) for resource in resources]
     tagging = _tagging(service, call)
     if tagging and action != tagging:
         found.append(Need(tagging, resources[0], conditions))
@@ -152,8 +152,8 @@ def _resources(service, call, names) -> list[str | None]:
     if service in BY_ACTION:
         return [None]
     if service == "s3":
-        key = p.get("Key") or ("*" if call.operation == "DeleteObjects" else None)
-        return [f"arn:{names.partition}:s3:::{p['Bucket']}" + (f"/{key}" if key else "")]
+        keys = [row["Key"] for row in p["Delete"]["Objects"]] if "Delete" in p else [p.get("Key")]
+        return [f"arn:{names.partition}:s3:::{p['Bucket']}" + (f"/{key}" if key else "") for key in keys]
     if service == "iam":
         return [_iam_arn(p, names)]
     if service == "ecr":

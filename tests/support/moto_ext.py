@@ -4,6 +4,11 @@
 checked against an account. tests/aws/test_moto_extension.py fails when moto itself grows one of them: then it goes here.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from moto import mock_aws
+
 from tests.support import moto_lambda, moto_sagemaker, moto_small
 
 POLLS = moto_sagemaker.POLLS
@@ -27,3 +32,12 @@ def reset() -> None:
     FAIL.clear()
     LAYERS.clear()
     ACCOUNT.update(moto_lambda.ORDINARY_ACCOUNT)
+
+
+@contextmanager
+def account() -> Iterator[None]:
+    """An empty account. Lambda code is not run (no Docker); account-wide defaults are ordinary."""
+    install()
+    reset()
+    with mock_aws(config={"lambda": {"use_docker": False}, "iam": {"load_aws_managed_policies": False}}):
+        yield
