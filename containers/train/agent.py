@@ -22,11 +22,11 @@ from torch.distributed.elastic.rendezvous import RendezvousClosedError, Rendezvo
 
 from containers.core import logs
 from containers.core.errors import Error
-from containers.train import failure
+from containers.train import failure, farewell
 from containers.train.errors import Interrupted, PeerLost
 from containers.train.failure import Category, Failure
-from containers.train.hosts import Board
-from containers.train.job import Cluster
+from containers.train.hosts import LOST_SECONDS, Board
+from containers.train.job import TrainingJob
 
 log = logs.get(__name__)
 
@@ -42,14 +42,14 @@ class _PeerEnded(Exception):
 class Agent(LocalElasticAgent):
     """One host's agent. `failures` are its own ranks', `cause` the first of any host's; both are final after `run`."""
 
-    def __init__(self, spec: WorkerSpec, cluster: Cluster, log_dir: Path, agreements: Mapping[str, str]) -> None:
+    def __init__(self, spec: WorkerSpec, job: TrainingJob, log_dir: Path, agreements: Mapping[str, str]) -> None:
         """`agreements` must be equal on every host: what they are about → their content."""
         super().__init__(spec, DefaultLogsSpecs(log_dir=str(log_dir)), "spawn")
         self._agreements = agreements
         self.failures: list[Failure] = []
         self.cause: Failure | None = None
         self.board: Board | None = None
-        self.cluster = cluster
+        self.job, self.cluster = job, job.cluster
         self._gate = threading.Lock()
         self.stopping = False
 
@@ -58,6 +58,18 @@ class Agent(LocalElasticAgent):
         with self._gate:
             self.stopping = True
             return self._signal(signal.SIGTERM)
+
+    @property
+    def cut_off(self) -> bool:
+        """The first host's store answers no more, so that this agent's own calls to it may wait for TCP: a quarter of an hour."""
+        return self.board is not None and self.board.silence > LOST_SECONDS
+
+    def told(self) -> Failure | None:
+        """What a host that is not fit to train said before it closed the rendezvous."""
+        try:
+            return farewell.hear(self._rdzv_handler, self.job)
+        except RuntimeError:  # the first host is gone, and its store with it
+            return None
 
     def leave(self) -> None:
         """Close the rendezvous that is still forming, so that other hosts need not wait for this one; as far as it can."""
@@ -144,7 +156,8 @@ def train(agent: Agent) -> Failure | None:
     except Error as error:
         cause = Failure.of(error, host=here)
     except RendezvousClosedError:
-        cause = Failure.of(PeerLost("another host gave up while the hosts were gathering: see its log"), host=here)
+        gave_up = PeerLost("another host gave up while the hosts were gathering: see its log")
+        cause = agent.told() or Failure.of(gave_up, host=here)
     except (RendezvousConnectionError, torch.distributed.DistError) as error:
         log.info("lost the first host's store", extra={"reason": str(error)})
         cause = Failure.of(PeerLost(f"host {leader}, which keeps the hosts together, is gone: start the job again"), host=here)

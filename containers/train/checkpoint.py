@@ -74,12 +74,14 @@ class Checkpoints:
             self._base = self._commit("base", dict(state))[0]
 
     def save(self, state: Mapping[str, Any], step: int, *, is_best: bool = False) -> bool:
-        """Commit `state`. False, with a warning, where the disk refuses: the previous checkpoint then stays the newest.
+        """Commit `state`. False, with an error in the log, where the disk refuses: the one before then stays newest, and best.
 
-        Call on every rank; only rank 0 writes.
+        Call on every rank: only rank 0 writes, and all get its answer.
         """
-        if not self._group.is_first:
-            return True
+        saved = self._group.is_first and self._write(state, step, is_best=is_best)
+        return bool(self._group.broadcast(float(saved)))
+
+    def _write(self, state: Mapping[str, Any], step: int, *, is_best: bool) -> bool:
         best = None if is_best else self.best_file  # None: this very file
         content = {**state, "schema": SCHEMA, "base_file": self._base, "best_file": best, "is_best": is_best}
         try:

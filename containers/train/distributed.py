@@ -23,7 +23,9 @@ from torch import Tensor, nn
 from containers.core.accelerator import Accelerator
 
 _COLLECTIVE_TIMEOUT = timedelta(minutes=10)
-_CONTROL_TIMEOUT = timedelta(hours=2)  # peers wait in the last barrier while rank 0 writes reports and engines
+"""A rank that lives and stands still (a GPU that hangs) ends the job after that; a lost host does after `hosts.LOST_SECONDS`."""
+_BARRIER_TIMEOUT = timedelta(hours=2)
+"""Peers wait in the last barrier while rank 0 writes reports and engines."""
 
 
 class Signal(enum.IntEnum):
@@ -41,13 +43,14 @@ class StopRequested(Exception):
 
 @dataclass(frozen=True)
 class Group:
-    """`control` is a gloo group on the CPU, so that agreeing never waits for the GPU's stream."""
+    """`control` is a gloo group on the CPU, so that agreeing never waits for the GPU's stream; `patient` another, for barriers."""
 
     rank: int
     world_size: int
     local_rank: int
     device: torch.device
     control: Any = None
+    patient: Any = None
 
     @classmethod
     def alone(cls, device: torch.device | None = None) -> Self:
@@ -64,7 +67,8 @@ class Group:
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=_COLLECTIVE_TIMEOUT, device_id=device if cuda else None
         )
-        return cls(rank, world_size, local_rank, device, dist.new_group(backend="gloo", timeout=_CONTROL_TIMEOUT))
+        control, patient = (dist.new_group(backend="gloo", timeout=each) for each in (_COLLECTIVE_TIMEOUT, _BARRIER_TIMEOUT))
+        return cls(rank, world_size, local_rank, device, control, patient)
 
     @property
     def is_first(self) -> bool:
@@ -122,8 +126,9 @@ class Group:
         self.make_equal([*module.parameters(), *module.buffers()])
 
     def barrier(self) -> None:
+        """Wait for every rank, however long rank 0 writes."""
         if self.world_size > 1:
-            dist.barrier(group=self.control)
+            dist.barrier(group=self.patient)
 
     def leave(self) -> None:
         if self.world_size > 1:

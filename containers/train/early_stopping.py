@@ -56,6 +56,10 @@ class EarlyStopping:
             self.wait += 1
         return Verdict(is_best, self.exhausted)
 
+    def best_is_still(self, value: float, epoch: int) -> None:
+        """Take back a best whose weights could not be kept: the model of a run is one that exists. Patience is not touched."""
+        self.best_value, self.best_epoch = value, epoch
+
     def enter_phase(self) -> None:
         """A new phase gets the whole patience; what was best stays best."""
         self.wait = 0

@@ -7,6 +7,7 @@ core.Error
 │   ├── WorkerFailed   a rank ended without saying why (killed, out of memory)
 │   └── PeerLost       another host ended first; its failure is the cause      exit 75
 └── Interrupted        asked to stop, the checkpoint is committed              exit 75
+    └── Uncommitted    asked to stop, and the disk refused the last checkpoint
 
 75 (EX_TEMPFAIL) means: nothing is wrong with the job, start it again and it resumes from its last checkpoint.
 """
@@ -38,3 +39,7 @@ class PeerLost(TrainingError):
 
 class Interrupted(Error):
     exit_code = RESUMABLE
+
+
+class Uncommitted(Interrupted):
+    pass

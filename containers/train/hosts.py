@@ -62,6 +62,7 @@ class Board:
         self._clock, self._pause = clock, pause
         self._beats: dict[int, tuple[str, float]] = {}
         self._looked = 0.0
+        self._answered = clock()
         self._told: dict[int, float] = {}
         store.set(f"host/{rank}", cluster.current_host)
         self._leaving = threading.Event()
@@ -85,6 +86,11 @@ class Board:
             elif bytes(self._store.get(f"agree/{what}")).decode() != digest:
                 raise ConfigError(f"the {what} of host {self._here} differ from those of host {self._name(0)}: make them equal")
 
+    @property
+    def silence(self) -> float:
+        """Seconds since the store answered; 0 where it refuses, which calls notice by themselves. For any thread."""
+        return 0.0 if self._leaving.is_set() else self._clock() - self._answered
+
     def close(self) -> None:
         """Beat no more: a new group has formed, with a board of its own."""
         self._leaving.set()
@@ -92,11 +98,13 @@ class Board:
     def _beat(self, store: Store) -> None:
         """Show that this agent lives, also while its other thread waits for workers to end; ends with the store."""
         try:
-            store.add(f"beat/{self._rank}", 1)
-            while not self._leaving.wait(BEAT_SECONDS):
+            while True:
                 store.add(f"beat/{self._rank}", 1)
+                self._answered = self._clock()
+                if self._leaving.wait(BEAT_SECONDS):
+                    return
         except RuntimeError:
-            return
+            self.close()
 
     def say_restarting(self) -> None:
         self._store.set(f"end/{self._rank}", _RESTARTING)

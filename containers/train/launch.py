@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 from torch.distributed.elastic.agent.server.api import WorkerSpec
@@ -20,8 +21,9 @@ from containers.core import host as machine
 from containers.core import logs
 from containers.train import failure, network, rendezvous
 from containers.train.agent import Agent, train
-from containers.train.errors import RESUMABLE, Interrupted
+from containers.train.errors import RESUMABLE, Interrupted, PeerLost
 from containers.train.failure import Category, Failure
+from containers.train.hosts import LOST_SECONDS
 from containers.train.job import TrainingJob
 from containers.train.preflight import REPORT_FILE
 
@@ -29,6 +31,8 @@ log = logs.get("containers.train.launch")
 
 _POLL_SECONDS = 0.1
 _LEAVE_SECONDS = 3.0
+_CUT_OFF_SECONDS = 10.0
+"""What workers have to end where the first host is gone: their checkpoints need it."""
 
 
 class Launcher:
@@ -50,6 +54,9 @@ class Launcher:
         while not self._done.wait(_POLL_SECONDS):
             if self._stop.is_set():
                 self._end_workers()
+                break
+            if self._agent is not None and self._agent.cut_off:
+                self._end_cut_off(self._agent)
                 break
         return self._exit_code()
 
@@ -82,7 +89,7 @@ class Launcher:
             monitor_interval=_POLL_SECONDS,
             local_addr=chosen.local_address,
         )
-        return Agent(spec, cluster, self._job.paths.scratch_dir / "ranks", self._agreements())
+        return Agent(spec, self._job, self._job.paths.scratch_dir / "ranks", self._agreements())
 
     def _agreements(self) -> dict[str, str]:
         if len(self._job.cluster.hosts) == 1:
@@ -99,17 +106,27 @@ class Launcher:
                     leaving = threading.Thread(target=self._agent.leave, daemon=True)
                     leaving.start()
                     leaving.join(_LEAVE_SECONDS)
-                failure.report(Interrupted("stopped while waiting for the other hosts; nothing was lost"))
-                sys.stdout.flush()
-                os._exit(RESUMABLE)  # the agent's thread may sit in native code for minutes
+                _end_at_once(Interrupted("stopped while waiting for the other hosts; nothing was lost"))
             return
         if not self._done.wait(self._stop_seconds):
             log.warning(
                 "workers did not stop in time; the last periodic checkpoint stands", extra={"seconds": self._stop_seconds}
             )
             self._agent.kill()
-            self._done.wait(10.0)
+            if not self._done.wait(10.0):
+                _end_at_once(Interrupted("stopped, and the first host does not answer; the last periodic checkpoint stands"))
         log.info("workers ended", extra={"seconds": round(time.monotonic() - asked, 1)})
+
+    def _end_cut_off(self, agent: Agent) -> None:
+        """Of a host that lost the first one without hearing of it: power cut, partition."""
+        leader = self._job.cluster.rendezvous_host
+        log.error("the first host does not answer; ending the workers", extra={"peer": leader, "seconds": LOST_SECONDS})
+        agent.stop()
+        if self._done.wait(_CUT_OFF_SECONDS):
+            return
+        agent.kill()
+        why = f"host {leader}, which keeps the hosts together, has been silent for {LOST_SECONDS:.0f} s"
+        _end_at_once(PeerLost(f"{why}; start the job again, it resumes"))
 
     def _exit_code(self) -> int:
         cause = self._cause
@@ -127,6 +144,13 @@ class Launcher:
         """Every rank of this host ended as ranks do that have committed (or had nothing left to do)."""
         ours = self._agent.failures if self._agent is not None else []
         return bool(ours) and cause.kind == Interrupted.__name__ and all(each.kind == Interrupted.__name__ for each in ours)
+
+
+def _end_at_once(why: Interrupted | PeerLost) -> NoReturn:
+    """Without the agent's thread, which may sit in native code for minutes."""
+    failure.report(why)
+    sys.stdout.flush()
+    os._exit(RESUMABLE)
 
 
 def main(arguments: list[str]) -> int:

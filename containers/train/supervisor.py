@@ -185,7 +185,11 @@ def _steps(supervisor: Supervisor, job: TrainingJob, launch: list[str]) -> int:
             return RESUMABLE
         if code:
             why = failure.of_process(code, error_file, name=module)
-            return _ended(why, job.paths.failure_file, job.paths.output_dir, requested=requested)
+            exit_code = _ended(why, job.paths.failure_file, job.paths.output_dir, requested=requested)
+            if module == "preflight" and len(job.cluster.hosts) > 1 and not requested:
+                tell = [sys.executable, "-u", "-m", "containers.train.farewell", job_file, str(error_file), str(code)]
+                supervisor.run(tell, job.paths.scratch_dir / "farewell_error.json")
+            return exit_code
     return 0
 
 

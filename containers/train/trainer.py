@@ -18,7 +18,7 @@ from containers.train import phases
 from containers.train.checkpoint import Checkpoints, Restored
 from containers.train.distributed import Signal, StopRequested
 from containers.train.early_stopping import EarlyStopping, StopReason, Verdict
-from containers.train.errors import Interrupted, NonFiniteLoss
+from containers.train.errors import Interrupted, NonFiniteLoss, Uncommitted
 from containers.train.evaluation import Scores
 from containers.train.optimisation import learning_rate
 from containers.train.phases import Phase
@@ -91,9 +91,12 @@ class Trainer:
         while not self._finished(number):
             self._train_epoch(phase)
             scores = phase.evaluate()
+            best = self.stopping.best_value, self.stopping.best_epoch
             verdict = self._decide(scores)
             row = self._complete_epoch(phase, scores)
-            self._save(is_best=verdict.is_best)
+            if not self._save(is_best=verdict.is_best) and verdict.is_best:
+                self.stopping.best_is_still(*best)
+                self._name_best(row)
             self._recorder.epoch(row)
 
     def _has_work(self, number: int) -> bool:
@@ -176,7 +179,7 @@ class Trainer:
 
     def _complete_epoch(self, phase: Phase, scores: Scores) -> Row:
         """Move on to the next epoch; returns the metric line of the one that ended. Raises NonFiniteLoss."""
-        progress, stopping = self.progress, self.stopping
+        progress = self.progress
         loss, right, photos = self._sums(phase)
         progress.epoch += 1
         row: Row = {
@@ -188,15 +191,22 @@ class Trainer:
             "valid_loss": scores.loss,
             "valid_accuracy": scores.accuracy,
             "valid_top5_accuracy": scores.top5_accuracy,
-            "best_valid_loss": stopping.best_value,
             "learning_rate": self._rate(phase, progress.phase_step - 1),
             **self._clock.fields(),
         }
         progress.history.append(row)
-        row["best_valid_accuracy"] = progress.history[stopping.best_epoch - 1]["valid_accuracy"]
+        self._name_best(row)
         phase.stepper.sums.zero_()
         progress.samples, progress.sums = 0, [0.0, 0.0, 0.0]
         return row
+
+    def _name_best(self, row: Row) -> None:
+        """Into `row`: the best evaluation so far, of those whose weights are kept."""
+        if self.stopping.best_epoch < 1:
+            del row["best_valid_loss"], row["best_valid_accuracy"]
+            return
+        row["best_valid_loss"] = self.stopping.best_value
+        row["best_valid_accuracy"] = self.progress.history[self.stopping.best_epoch - 1]["valid_accuracy"]
 
     def _sums(self, phase: Phase) -> list[float]:
         """(loss, right, photos) of the running epoch over all ranks. Raises NonFiniteLoss, on every rank."""
@@ -206,10 +216,13 @@ class Trainer:
             raise self._non_finite("training")
         return [loss, float(sums[1]), float(sums[2])]
 
-    def _save(self, *, is_best: bool) -> None:
-        """A checkpoint of this very moment, on every rank together. Weights that are not finite are never saved."""
+    def _save(self, *, is_best: bool) -> bool:
+        """A checkpoint of this very moment, on every rank together; False where the disk refuses.
+
+        Weights that are not finite are never saved.
+        """
         if self._phase is None:
-            return
+            return True
         self.progress.sums = self._sums(self._phase)
         state = {
             **self._phase.state_dict(),
@@ -217,18 +230,19 @@ class Trainer:
             "stopping": self.stopping.state_dict(),
             "facts": dict(self.facts),
         }
-        self._checkpoints.save(state, self.progress.step, is_best=is_best)
+        saved = self._checkpoints.save(state, self.progress.step, is_best=is_best)
         self._run.agreement.saved()
+        return saved
 
     def _interrupted(self) -> Interrupted:
-        self._save(is_best=False)
+        saved = self._save(is_best=False)
         progress = self.progress
         if self._phase is None:
             return Interrupted("asked to stop before the first step; start the job again to train")
-        return Interrupted(
-            f"asked to stop at step {progress.step} (phase {self._phase.name}, epoch {progress.epoch + 1}); "
-            "the checkpoint is written: start the job again to go on"
-        )
+        when = f"asked to stop at step {progress.step} (phase {self._phase.name}, epoch {progress.epoch + 1})"
+        if not saved:
+            return Uncommitted(f"{when}; the checkpoint could not be written: start the job again, it resumes from the one before")
+        return Interrupted(f"{when}; the checkpoint is written: start the job again to go on")
 
     def _non_finite(self, which: str) -> NonFiniteLoss:
         best = self.stopping.best_epoch

@@ -136,6 +136,19 @@ def test_a_disk_that_refuses_keeps_the_previous_checkpoint_and_the_run(tmp_path,
     assert restored(tmp_path) == 3
 
 
+def test_every_rank_hears_that_the_disk_refused(tmp_path):
+    def refuse(step):
+        if step.startswith("write checkpoint"):
+            raise OSError(28, "No space left on device")
+
+    def body(group):
+        ours = Checkpoints(tmp_path, group)
+        refusing = Checkpoints(tmp_path, group, refuse)
+        return ours.save(state(0), 0), refusing.save(state(1), 1)
+
+    assert in_ranks(2, body) == [(True, False)] * 2
+
+
 def test_a_file_that_runs_code_when_unpickled_is_rejected(tmp_path):
     import hashlib
 

@@ -1,12 +1,16 @@
 import os
 import signal
 import threading
+import time
+from datetime import timedelta
 
 import pytest
 import torch
 
+from containers.train import distributed
 from containers.train.distributed import Agreement, Group, Signal, StopRequest, StopRequested
-from tests.support.training import in_ranks
+from containers.train.failure import Failure
+from tests.support.training import DEADLINE, in_ranks
 
 
 def test_one_rank_needs_nobody():
@@ -34,6 +38,39 @@ def test_sums_words_bytes_and_tensors_reach_every_rank():
         )
 
     assert in_ranks(3, body) == [(6, 1.1, b"from two", [0, 1, 2], [0, 0, 5, 1, 7])] * 3
+
+
+def test_the_barrier_waits_for_rank_0_longer_than_any_step_does(monkeypatch):
+    monkeypatch.setattr(distributed, "_COLLECTIVE_TIMEOUT", timedelta(seconds=2))  # forked ranks inherit it
+
+    def body(group):
+        time.sleep(5 * group.is_first)
+        group.barrier()
+        return group.gather(group.rank)
+
+    assert in_ranks(2, body) == [[0, 1]] * 2
+
+
+def test_a_rank_that_stands_still_ends_the_step_of_the_others(monkeypatch, tmp_path):
+    """Its process lives, so no connection closes: only the time limit helps, also where ranks merely agree."""
+    monkeypatch.setattr(distributed, "_COLLECTIVE_TIMEOUT", timedelta(seconds=2))
+    told = tmp_path / "told"
+
+    def body(group):
+        if group.is_first:
+            time.sleep(DEADLINE)
+        mine = agreement(group, tmp_path / "stop")
+        mine.poll()
+        try:
+            mine.poll()
+        except RuntimeError as error:
+            made = Failure.of(error)
+            told.write_text(f"{made.kind} {made.exit_code}")
+        os._exit(9)
+
+    with pytest.raises(AssertionError):  # nobody brings a result
+        in_ranks(2, body)
+    assert told.read_text() == "PeerLost 75"
 
 
 def agreement(group, path, every=1e9):

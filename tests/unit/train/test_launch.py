@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from containers.train import hosts
 from containers.train.failure import FAILURE_BYTES
 from tests.unit.train import jobs
 from tests.unit.train.jobs import Job
@@ -144,6 +145,55 @@ def test_workers_that_do_not_stop_are_killed_and_the_job_is_resumable(tmp_path: 
         assert job.wait() == 75, job.out
     assert job.failure is None
     assert "did not stop in time" in job.out
+
+
+def test_a_stop_whose_checkpoint_the_disk_refused_is_no_success(tmp_path: Path, data: Path) -> None:
+    with Job.with_flags(tmp_path, data, how="nospace") as job:
+        job.wait_for('"working"').stop()
+        assert job.wait() == 75, job.out
+    assert job.failure is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("unfit", ["127.0.0.1", "127.0.0.2"])
+def test_a_host_that_is_not_fit_to_train_tells_those_that_gather(tmp_path: Path, data: Path, unfit: str) -> None:
+    """Its photos cannot be used; the other would wait half an hour. Whether it leads or not, and though it comes first."""
+    broken = jobs.photos(tmp_path / "broken", classes=("cat",))
+    common = ("--hosts", "127.0.0.2,127.0.0.1", "--rendezvous-port", jobs.free_port(), "--current-host")
+    fit = "127.0.0.1" if unfit == "127.0.0.2" else "127.0.0.2"
+    with (
+        Job.with_flags(tmp_path / "unfit", broken, *common, unfit) as first,
+        Job.with_flags(tmp_path / "fit", data, *common, fit) as second,
+    ):
+        assert (first.wait(), second.wait()) == (2, 2), first.out + second.out
+    for job in (first, second):
+        assert job.failure is not None
+        assert job.failure.startswith(f"DataError: there is only one class (cat): a classifier needs two [host {unfit}]")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("lost", ["leader", "other"])
+def test_a_host_that_stands_still_is_given_up_and_named(tmp_path: Path, data: Path, lost: str) -> None:
+    """As a host behind a partition looks: its connections live, and nothing answers. A minute, not TCP's quarter of an hour."""
+    with ExitStack() as stack:
+        leader, other = two_hosts(stack, tmp_path, data, how="forever")
+        still, alive = (leader, other) if lost == "leader" else (other, leader)
+        leader.wait_for('"working"')
+        other.wait_for('"working"')
+        family = [*psutil.Process(still.process.pid).children(recursive=True), psutil.Process(still.process.pid)]
+        for process in family:
+            process.suspend()
+        try:
+            began = time.monotonic()
+            assert alive.wait(300) == 75, alive.out
+            assert time.monotonic() - began > hosts.LOST_SECONDS - 10, "a pause of seconds must be survived"
+        finally:
+            for process in family:
+                process.kill()
+    assert alive.failure is not None
+    assert alive.failure.startswith("PeerLost: ")
+    assert {"leader": "127.0.0.1", "other": "127.0.0.2"}[lost] in alive.failure
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import errno
 import io
 import json
 import math
@@ -17,7 +18,7 @@ from containers.train import phases, resume, run
 from containers.train.checkpoint import Checkpoints
 from containers.train.distributed import StopRequest, StopRequested
 from containers.train.early_stopping import StopReason
-from containers.train.errors import Interrupted, NonFiniteLoss
+from containers.train.errors import Interrupted, NonFiniteLoss, Uncommitted
 from containers.train.evaluation import Scores
 from containers.train.recorder import Recorder
 from containers.train.trainer import Trainer
@@ -30,12 +31,15 @@ def scores(loss):
 
 
 class Scripted:
-    """Trains the head for real; the validation losses are given. 'stop' is a request to stop during the evaluation."""
+    """Trains the head for real; the validation losses are given. 'stop' is a request to stop during the evaluation.
 
-    def __init__(self, job, losses):
+    The disk refuses the checkpoints of the evaluations in `full`, counted from 1.
+    """
+
+    def __init__(self, job, losses, full=()):
         self.this = run.prepare(job, StopRequest())
-        self.losses = list(losses)
-        self.checkpoints = Checkpoints(job.paths.checkpoint_dir, self.this.group)
+        self.losses, self.full, self.evaluations = list(losses), set(full), 0
+        self.checkpoints = Checkpoints(job.paths.checkpoint_dir, self.this.group, self.on_commit)
         recorder = Recorder(job.paths.output_dir / "tensorboard", active=True)
         restored = self.checkpoints.restore()
         facts = resume.check(restored.state["facts"], self.this) if restored else resume.facts(self.this, "none")
@@ -47,8 +51,13 @@ class Scripted:
         phase = phases.start(this, number)
         return dataclasses.replace(phase, evaluate=self.evaluate)
 
+    def on_commit(self, step):
+        if step.startswith("write checkpoint") and self.evaluations in self.full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
     def evaluate(self):
         loss = self.losses.pop(0)
+        self.evaluations += 1
         if loss == "stop":
             raise StopRequested
         return scores(loss)
@@ -123,6 +132,33 @@ def test_stopped_during_evaluation_the_epoch_is_not_trained_again(job):
     assert again.trainer.progress.step == straight.trainer.progress.step == 18
     assert again.trainer.progress.history[2]["train_loss"] == straight.trainer.progress.history[2]["train_loss"]
     assert all(torch.equal(value, straight.head[name]) for name, value in again.head.items())
+
+
+def test_a_best_epoch_whose_weights_do_not_fit_the_disk_is_not_the_best(job):
+    """What is named is what is kept: 0.2 is lost with its weights, so 0.4 is better than what there is."""
+    scripted = Scripted(job(**HEAD_ONLY), [0.9, 0.5, 0.2, 0.4, 0.6, 0.7], full={3})
+    scripted.fit()
+    best, _base = scripted.checkpoints.load_best()
+    stopping, history = scripted.trainer.stopping, scripted.trainer.progress.history
+    assert (best["progress"]["epoch"], stopping.best_epoch, stopping.best_value) == (4, 4, 0.4)
+    assert [row["best_valid_loss"] for row in history] == [0.9, 0.5, 0.5, 0.4, 0.4, 0.4]
+    assert stopping.wait == 3  # patience goes by what was seen
+
+
+def test_a_first_best_that_does_not_fit_is_no_best_at_all(job):
+    scripted = Scripted(job(**HEAD_ONLY), [0.1, 0.5, 0.6, 0.7, 0.8, 0.9], full={1})
+    scripted.fit()
+    history = scripted.trainer.progress.history
+    assert "best_valid_loss" not in history[0]
+    assert "best_valid_accuracy" not in history[0]
+    assert (history[-1]["best_valid_loss"], scripted.trainer.stopping.best_epoch) == (0.5, 2)
+    assert scripted.checkpoints.load_best()[0]["progress"]["epoch"] == 2
+
+
+def test_a_stop_whose_checkpoint_does_not_fit_says_so(job):
+    with pytest.raises(Uncommitted, match="could not be written"):
+        Scripted(job(**HEAD_ONLY), [0.5, 0.4, "stop"], full={3}).fit()
+    assert newest(job(**HEAD_ONLY))["progress"]["epoch"] == 2
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])

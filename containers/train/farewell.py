@@ -1,0 +1,100 @@
+"""A host that is not fit to train tells those that would wait for it: `python -m containers.train.farewell JOB_FILE ERROR_FILE CODE`.
+
+The supervisor starts it where preflight failed on one of several hosts; ERROR_FILE and CODE are what preflight left. Others are
+gathering, or will be soon, at the store of the first host. They end with the failure told here, and not after half an hour.
+
+    key (below the job's name)   value        written
+    unfit/<host>                 a Failure    by the host that is not fit, which then closes the rendezvous
+    heard/<host>                 "1"          by each host that ends for it, the unfit one too
+
+The first host keeps the store, so it stays until all have heard, as long as hosts may reasonably start apart.
+"""
+
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch.distributed import PrefixStore, Store
+from torch.distributed.elastic.rendezvous import RendezvousError, RendezvousHandler
+
+from containers.core import logs
+from containers.core.errors import Error
+from containers.train import failure, network, rendezvous
+from containers.train.failure import Failure
+from containers.train.job import Cluster, TrainingJob
+
+log = logs.get("containers.train.farewell")
+
+STAY_SECONDS = 300.0
+"""Hosts that start later than that, or check their photos longer, wait for `rendezvous.JOIN_SECONDS`."""
+_POLL_SECONDS = 0.2
+
+
+def say(handler: RendezvousHandler, job: TrainingJob, why: Failure) -> None:
+    """Leave `why` for every host that gathers, or will, and let none of them wait. On the first host: until all have heard."""
+    store = _store(handler, job)
+    store.set(f"unfit/{job.cluster.current_host}", why.model_dump_json())
+    handler.set_closed()
+    _heard(store, job.cluster)
+
+
+def hear(handler: RendezvousHandler, job: TrainingJob) -> Failure | None:
+    """Why the rendezvous was closed while hosts gathered: the first host's failure that was said; None where none was."""
+    store = _store(handler, job)
+    told = [f"unfit/{host}" for host in job.cluster.hosts if store.check([f"unfit/{host}"])]
+    if not told:
+        return None
+    why = failure.root_cause(Failure.model_validate_json(bytes(store.get(key)).decode()) for key in told)
+    _heard(store, job.cluster)
+    return why
+
+
+def _store(handler: RendezvousHandler, job: TrainingJob) -> Store:
+    gathering: Any = handler  # torch 2.10 has no public way to the store that a rendezvous is held at
+    return PrefixStore(f"kennel.{job.name}", gathering._store)
+
+
+def _heard(
+    store: Store,
+    cluster: Cluster,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    pause: Callable[[float], None] = time.sleep,
+) -> None:
+    store.set(f"heard/{cluster.current_host}", "1")
+    if cluster.node_rank != 0:
+        return
+    keys = [f"heard/{host}" for host in cluster.hosts]
+    deadline, said = clock() + STAY_SECONDS, False
+    while not store.check(keys):
+        if clock() > deadline:
+            log.warning("not every host has heard; those that come later wait for the first host in vain")
+            return
+        if not said:
+            log.info("telling the other hosts as they come", extra={"seconds": STAY_SECONDS})
+            said = True
+        pause(_POLL_SECONDS)
+
+
+def main(arguments: list[str]) -> int:
+    job = TrainingJob.read(Path(arguments[0]))
+    host = job.cluster.current_host
+    logs.configure(host=host)
+    failure.end_with_parent(signal.SIGKILL)
+    why = failure.of_process(int(arguments[2]), Path(arguments[1]), name="preflight", host=host)
+    try:
+        address, interface = network.towards_peers(job.cluster)
+        network.wait_for_leader(job.cluster, STAY_SECONDS)
+        plan = rendezvous.plan(job, gpus=0, cores=1, address=address, interface=interface)
+        say(plan.handler(), job, why)
+    except (Error, RendezvousError, RuntimeError, OSError) as error:
+        log.warning("the other hosts could not be told; they wait in vain", extra={"reason": str(error)})
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
