@@ -61,7 +61,7 @@ class Agent(LocalElasticAgent):
 
     @property
     def cut_off(self) -> bool:
-        """The first host's store answers no more, so that this agent's own calls to it may wait for TCP: a quarter of an hour."""
+        """The first host's store answers no more: this agent's own calls may wait for TCP, a quarter of an hour."""
         return self.board is not None and self.board.silence > LOST_SECONDS
 
     def told(self) -> Failure | None:

@@ -71,12 +71,16 @@ class TrainConfig(Settings):
     """Loader processes per rank; -1 derives it from cores and shared memory."""
     max_bad_fraction: Annotated[float, Field(ge=0, le=1)] = 0.01
     """Unreadable training photos up to this share are named and skipped; more end the run."""
+    bad_evaluation_photos: Literal["error", "skip"] = "error"
+    """skip: in valid and test too, up to the same share of each. Where photos cannot be mended and a smaller test will do."""
     checkpoint_every_seconds: Annotated[float, Field(gt=0)] = 300.0
     """Also checkpointed at every epoch and when asked to stop."""
     max_restarts: Annotated[int, Field(ge=0, le=3)] = 0
     """How often a lost worker restarts the group from the last checkpoint."""
     engines: Literal["none", "fp32", "int8"] = "int8"
     """CPU engines written beside the weights; int8 includes fp32 and must pass its accuracy gate."""
+    t4_images_per_second: Annotated[float, Field(ge=0)] = 0.0
+    """For the report's costs, where the run is not on a T4: what you expect of one. 0: what is derived for ResNet-50."""
 
     @model_validator(mode="after")
     def _some_training(self) -> Self:

@@ -27,14 +27,19 @@ class Estimate:
     basis: str
 
 
-def estimate(photos: int, gpu: str, history: Sequence[Row]) -> Estimate:
-    """`photos` are all that phase 2 trains on, over its epochs; `history` counts where it was made on a T4."""
+def estimate(photos: int, gpu: str, history: Sequence[Row], *, ranks: int = 1, expected: float = 0.0) -> Estimate:
+    """On one instance. `photos` are all that phase 2 trains on, over its epochs.
+
+    The rate is that of `history`, made by `ranks` GPUs together, where they are T4s; else `expected`, the user's own figure,
+    where it is not 0; else an assumption.
+    """
     measured = [float(row["images_per_second"]) for row in history if row["phase"] == "all"] if _GPU in gpu else []
-    rate = sorted(measured)[len(measured) // 2] if measured else _ASSUMED_PHOTOS_PER_SECOND
+    rate = sorted(measured)[len(measured) // 2] / ranks if measured else expected or _ASSUMED_PHOTOS_PER_SECOND
     hours = photos / rate / 3600
     rows = [Cost(name, hours, hours * price, hours * price * _SPOT_SHARE) for name, price in _DOLLARS_PER_HOUR.items()]
     prices = ", ".join(f"{name} ${price}" for name, price in _DOLLARS_PER_HOUR.items())
-    source = "measured in this run on a T4" if measured else "assumed for ResNet-50 at 224 pixels on a T4, not measured"
+    unmeasured = "assumed: your own t4_images_per_second" if expected else "assumed for ResNet-50 at 224 pixels on a T4"
+    source = f"measured in this run on {ranks} T4" if measured else f"{unmeasured}, not measured"
     return Estimate(
         tuple(rows),
         f"{photos} photos at {rate:.0f} photos/s ({source}); prices assumed: {prices} an hour, spot at {_SPOT_SHARE:.0%} "

@@ -41,7 +41,7 @@ def warnings(report: dict[str, Any]) -> list[str]:
     """What a user should know before believing the results, one sentence each."""
     found = [f"{split}: {how}" for split, how in report["made_splits"].items()]
     if report["skipped"]:
-        found.append(f"{len(report['skipped'])} unreadable training file(s) skipped: {_some(report['skipped'])}")
+        found.append(f"{len(report['skipped'])} unreadable file(s) skipped: {_some(report['skipped'])}")
     if report["duplicates"]:
         pairs = [" = ".join(group) for group in report["duplicates"]]
         found.append(f"{len(pairs)} photo(s) lie in more than one split or class, which flatters the results: {_some(pairs)}")

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from containers.core.accelerator import Accelerator
 
 _COLLECTIVE_TIMEOUT = timedelta(minutes=10)
-"""A rank that lives and stands still (a GPU that hangs) ends the job after that; a lost host does after `hosts.LOST_SECONDS`."""
+"""A rank that lives and stands still (a GPU that hangs) ends the job after that; a lost host, after `hosts.LOST_SECONDS`."""
 _BARRIER_TIMEOUT = timedelta(hours=2)
 """Peers wait in the last barrier while rank 0 writes reports and engines."""
 
@@ -43,7 +43,7 @@ class StopRequested(Exception):
 
 @dataclass(frozen=True)
 class Group:
-    """`control` is a gloo group on the CPU, so that agreeing never waits for the GPU's stream; `patient` another, for barriers."""
+    """`control` is a gloo group on the CPU, so that agreeing never waits for the GPU's stream; `patient` one for barriers."""
 
     rank: int
     world_size: int

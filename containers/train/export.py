@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from containers.core import artifact, host, logs, manifest, preprocessing
 from containers.core.artifact import Artifact
 from containers.core.errors import Error
-from containers.core.manifest import EAGER_TOLERANCE, ENGINES_DIR, GOLDEN_FILE, EngineEntry
+from containers.core.manifest import EAGER_TOLERANCE, ENGINES_DIR, GOLDEN_FILE, EngineEntry, Manifest
 from containers.train import photos, preflight, quantisation, splits
 from containers.train.config import TrainConfig
 from containers.train.errors import DataError
@@ -34,6 +34,7 @@ from containers.train.quantisation import Labelled, Refused
 log = logs.get(__name__)
 
 MOST_VALIDATION_PHOTOS = 2000
+_PREFLIGHT = {"max_bad_fraction", "bad_evaluation_photos"}
 PRECISIONS: tuple[Literal["fp32"], Literal["int8"]] = ("fp32", "int8")
 
 
@@ -155,7 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     logs.configure()
     try:
-        index = _photos(options.data, manifest.read(options.model_dir).class_names)
+        index = _photos(options.data, manifest.read(options.model_dir))
         training = [photo.path for photo in index.splits["train"]]
         validation = [(photo.path, photo.label) for photo in index.splits["valid"]]
         exported = add_engines(options.model_dir, options.engines, training, validation)
@@ -165,14 +166,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0 if not exported.notes else 1
 
 
-def _photos(data: Path, class_names: tuple[str, ...]) -> DatasetIndex:
-    """As training saw them: the same photos in the same splits. Raises DataError where they are others."""
+def _photos(data: Path, facts: Manifest) -> DatasetIndex:
+    """As training saw them: the same photos in the same splits. Raises DataError where they are others.
+
+    A validation photo among the calibration photos, or one that was trained on among those it is judged by, would make an
+    engine look better than it is, and nobody would notice.
+    """
+    trained = TrainConfig.model_validate({key: value for key, value in facts.provenance.config.items() if key in _PREFLIGHT})
     tree = splits.find({"train": data})
     preflight.check_classes(tree)
     paths = [path for classes in tree.splits.values() for files in classes.values() for path in files]
-    index = preflight.assemble(tree, photos.inspect_all(paths, host.cores()), TrainConfig().max_bad_fraction)
-    if index.class_names != class_names:
+    found = photos.inspect_all(paths, host.cores())
+    index = preflight.assemble(tree, found, trained.max_bad_fraction, preflight.may_skip(trained))
+    if index.class_names != facts.class_names:
         raise DataError(f"{data} holds other classes than this model knows: pass the photos it was trained on as --data")
+    fingerprint = facts.provenance.dataset.get("fingerprint", index.fingerprint)
+    if index.fingerprint != fingerprint:
+        raise DataError(f"{data} holds other photos than this model was trained on (names, sizes or splits differ): pass those")
     return index
 
 

@@ -1,4 +1,6 @@
-"""A host that is not fit to train tells those that would wait for it: `python -m containers.train.farewell JOB_FILE ERROR_FILE CODE`.
+"""A host that is not fit to train tells those that would wait for it.
+
+    python -m containers.train.farewell JOB_FILE ERROR_FILE CODE
 
 The supervisor starts it where preflight failed on one of several hosts; ERROR_FILE and CODE are what preflight left. Others are
 gathering, or will be soon, at the store of the first host. They end with the failure told here, and not after half an hour.
@@ -37,7 +39,8 @@ def say(handler: RendezvousHandler, job: TrainingJob, why: Failure) -> None:
     """Leave `why` for every host that gathers, or will, and let none of them wait. On the first host: until all have heard."""
     store = _store(handler, job)
     store.set(f"unfit/{job.cluster.current_host}", why.model_dump_json())
-    handler.set_closed()
+    gathering: Any = handler  # torch types neither
+    gathering.set_closed()
     _heard(store, job.cluster)
 
 

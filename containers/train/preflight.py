@@ -1,21 +1,23 @@
 """Look at photos and machine before any worker exists: every file is decoded once, in parallel.
 
 Writes the dataset index that workers read (`JobPaths.index_file`) and `data_report.json` in the output folder.
-Unreadable files are skipped in train, up to a share the user allows. In valid and test they are an error, because an exact
-evaluation must not shrink silently. Run as a process of its own, so that the first process never waits for it with deaf ears.
+Unreadable files are skipped in train, up to a share the user allows. In valid and test they are an error unless the user says
+otherwise, because an exact evaluation must not shrink silently. Run as a process of its own, so that the first process never
+waits for it with deaf ears.
 """
 
 import json
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from tqdm import tqdm
 
 from containers.core import host, logs
 from containers.train import data_report, failure, machine, photos, splits
+from containers.train.config import TrainConfig
 from containers.train.errors import DataError
 from containers.train.index import SPLITS, DatasetIndex, Photo, Split
 from containers.train.job import TrainingJob
@@ -37,7 +39,7 @@ def run(job: TrainingJob) -> DatasetIndex:
     machine.check_accelerator(job.device)
     paths = [path for classes in tree.splits.values() for files in classes.values() for path in files]
     facts = list(_progress(photos.inspect_all(paths, host.cores()), len(paths)))
-    index = assemble(tree, facts, job.config.max_bad_fraction)
+    index = assemble(tree, facts, job.config.max_bad_fraction, may_skip(job.config))
     report = data_report.make(index, facts, _duplicates(index, facts), [str(path) for path in tree.stray])
     (job.paths.output_dir / REPORT_FILE).write_text(json.dumps(report, indent=2, ensure_ascii=False), encoding="utf-8")
     index.write(job.paths.index_file)
@@ -65,8 +67,16 @@ def check_classes(tree: Tree) -> None:
     _raise(problems)
 
 
-def assemble(tree: Tree, facts: Iterable[Facts], max_bad_fraction: float) -> DatasetIndex:
-    """Readable photos by split, missing splits made. Raises DataError naming what is unreadable or missing."""
+def may_skip(config: TrainConfig) -> Collection[str]:
+    """The splits whose unreadable files may be left out."""
+    return SPLITS if config.bad_evaluation_photos == "skip" else ("train",)
+
+
+def assemble(tree: Tree, facts: Iterable[Facts], max_bad_fraction: float, skippable: Collection[str]) -> DatasetIndex:
+    """Readable photos by split, missing splits made. Raises DataError naming what is unreadable or missing.
+
+    Up to `max_bad_fraction` of the files of each split in `skippable` may be unreadable, of the others none.
+    """
     by_path = {each.path: each for each in facts}
     bad: dict[Split, list[str]] = defaultdict(list)
     good: dict[Split, dict[str, list[Facts]]] = {}
@@ -79,7 +89,9 @@ def assemble(tree: Tree, facts: Iterable[Facts], max_bad_fraction: float) -> Dat
                     good[split][name].append(by_path[path])
                 else:
                     bad[split].append(f"{path}: {problem}")
-    _check_bad(bad, sum(map(len, tree.splits["train"].values())), max_bad_fraction)
+    _check_bad(
+        bad, {split: sum(map(len, classes.values())) for split, classes in tree.splits.items()}, max_bad_fraction, skippable
+    )
     made = _make_splits(good)
     names = tuple(sorted(good["train"]))
     _raise(
@@ -98,19 +110,23 @@ def assemble(tree: Tree, facts: Iterable[Facts], max_bad_fraction: float) -> Dat
         if split in good
     }
     present = {split: found for split, found in index.items() if found}
-    return DatasetIndex(class_names=names, splits=present, split_made=made, skipped=tuple(bad["train"]))
+    return DatasetIndex(
+        class_names=names, splits=present, split_made=made, skipped=tuple(line for split in SPLITS for line in bad[split])
+    )
 
 
-def _check_bad(bad: dict[Split, list[str]], train_files: int, max_bad_fraction: float) -> None:
+def _check_bad(
+    bad: dict[Split, list[str]], files: dict[Split, int], max_bad_fraction: float, skippable: Collection[str]
+) -> None:
     problems = []
-    for split in ("valid", "test"):
-        if bad[split]:
-            why = "it must be exact, so nothing is skipped there: repair or remove"
+    for split in SPLITS:
+        if bad[split] and split not in skippable:
+            why = "it must be exact, so nothing is skipped there unless bad_evaluation_photos is skip: repair or remove"
             problems.append(f"{len(bad[split])} unreadable file(s) in {split}; {why}\n{_lines(bad[split])}")
-    if len(bad["train"]) > max_bad_fraction * train_files:
-        share = f"{len(bad['train'])} of {train_files} training files are unreadable"
-        remedy = f"max_bad_fraction allows {max_bad_fraction:g}: repair or remove them, or raise it"
-        problems.append(f"{share} and {remedy}\n{_lines(bad['train'])}")
+        elif len(bad[split]) > max_bad_fraction * files.get(split, 0):
+            share = f"{len(bad[split])} of {files[split]} {'training' if split == 'train' else split} files are unreadable"
+            remedy = f"max_bad_fraction allows {max_bad_fraction:g}: repair or remove them, or raise it"
+            problems.append(f"{share} and {remedy}\n{_lines(bad[split])}")
     _raise(problems)
 
 

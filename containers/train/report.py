@@ -179,6 +179,12 @@ def _throughput(results: Results) -> str:
 
 def _costs(run: Run, results: Results) -> str:
     photos = len(run.index.splits["train"]) * run.config.epochs
-    estimate = costs.estimate(photos, run.accelerator.name, results.history)
+    estimate = costs.estimate(
+        photos,
+        run.accelerator.name,
+        results.history,
+        ranks=run.group.world_size,
+        expected=run.config.t4_images_per_second,
+    )
     rows = [(row.instance, f"{row.hours:.2f}", f"${row.on_demand:.2f}", f"${row.spot:.2f}") for row in estimate.rows]
     return _table(("instance", "hours", "on demand", "spot"), rows) + f"<p>{html.escape(estimate.basis)}</p>"

@@ -241,7 +241,9 @@ class Trainer:
             return Interrupted("asked to stop before the first step; start the job again to train")
         when = f"asked to stop at step {progress.step} (phase {self._phase.name}, epoch {progress.epoch + 1})"
         if not saved:
-            return Uncommitted(f"{when}; the checkpoint could not be written: start the job again, it resumes from the one before")
+            return Uncommitted(
+                f"{when}; the checkpoint could not be written: start the job again, it resumes from the one before"
+            )
         return Interrupted(f"{when}; the checkpoint is written: start the job again to go on")
 
     def _non_finite(self, which: str) -> NonFiniteLoss:

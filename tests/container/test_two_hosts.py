@@ -110,6 +110,19 @@ def test_a_partition_that_heals_is_survived(start):
         assert docker_engine.exit_code(second, 100) == 75
 
 
+def test_a_partition_that_does_not_heal_ends_both_hosts_with_the_others_name(start):
+    """Nobody closes a connection, so nobody hears of it: a minute, not the quarter of an hour that TCP retransmits for."""
+    with start(ENDLESS) as job:
+        first, second = job.start("algo-1"), job.start("algo-2")
+        training(job)
+        job.cut("algo-2")
+        assert [docker_engine.exit_code(box, 240) for box in (first, second)] == [75, 75]
+        for name, other in (("algo-1", "algo-2"), ("algo-2", "algo-1")):
+            assert job.failure(name).startswith("PeerLost")
+            assert other in job.failure(name)
+        assert (job.roots["algo-1"] / "checkpoints" / "latest.json").exists()
+
+
 def _silent_for(box, seconds):
     """No new epoch for so long: training stands still."""
     import time

@@ -10,7 +10,7 @@ from containers.train import sagemaker, supervisor
 
 def main() -> int:
     seconds = float(os.environ.get("TINY_STOP_SECONDS", "60"))
-    worker = "tests.unit.train.tiny_worker"
+    worker = os.environ.get("TINY_WORKER", "tests.unit.train.tiny_worker")
     if len(sys.argv) == 2:
         root = Path(sys.argv[1])
         failure_file = root / "output/failure"

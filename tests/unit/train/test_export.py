@@ -189,6 +189,22 @@ def test_photos_of_other_classes_are_refused(plain, data, tmp_path, capsys):
     assert "holds other classes than this model knows" in capsys.readouterr().err
 
 
+def test_other_photos_of_the_same_classes_are_refused(plain, data, tmp_path, capsys):
+    """One training photo fewer is another split of them: what is validated on was then trained on, or the reverse."""
+    facts = manifest.read(plain)
+    index = export._photos(data, facts)
+    known = facts.provenance.model_copy(update={"dataset": {"fingerprint": index.fingerprint}})
+    model = shutil.copytree(plain, tmp_path / "model")
+    text = facts.model_copy(update={"provenance": known}).model_dump_json()
+    (model / manifest.MANIFEST_FILE).write_text(text, encoding="utf-8")
+    shutil.copytree(data, tmp_path / "photos")
+    assert export._photos(tmp_path / "photos", manifest.read(model)).class_names == facts.class_names  # elsewhere, but the same
+    next((tmp_path / "photos" / "train" / "blue").iterdir()).unlink()
+    assert export.main(["--model-dir", str(model), "--data", str(tmp_path / "photos")]) == 2
+    assert "holds other photos than this model was trained on" in capsys.readouterr().err
+    assert not manifest.read(model).engines
+
+
 _QUICK = ("squeezenet1_1", "mobilenet_v3_small")
 _ALL = [pytest.param(name, marks=() if name in _QUICK else pytest.mark.slow) for name in architectures.ARCHITECTURES]
 

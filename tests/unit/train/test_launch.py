@@ -11,6 +11,8 @@ import psutil
 import pytest
 
 from containers.train import hosts
+from containers.train.checkpoint import Checkpoints
+from containers.train.distributed import Group
 from containers.train.failure import FAILURE_BYTES
 from tests.unit.train import jobs
 from tests.unit.train.jobs import Job
@@ -194,6 +196,23 @@ def test_a_host_that_stands_still_is_given_up_and_named(tmp_path: Path, data: Pa
     assert alive.failure is not None
     assert alive.failure.startswith("PeerLost: ")
     assert {"leader": "127.0.0.1", "other": "127.0.0.2"}[lost] in alive.failure
+
+
+@pytest.mark.slow
+def test_a_step_that_does_not_end_leaves_the_checkpoint_before_it(tmp_path: Path, data: Path) -> None:
+    flags = (
+        "--architecture", "mobilenet_v3_small", "--pretrained", "none", "--image-size", "32", "--head-epochs", "0",
+        "--batch-size", "4", "--num-workers", "0", "--engines", "none",
+    )  # fmt: skip
+    stuck = {"TINY_WORKER": "tests.unit.train.stuck_worker", "TINY_STOP_SECONDS": "3"}
+    with Job.with_flags(tmp_path, data, *flags, **stuck) as job:
+        job.wait_for("standing still").stop()
+        assert job.wait() == 75, job.out
+    assert job.failure is None
+    assert "did not stop in time" in job.out
+    restored = Checkpoints(tmp_path / "model.run/checkpoints", Group.alone()).restore()
+    assert restored is not None
+    assert (restored.state["progress"]["epoch"], restored.state["progress"]["step"]) == (1, 3)
 
 
 @pytest.mark.slow

@@ -45,6 +45,12 @@ def test_values_are_parsed_and_all_mistakes_told_together() -> None:
     assert "precision" in str(caught.value)
 
 
+@pytest.mark.parametrize(("flag", "value"), [("--patience", "-1"), ("--min-delta", "-0.1"), ("--min-delta", "nan")])
+def test_nonsense_about_early_stopping_is_refused_at_the_door(flag: str, value: str) -> None:
+    with pytest.raises(ConfigError, match=flag.removeprefix("--").replace("-", "_")):
+        read(flag, value)
+
+
 def test_pretrained_is_a_word_or_a_folder(tmp_path: Path) -> None:
     assert read("--pretrained", "none").config.pretrained == "none"
     job = read("--pretrained", tmp_path)

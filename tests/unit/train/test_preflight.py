@@ -84,6 +84,18 @@ def test_a_bad_photo_in_evaluation_is_an_error(tmp_path: Path, split: str) -> No
         preflight.run(job_for(tmp_path, {"train": data}, max_bad_fraction=1.0))
 
 
+def test_a_bad_photo_in_evaluation_is_named_and_skipped_where_the_user_says_so(tmp_path: Path) -> None:
+    data = given(tmp_path, "train", "valid", "test")
+    (data / "valid/cat/empty.jpg").write_bytes(b"")
+    skipping = job_for(tmp_path, {"train": data}, max_bad_fraction=0.3, bad_evaluation_photos="skip")
+    index = preflight.run(skipping)
+    assert [line.partition(": ")[0] for line in index.skipped] == [f"{data}/valid/cat/empty.jpg"]
+    assert sum(index.counts("valid")) == sum(len(list((data / "valid" / name).iterdir())) for name in ("cat", "dog")) - 1
+    few = job_for(tmp_path, {"train": data}, max_bad_fraction=0.01, bad_evaluation_photos="skip")
+    with pytest.raises(DataError, match=r"1 of \d+ valid files are unreadable"):
+        preflight.run(few)
+
+
 def break_it(data: Path, how: str) -> None:
     if how == "one class":
         for split in ("train", "valid", "test"):

@@ -49,6 +49,11 @@ def test_a_cost_is_labelled_assumed_unless_the_run_was_on_that_gpu():
     history = [{"phase": "head", "images_per_second": 9.0}, {"phase": "all", "images_per_second": 200.0}]
     assumed, measured = costs.estimate(720_000, "cpu", history), costs.estimate(720_000, "Tesla T4", history)
     assert "assumed for ResNet-50" in assumed.basis
-    assert "measured in this run on a T4" in measured.basis
+    assert "measured in this run on 1 T4" in measured.basis
     assert [row.hours for row in measured.rows] == [1.0, 1.0]
     assert measured.rows[0].on_demand > measured.rows[0].spot > 0
+    own = costs.estimate(720_000, "cpu", history, expected=100.0)
+    assert "100 photos/s (assumed: your own t4_images_per_second, not measured)" in own.basis
+    assert own.rows[0].hours == 2.0
+    both = costs.estimate(720_000, "Tesla T4", history, ranks=2, expected=7.0)
+    assert (both.rows[0].hours, "measured in this run on 2 T4" in both.basis) == (2.0, True)

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from containers.core import artifact, manifest, preprocessing
-from containers.train import features, recorder, worker
+from containers.train import features, recorder, run, worker
 from tests.support.training import Workers, events, learned, make_index, make_job, newest, same, train
 
 EVERY_STEP = 1e-9  # seconds: a checkpoint at every step
@@ -148,6 +148,34 @@ def test_sigterm_to_every_rank_leaves_at_one_agreed_step_with_checkpoint_and_mod
     assert "killed by signal" not in workers.text(0) + workers.text(1)
     if when == "epoch":
         artifact.load(endless.paths.model_dir).build()
+
+
+@pytest.mark.parametrize("during", ["features", "evaluation"])
+def test_a_stop_in_the_middle_of_work_that_trains_nothing_is_heard_there(job, during):
+    """One of two ranks gets the signal while it computes features, or while it evaluates."""
+    endless = job(epochs=10_000, head_epochs=1 if during == "features" else 0)
+    reached = endless.paths.scratch_dir / "reached"
+
+    def main(job_file):
+        features.CHUNK, run._EVALUATION_BATCH = 2, 1  # in a forked process of its own
+        owner, name = (features.FeatureCache, "_compute") if during == "features" else (run, "evaluation_batches")
+        work = getattr(owner, name)
+
+        def interrupted(*arguments):
+            if os.environ["RANK"] == "1" and not reached.exists():
+                reached.touch()
+                os.kill(os.getpid(), signal.SIGTERM)
+            return work(*arguments)
+
+        setattr(owner, name, interrupted)
+        return worker.main(job_file)
+
+    workers = train(endless, world_size=2, expect=INTERRUPTED, main=main)
+    assert reached.exists()
+    assert not events(workers, "epoch")
+    assert not events(workers, "features")
+    if during == "evaluation":
+        assert newest(endless)["progress"]["step"] == 3  # the epoch that was being evaluated is not lost
 
 
 def test_a_stop_that_reaches_one_rank_only_stops_both(job):

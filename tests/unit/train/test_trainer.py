@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import math
+import os
 import re
 
 import pytest
@@ -14,7 +15,7 @@ import torch
 from containers.core import logs
 from containers.core.errors import ConfigError
 from containers.core.metrics import METRICS
-from containers.train import phases, resume, run
+from containers.train import phases, results, resume, run
 from containers.train.checkpoint import Checkpoints
 from containers.train.distributed import StopRequest, StopRequested
 from containers.train.early_stopping import StopReason
@@ -22,7 +23,7 @@ from containers.train.errors import Interrupted, NonFiniteLoss, Uncommitted
 from containers.train.evaluation import Scores
 from containers.train.recorder import Recorder
 from containers.train.trainer import Trainer
-from tests.support.training import newest
+from tests.support.training import newest, same, train
 
 
 def scores(loss):
@@ -80,6 +81,31 @@ def test_patience_ends_the_run_and_the_best_checkpoint_stays(job):
     best, _base = scripted.checkpoints.load_best()
     assert best["progress"]["epoch"] == 2
     assert scripted.trainer.stopping.best_epoch == 2
+
+
+def test_ranks_whose_numbers_differ_decide_as_one_and_end_with_the_best_weights(job):
+    """Rank 1's own losses would go on for ever and call its last epoch the best; both ranks hear rank 0's."""
+    tiny = job(**HEAD_ONLY, patience=2)
+
+    def main(job_file):
+        rank = int(os.environ["RANK"])
+        scripted = Scripted(tiny, ([0.9, 0.5, 0.6, 0.7, 0.1, 0.1], [9, 8, 7, 6, 5, 4])[rank])
+        reason = scripted.fit()
+        last = scripted.head
+        results.finish(scripted.this, scripted.trainer, scripted.checkpoints, reason)
+        seen = (str(reason), scripted.trainer.progress.step, scripted.trainer.stopping.state_dict())
+        torch.save({"seen": seen, "last": last, "kept": scripted.head}, job_file.with_name(f"rank{rank}.pt"))
+        scripted.this.group.barrier()
+        return 0
+
+    train(tiny, world_size=2, main=main)
+    first, second = (torch.load(tiny.paths.scratch_dir / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert first["seen"] == second["seen"]
+    assert (first["seen"][0], first["seen"][1], first["seen"][2]["best_epoch"]) == (str(StopReason.PATIENCE), 12, 2)
+    best = torch.load(next(tiny.paths.checkpoint_dir.glob("checkpoint-00000001-*")), weights_only=True)
+    assert same(first["kept"], second["kept"])
+    assert same(first["kept"], best["model"])
+    assert not same(first["kept"], first["last"])
 
 
 def test_all_epochs_is_the_other_reason(job):

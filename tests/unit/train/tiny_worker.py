@@ -1,6 +1,7 @@
 """A worker for the launcher's tests: ranks that add numbers instead of training. TINY says how it should go.
 
-work (some steps) · forever (until stopped) · deaf (never stops) · nospace (no room for the last checkpoint) · raise<rank> · data<rank> · kill<rank> · killonce<rank>
+work (some steps) · forever (until stopped) · deaf (never stops) · nospace (at the stop) · raise<rank> · data<rank>
+ kill<rank> · killonce<rank>
 """
 
 import json
