@@ -7,6 +7,7 @@ number of instances that scaling has reached, and a change of instance type take
 
 from typing import Any, Protocol
 
+from deploy import releases
 from deploy.autoscaling import DIMENSION
 from deploy.context import Context
 from deploy.engine import Changes, Resource, State, found
@@ -47,11 +48,16 @@ class Endpoint(Resource):
         return self._config
 
     def desired(self) -> State:
-        return {"config": self._wanted.name, "status": "InService"}
+        return {"config": self._wanted.name, "status": "InService", "outcome_noted": True}
 
     def observe(self) -> State | None:
+        """`outcome_noted`: the configuration's tags say that it has served; False only after an interruption."""
         endpoint = found(self._sagemaker.describe_endpoint, EndpointName=self._name)
-        return endpoint and {"config": endpoint["EndpointConfigName"], "status": endpoint["EndpointStatus"]}
+        if endpoint is None:
+            return None
+        config = endpoint["EndpointConfigName"]
+        noted = releases.outcome(self.context, config) != ""
+        return {"config": config, "status": endpoint["EndpointStatus"], "outcome_noted": noted}
 
     def check(self) -> None:
         """An endpoint cannot change between serverless, asynchronous and the rest while it lives."""
@@ -96,6 +102,8 @@ class Endpoint(Resource):
         live = self._sagemaker.describe_endpoint(EndpointName=self._name) if status != "Gone" else {}
         on = live.get("EndpointConfigName", "nothing")
         if status == "InService" and on == self._wanted.name:
+            if releases.outcome(self.context, on) == "":
+                releases.mark(self.context, on, releases.SERVED)
             return
         reason = live.get("FailureReason") or "SageMaker gave no reason"
         logs = f"`python -m deploy logs endpoint`, then {self.names.endpoint_log_group} in CloudWatch"
@@ -158,8 +166,8 @@ class Endpoint(Resource):
 
     def _wait(self, what: str, until: set[str] | None = None) -> str:
         def status() -> str:
-            seen = self.observe()
-            return str(seen["status"]) if seen else "Gone"
+            seen = found(self._sagemaker.describe_endpoint, EndpointName=self._name)
+            return str(seen["EndpointStatus"]) if seen else "Gone"
 
         limit = self.context.config.endpoint.update_limit_minutes * 60.0
         return self.context.wait(f"{self.key} {what}", status, until=until or _SETTLED, limit_seconds=limit)

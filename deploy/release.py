@@ -103,7 +103,12 @@ def _among_many(args: argparse.Namespace, context: Context, model_data: str) -> 
 
 def _taken_back(context: Context, before: str | None, error: DeployError) -> DeployError:
     """The endpoint on what it served before; without a before, it stays for somebody to look at."""
-    if before is None or before == releases.live_config(context):
+    live = releases.live_config(context)
+    if live is None or before == live:
+        return error
+    with explained(f"endpoint-config/{live}"):
+        releases.mark(context, live, releases.WRONG)  # `rollback` does not come back to it by itself
+    if before is None:
         return error
     context.say(f"the smoke test failed, going back to {before}")
     rollback.move(context, before)

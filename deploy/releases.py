@@ -1,4 +1,8 @@
-"""Which release is live, which ones there were, and taking the oldest away. Read from the endpoint: nothing else knows."""
+"""Which release is live, which ones there were, and taking the oldest away. Read from the endpoint: nothing else knows.
+
+A configuration that has served says so in a tag: one that an update left behind when SageMaker rolled it back has none, and is
+no way back. Without the tag the two look alike.
+"""
 
 import re
 from dataclasses import dataclass
@@ -9,13 +13,17 @@ from deploy.context import Context
 from deploy.engine import Changes, Resource, State, found
 from deploy.serving import Release
 
+OUTCOME = "outcome"
+SERVED, WRONG = "served", "answered-wrongly"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Past:
-    """An endpoint configuration that still exists; `created` orders them."""
+    """An endpoint configuration that still exists; `created` orders them. `outcome` is SERVED, WRONG, or "": never served."""
 
     config: str
     created: datetime
+    outcome: str
 
 
 def live_config(context: Context) -> str | None:
@@ -47,12 +55,28 @@ def live(context: Context) -> Release | None:
 def past(context: Context) -> list[Past]:
     """Newest first, the live one included."""
     rows = _ours(context, "list_endpoint_configs", "EndpointConfigs", "EndpointConfigName")
-    found_configs = [Past(config=row["EndpointConfigName"], created=row["CreationTime"]) for row in rows]
-    return sorted(found_configs, key=lambda release: release.created, reverse=True)
+    named = [(row["EndpointConfigName"], row["CreationTime"]) for row in rows]
+    all_of_them = [Past(config=name, created=at, outcome=outcome(context, name) or "") for name, at in named]
+    return sorted(all_of_them, key=lambda release: release.created, reverse=True)
+
+
+def outcome(context: Context, config: str) -> str | None:
+    """What `mark` has said of a configuration, "" for nothing yet; None where there is no such configuration."""
+    answer = found(context.client("sagemaker").list_tags, ResourceArn=_arn(context, config))
+    return None if answer is None else {tag["Key"]: str(tag["Value"]) for tag in answer["Tags"]}.get(OUTCOME, "")
+
+
+def mark(context: Context, config: str, what: str) -> None:
+    """`what` is SERVED or WRONG."""
+    context.client("sagemaker").add_tags(ResourceArn=_arn(context, config), Tags=[{"Key": OUTCOME, "Value": what}])
+
+
+def _arn(context: Context, config: str) -> str:
+    return context.names.arn("sagemaker", f"endpoint-config/{config}")
 
 
 class OldReleases(Resource):
-    """Keeps the live release, the wanted one and the newest others. On destroy, none."""
+    """Keeps the live release, the wanted one and the newest others, those that served first. On destroy, none."""
 
     def __init__(self, context: Context, wanted_config: str | None, wanted_model: str | None) -> None:
         super().__init__(context)
@@ -68,7 +92,8 @@ class OldReleases(Resource):
 
     def observe(self) -> State | None:
         kept = {self._wanted_config, live_config(self.context)}
-        others = [release.config for release in past(self.context) if release.config not in kept]
+        past_ones = sorted(past(self.context), key=lambda release: release.outcome != SERVED)  # stable: newest first
+        others = [release.config for release in past_ones if release.config not in kept]
         old = others[self.context.config.endpoint.keep_releases - 1 :]
         used = {self._wanted_model} | {self._model_of(config) for config in [*kept, *others] if config and config not in old}
         return {"old_configs": old, "old_models": [model for model in self._models() if model not in used]}

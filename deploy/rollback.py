@@ -20,7 +20,9 @@ class Existing:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--to", metavar="CONFIG", help="which one (default: the one before the live one); `status` lists them")
+    parser.add_argument(
+        "--to", metavar="CONFIG", help="which one (default: the newest other that has served); `status` lists them"
+    )
 
 
 def run(args: argparse.Namespace, context: Context) -> None:
@@ -33,18 +35,19 @@ def run(args: argparse.Namespace, context: Context) -> None:
 
 
 def choose(context: Context, wanted: str | None) -> str:
-    """Raises DeployError naming what there is."""
+    """The newest that served before, or `wanted`. Raises DeployError naming what there is."""
     where = f"endpoint {context.names.endpoint}"
     with explained(where):
         live = releases.live_config(context)
-        others = [past.config for past in releases.past(context) if past.config != live]
+        others = [past for past in releases.past(context) if past.config != live]
     if live is None:
         raise DeployError(where, "does not exist", hint="`python -m deploy release`")
-    if wanted is None and others:
-        return others[0]
-    if wanted in others:
+    served = [past.config for past in others if past.outcome == releases.SERVED]
+    if wanted is None and served:
+        return served[0]
+    if wanted in [past.config for past in others]:
         return str(wanted)
-    there = ", ".join(others) or "none"
+    there = ", ".join(f"{past.config} ({past.outcome or 'never served'})" for past in others) or "none"
     raise DeployError(where, f"cannot go back to {wanted or 'an earlier release'}: there is {there} besides the live {live}")
 
 

@@ -107,6 +107,44 @@ def test_rollback_goes_to_the_one_before_and_apply_stays_there(released):
     assert {step["action"] for step in released("apply")[1]["steps"]} == {"keep"}
 
 
+def test_rollback_passes_over_what_never_served_and_what_answered_wrongly(released):
+    """Each leaves a configuration that is newer than the release before."""
+    moto_ext.FAIL["kennel-dev"] = "no capacity"
+    assert released("release", "--image", push(content="bad"))[0] == 1
+    will_answer((0.1, 0.2, 0.7))
+    assert released("release", "--image", push(content="wrong"))[0] == 1
+    code, _, err = released("rollback")
+    assert code == 1
+    assert "(never served)" in err
+    assert "(answered-wrongly)" in err
+    will_answer()
+    assert released("release", "--image", push(content="better"))[0] == 0
+    assert released("rollback")[1]["config"] == released.first
+
+
+def test_a_first_release_that_answers_wrongly_is_no_way_back(deploy):
+    assert deploy("apply")[0] == 0
+    will_answer((0.1, 0.2, 0.7))
+    assert deploy("release", "--image", push(content="wrong"), "--model-data", upload())[0] == 1
+    assert deploy("apply")[0] == 0
+    will_answer()
+    assert deploy("release", "--image", push(content="right"))[0] == 0
+    code, _, err = deploy("rollback")
+    assert code == 1
+    assert "(answered-wrongly)" in err
+
+
+def test_failed_releases_do_not_push_out_the_good_ones(released):
+    will_answer()
+    assert released("release", "--image", push(content="second"))[0] == 0
+    for content in ("bad", "worse", "worst"):
+        moto_ext.FAIL["kennel-dev"] = "no capacity"
+        assert released("release", "--image", push(content=content))[0] == 1
+    assert released("apply")[0] == 0
+    assert len(everything()["configs"]) == 3
+    assert released("rollback")[1]["config"] == released.first
+
+
 def test_rollback_to_another_instance_type_puts_back_what_wakes_an_asynchronous_endpoint(deploy):
     """Deregistering takes every policy with it: without wake-up, an endpoint on no instance would sleep for ever."""
     plain = deploy.stage.read_text()
