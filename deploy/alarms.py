@@ -52,7 +52,7 @@ class WakeUpAlarm(Alarm):
             dimensions,
             threshold=1,
             Statistic="Average",
-            AlarmDescription="Not a fault: starts the first instance of an asynchronous endpoint.",
+            AlarmDescription="Starts an asynchronous endpoint's first instance. Runbook: docs/operations.md#endpoint-wake-up",
         )
         super().__init__(context, "endpoint-wake-up", definition)
         self._wake_up = wake_up

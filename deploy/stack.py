@@ -1,6 +1,6 @@
 """Everything a stage consists of, in order of dependence. To add an AWS resource: its class, and one line here."""
 
-from deploy import alarms, autoscaling, concurrency, ec2_network, function, iam, roles
+from deploy import alarms, autoscaling, concurrency, ec2_network, function, iam, jobs, roles
 from deploy.context import Context
 from deploy.endpoint import Endpoint
 from deploy.engine import Engine, Resource
@@ -38,6 +38,7 @@ def removal(context: Context, *, delete_data: bool) -> Engine:
             function.Function(context, fn),
             concurrency.ProvisionedScaling(context, fn),
             *alarms.function_alarms(context),
+            jobs.RunningJobs(context),
         ]
     )
 

@@ -2,13 +2,15 @@
 
     python -m scripts.real_account --stage trial --photos examples/photos --cap 300
 
-Nothing here has been run on a real account by us; tests/aws/test_policies.py runs the same life in a fake one.
+Two limits: no stage is begun that could cost more than --cap dollars a month, and none lives longer than --hours.
+Nothing here has been run on a real account by us; tests/aws/test_real_account.py runs the same life in a fake one.
 """
 
 import argparse
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -50,12 +52,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--cap", type=float, required=True, help="refuse a stage that could cost more dollars a month than this"
     )
+    parser.add_argument("--hours", type=float, default=3.0, help="stop and destroy what is not done by then (3)")
     args = parser.parse_args(argv)
+    deadline = time.monotonic() + args.hours * 3600
 
     def deploy(*words: str) -> dict[str, Any]:
         print("→", *words, flush=True)
+        left = deadline - time.monotonic()
+        destroying = words[0] == "destroy"  # takes the time it needs
+        if left <= 0 and not destroying:
+            raise Failed(f"{args.hours:g} hours have passed before {words[0]}")
         command = [sys.executable, "-m", "deploy", *words, "--stage", args.stage, "--json"]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+        try:
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, timeout=None if destroying else left)
+        except subprocess.TimeoutExpired:
+            raise Failed(f"{words[0]} was not done after {args.hours:g} hours") from None
         if done.returncode:
             raise Failed(f"{words[0]} ended with {done.returncode}")
         return dict(json.loads(done.stdout)) if done.stdout.startswith("{") else {}

@@ -86,6 +86,51 @@ def test_drift_is_repaired_with_exactly_the_missing_calls(aws):
     assert writes_of(apply, stage(**FULL)) == []
 
 
+NOBODY = '{"Version":"2012-10-17","Statement":[{"Effect":"Deny","Principal":"*","Action":"sts:AssumeRole"}]}'
+WIDE = '{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"*","Resource":"*"}]}'
+BUCKET = {"Bucket": "kennel-dev-123456789012-eu-west-1"}
+FUNCTION = {"FunctionName": "kennel-dev-invoke"}
+TARGET = {"ServiceNamespace": "sagemaker", "ScalableDimension": "sagemaker:variant:DesiredInstanceCount",
+          "ResourceId": "endpoint/kennel-dev/variant/main"}  # fmt: skip
+ONE_BY_ONE = [  # what somebody did by hand, and all that apply then writes
+    ("s3", "put_bucket_versioning", BUCKET | {"VersioningConfiguration": {"Status": "Suspended"}}, ["s3:PutBucketVersioning"]),
+    ("s3", "delete_bucket_encryption", BUCKET, ["s3:PutBucketEncryption"]),
+    ("s3", "delete_bucket_tagging", BUCKET, ["s3:PutBucketTagging"]),
+    ("ecr", "put_image_scanning_configuration", {"repositoryName": "kennel/dev/train",
+        "imageScanningConfiguration": {"scanOnPush": False}}, ["ecr:PutImageScanningConfiguration"]),
+    ("ecr", "delete_lifecycle_policy", {"repositoryName": "kennel/dev/train"}, ["ecr:PutLifecyclePolicy"]),
+    ("ecr", "delete_repository", {"repositoryName": "kennel/dev/train"}, ["ecr:CreateRepository", "ecr:PutLifecyclePolicy"]),
+    ("iam", "update_assume_role_policy", {"RoleName": "kennel-dev-serve", "PolicyDocument": NOBODY},
+        ["iam:UpdateAssumeRolePolicy"]),
+    ("iam", "delete_role_policy", {"RoleName": "kennel-dev-ec2", "PolicyName": "kennel"}, ["iam:PutRolePolicy"]),
+    ("iam", "untag_role", {"RoleName": "kennel-dev-ec2", "TagKeys": ["stage"]}, ["iam:TagRole"]),
+    ("iam", "remove_role_from_instance_profile", {"InstanceProfileName": "kennel-dev-ec2", "RoleName": "kennel-dev-ec2"},
+        ["iam:AddRoleToInstanceProfile"]),
+    ("iam", "create_policy_version", {"PolicyArn": "arn:aws:iam::123456789012:policy/kennel-dev-boundary",
+        "PolicyDocument": WIDE, "SetAsDefault": True}, ["iam:CreatePolicyVersion"]),
+    ("logs", "delete_log_group", {"logGroupName": "/kennel/dev/ec2"}, ["logs:CreateLogGroup", "logs:PutRetentionPolicy"]),
+    ("cloudwatch", "disable_alarm_actions", {"AlarmNames": ["kennel-dev-function-errors"]}, ["monitoring:PutMetricAlarm"]),
+    ("application-autoscaling", "delete_scaling_policy", TARGET | {"PolicyName": "SageMakerEndpointInvocationScalingPolicy"},
+        ["application-autoscaling:PutScalingPolicy"]),
+    ("lambda", "update_alias", FUNCTION | {"Name": "live", "FunctionVersion": "$LATEST"}, ["lambda:UpdateAlias"]),
+    ("lambda", "delete_provisioned_concurrency_config", FUNCTION | {"Qualifier": "1"},
+        ["lambda:PutProvisionedConcurrencyConfig"]),
+    ("lambda", "delete_function_concurrency", FUNCTION, ["lambda:PutFunctionConcurrency"]),
+    ("lambda", "update_function_url_config", FUNCTION | {"Qualifier": "live", "AuthType": "NONE"},
+        ["lambda:UpdateFunctionUrlConfig"]),
+]  # fmt: skip
+
+
+def test_each_drift_alone_is_repaired_with_exactly_its_calls(aws):
+    apply(stage(**FULL))
+    written = {}
+    for service, operation, arguments, _ in ONE_BY_ONE:
+        getattr(client(service), operation)(**arguments)
+        written[operation] = writes_of(apply, stage(**FULL))
+    assert written == {operation: wanted for _, operation, _, wanted in ONE_BY_ONE}
+    assert writes_of(apply, stage(**FULL)) == []
+
+
 def test_tags_of_somebody_else_are_left_alone_and_ours_follow_the_file(aws):
     apply()
     theirs = [{"Key": "cost-center", "Value": "42"}]

@@ -71,6 +71,7 @@ BY_ACTION = ("ec2",)
 WITHOUT_RESOURCE = {
     "sts:GetCallerIdentity", "ecr:GetAuthorizationToken", "tag:GetResources", "lambda:GetAccountSettings",
     "logs:DescribeLogGroups", "sagemaker:ListModels", "sagemaker:ListEndpointConfigs", "sagemaker:ListTrainingJobs",
+    "sagemaker:ListHyperParameterTuningJobs", "sagemaker:ListTransformJobs",
     "application-autoscaling:DescribeScalableTargets", "application-autoscaling:DescribeScalingPolicies",
     "cloudwatch:GetMetricData",
 }  # fmt: skip

@@ -29,6 +29,8 @@ def install() -> None:
         setattr(Backend, function.__name__, function)
     Response.update_endpoint = respond_update_endpoint
     Response.stop_training_job = respond_stop_training_job
+    Response.stop_transform_job = respond_stop_transform_job
+    Response.stop_hyper_parameter_tuning_job = respond_stop_tuning_job
     FakeEndpoint.response_object = property(endpoint_response)
     FakeEndpointConfig.validate_instance_type = lambda self, instance_type: None  # its list is stale: no g5, no g6
 
@@ -201,3 +203,14 @@ def respond_stop_training_job(self):
 
 def scaling_of(backend):
     return applicationautoscaling_backends[backend.account_id][backend.region_name]
+
+
+def respond_stop_transform_job(self):
+    self.sagemaker_backend.transform_jobs[self._get_param("TransformJobName")].transform_job_status = "Stopped"
+    return EmptyResult()
+
+
+def respond_stop_tuning_job(self):
+    jobs = self.sagemaker_backend.hyper_parameter_tuning_jobs
+    jobs[self._get_param("HyperParameterTuningJobName")].hyper_parameter_tuning_job_status = "Stopped"
+    return EmptyResult()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from scripts.real_account import Failed, life
+from scripts.real_account import Failed, life, main
 
 
 class Deploy:
@@ -57,3 +57,8 @@ def test_a_second_apply_that_writes_is_a_failure(tmp_path):
     with pytest.raises(Failed, match="wanted to write"):
         life(deploy, tmp_path, 300)
     assert deploy.commands[-1] == "destroy"
+
+
+def test_after_its_hours_nothing_more_is_begun(capsys):
+    assert main(["--stage", "trial", "--photos", "photos", "--cap", "300", "--hours", "0"]) == 1
+    assert "0 hours have passed before plan" in capsys.readouterr().err
