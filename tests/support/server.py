@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import psutil
 import requests
@@ -28,25 +30,28 @@ def until(condition: Callable[[], object], what: str, patience: float = PATIENCE
 
 
 class Server:
-    """`python -m containers.serve` with its log in `log`. SERVE_ settings are given by name."""
+    """`python -m containers.serve` with its log in `log`. SERVE_ settings are given by name.
 
-    def __init__(self, model_dir: Path, log: Path, environ: dict[str, str] | None = None, **settings: object) -> None:
-        self.log = log
+    `port` None leaves the choice to the environment. `program` is another module that runs the server.
+    """
+
+    def __init__(
+        self,
+        model_dir: Path,
+        log: Path,
+        environ: dict[str, str] | None = None,
+        *,
+        port: int | None = 0,
+        program: str = "containers.serve",
+        **settings: object,
+    ) -> None:
+        self.log, self._given_port = log, port
         wanted = {"fronts": 2, "model_processes": 1, "engine": "eager", **settings}
         env = {key: value for key, value in os.environ.items() if not key.startswith(("SERVE_", "SAGEMAKER_"))}
         env |= {"OMP_WAIT_POLICY": "PASSIVE", "CUDA_VISIBLE_DEVICES": "", "PYTHONUNBUFFERED": "1"}
         env |= {f"SERVE_{name.upper()}": str(value) for name, value in wanted.items()} | (environ or {})
-        command = [
-            sys.executable,
-            "-m",
-            "containers.serve",
-            "--model-dir",
-            str(model_dir),
-            "--host",
-            "127.0.0.1",
-            "--port",
-            "0",
-        ]
+        command = [sys.executable, "-m", program, "--model-dir", str(model_dir), "--host", "127.0.0.1"]
+        command += [] if port is None else ["--port", str(port)]
         with log.open("w") as out:
             self.process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=out, stderr=subprocess.STDOUT)
 
@@ -56,7 +61,7 @@ class Server:
 
     @cached_property  # the log grows
     def port(self) -> int:
-        return self.await_event("listening")["port"]
+        return self._given_port or self.await_event("listening")["port"]
 
     def events(self, name: str) -> list[dict]:
         """Log lines with this event."""
@@ -71,7 +76,13 @@ class Server:
         return until(look, f"log line {name!r}")[0]
 
     def await_ready(self) -> "Server":
-        until(lambda: self.process.poll() is not None or self.ping() == 200, "/ping says 200")
+        def answered() -> bool:
+            try:
+                return self.process.poll() is not None or self.ping() == 200
+            except requests.ConnectionError:  # a port that was given is not open yet
+                return False
+
+        until(answered, "/ping says 200")
         assert self.process.poll() is None, f"the server ended:\n{self.log.read_text()}"
         return self
 
@@ -109,9 +120,15 @@ def _parsed(line: str) -> dict:
         return {}
 
 
+def free_port() -> int:
+    """One that nobody listens on now."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+
 @contextmanager
-def serving(model_dir: Path, log: Path, environ: dict[str, str] | None = None, **settings: object) -> Iterator[Server]:
-    """A server that is ready, ended when the block is left."""
+def serving(model_dir: Path, log: Path, environ: dict[str, str] | None = None, **settings: Any) -> Iterator[Server]:
+    """A server that is ready, ended when the block is left. Arguments are those of Server."""
     server = Server(model_dir, log, environ, **settings)
     try:
         yield server.await_ready()

@@ -1,0 +1,175 @@
+"""What a caller sees when the engine behind a real server is slow, out of memory, or on a device that broke.
+
+Processes, HTTP and slots are real; the engine does what its script says (tests/support/scripted_server.py).
+"""
+
+import json
+import threading
+import time
+from collections import Counter
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import psutil
+import pytest
+import requests
+
+from tests.support.artifacts import photo
+from tests.support.scripted import Scripted, scripted
+from tests.support.server import Server, free_port, until
+
+JPEG = photo(1, format="JPEG")
+
+
+@pytest.fixture(scope="module")
+def pool():
+    with ThreadPoolExecutor(32) as executor:
+        yield executor
+
+
+def gauge(server: Server, name: str) -> float:
+    text = requests.get(f"{server.url}/metrics", timeout=60).text
+    return next(float(line.split()[-1]) for line in text.splitlines() if line.startswith(name + " "))
+
+
+def together(engine: Scripted, pool: ThreadPoolExecutor, count: int) -> list[Future]:
+    """`count` requests that all wait before the model looks: it is stopped until they do."""
+    (model,) = engine.server.processes("kennel-model")
+    model.suspend()
+    futures = [pool.submit(engine.server.invoke, JPEG) for _ in range(count)]
+    until(lambda: gauge(engine.server, "kennel_photos_submitted") == count, f"{count} photos wait")
+    model.resume()
+    return futures
+
+
+def test_an_idle_server_computes_one_photo_at_a_time_a_busy_one_what_has_gathered(model_dir, tmp_path, pool):
+    with scripted(model_dir, tmp_path) as engine:
+        before = len(engine.sizes)
+        for _ in range(3):
+            assert engine.server.invoke(JPEG).status_code == 200
+        assert engine.sizes[before:] == [1, 1, 1]
+        assert {future.result().status_code for future in together(engine, pool, 8)} == {200}
+        assert engine.sizes[before + 3 :] == [8]
+
+
+def test_memory_that_runs_out_halves_the_batch_and_one_photo_that_does_not_fit_is_507(model_dir, tmp_path, pool):
+    with scripted(model_dir, tmp_path) as engine:
+        server, before = engine.server, len(engine.sizes)
+        engine.play(room=3)
+        assert {future.result().status_code for future in together(engine, pool, 8)} == {200}
+        assert engine.sizes[before:] == [8, 4, 2, 2, 2, 2]
+        assert server.events("out of memory: smaller batches from now on")
+        before = len(engine.sizes)
+        assert {future.result().status_code for future in together(engine, pool, 4)} == {200}
+        assert engine.sizes[before:] == [2, 2]  # for good
+        engine.play(room=0)
+        refused = server.invoke(JPEG)
+        assert (refused.status_code, refused.json()["error"]["kind"]) == (507, "OutOfMemory")
+        assert len(refused.content) < 2048
+        assert server.ping() == 200
+        engine.play()
+        assert server.invoke(JPEG).status_code == 200
+
+
+def test_a_broken_cuda_context_fails_its_batch_and_pings_until_a_new_process_serves(model_dir, tmp_path):
+    with scripted(model_dir, tmp_path) as engine:
+        server = engine.server
+        (broken,) = server.processes("kennel-model")
+        engine.play(broken=True, may_load=False)
+        failed = server.invoke(JPEG)
+        assert (failed.status_code, failed.json()["error"]["kind"]) == (500, "ModelFailed")
+        assert "Traceback" not in failed.text
+        until(lambda: server.ping() == 503, "/ping says 503")
+        assert server.invoke(JPEG).json()["error"]["kind"] == "NotReady"
+        engine.play()
+        until(lambda: server.ping() == 200, "a new process serves")
+        assert server.invoke(JPEG).status_code == 200
+        assert [process.pid for process in server.processes("kennel-model")] != [broken.pid]
+
+
+def test_pings_fail_while_the_only_model_process_is_dead(model_dir, tmp_path):
+    with scripted(model_dir, tmp_path) as engine:
+        engine.play(may_load=False)
+        engine.server.processes("kennel-model")[0].kill()
+        until(lambda: engine.server.ping() == 503, "/ping says 503")
+        refused = engine.server.invoke(JPEG)
+        assert (refused.status_code, refused.headers["Retry-After"]) == (503, "5")
+        engine.play()
+        until(lambda: engine.server.ping() == 200, "a new process serves")
+
+
+def test_at_four_times_its_capacity_pings_are_answered_within_two_seconds(model_dir, tmp_path):
+    """40 photos a second are possible (batches of 4 in 0.1 s), 160 are offered."""
+    with scripted(model_dir, tmp_path, slots=8, max_batch=4) as engine:
+        engine.play(seconds=0.1)
+        server, until_then, seen = engine.server, time.monotonic() + 10, Counter()
+        lock = threading.Lock()
+
+        def caller(number: int) -> None:
+            with requests.Session() as session:
+                due = time.monotonic() + number / 160
+                while due < until_then:
+                    time.sleep(max(0.0, due - time.monotonic()))
+                    answer = session.post(f"{server.url}/invocations", data=JPEG, timeout=60)
+                    with lock:
+                        seen[answer.status_code, answer.headers.get("Retry-After")] += 1
+                    due += 16 / 160
+
+        callers = [threading.Thread(target=caller, args=(number,)) for number in range(16)]
+        for thread in callers:
+            thread.start()
+        slowest = 0.0
+        while time.monotonic() < until_then:
+            began = time.monotonic()
+            assert server.ping(timeout=60) == 200
+            slowest = max(slowest, time.monotonic() - began)
+            time.sleep(0.2)
+        for thread in callers:
+            thread.join()
+        assert set(seen) == {(200, None), (503, "1")}, seen
+        assert slowest < 2
+
+
+def test_bodies_of_25_mb_are_taken_and_100_mb_in_a_batch_transform(model_dir, tmp_path):
+    megabyte = 1 << 20
+    with scripted(model_dir, tmp_path) as engine:
+        server = engine.server
+        assert server.invoke(JPEG.ljust(25 * megabyte, b"\0")).status_code == 200
+        assert server.invoke(JPEG.ljust(25 * megabyte + 1, b"\0")).status_code == 413
+    batch = {"SAGEMAKER_BATCH": "true", "SAGEMAKER_MAX_PAYLOAD_IN_MB": "100"}
+    with scripted(model_dir, tmp_path, batch) as engine:
+        server = engine.server
+        assert server.invoke(JPEG.ljust(100 * megabyte, b"\0")).status_code == 200
+        assert server.invoke(JPEG.ljust(100 * megabyte + 1, b"\0")).status_code == 413
+        told = requests.get(f"{server.url}/execution-parameters", timeout=60).json()
+        assert (told["MaxPayloadInMB"], told["MaxConcurrentTransforms"]) == (100, 1)
+
+
+def test_what_the_platform_sends_is_given_back_with_errors_too(model_dir, tmp_path):
+    with scripted(model_dir, tmp_path) as engine:
+        sent = {"X-Amzn-SageMaker-Custom-Attributes": "trace=1", "X-Amzn-SageMaker-Inference-Id": "id-1"}
+        refused = engine.server.invoke(b"no photo", **sent)
+        assert refused.status_code == 400
+        assert refused.headers["X-Amzn-SageMaker-Custom-Attributes"] == "trace=1"
+        assert refused.json()["error"]["request_id"] == refused.headers["X-Request-Id"] == "id-1"
+        (line,) = [event for event in engine.server.events("request") if event["request_id"] == "id-1"]
+        assert (line["status"], line["error"]) == (400, "BadRequest")
+
+
+def test_the_log_level_is_the_environment_s(model_dir, tmp_path):
+    with scripted(model_dir, tmp_path, {"KENNEL_LOG_LEVEL": "WARNING"}, port=free_port()) as engine:
+        assert engine.server.invoke(JPEG).status_code == 200
+        assert engine.server.log.read_text() == ""
+        engine.play(room=0)
+        assert engine.server.invoke(JPEG).status_code == 507
+        assert {json.loads(line)["level"] for line in engine.server.log.read_text().splitlines()} == {"ERROR"}
+
+
+def test_it_listens_where_sagemaker_says_and_opens_no_other_port(model_dir, tmp_path):
+    wanted = free_port()
+    told = {"SAGEMAKER_BIND_TO_PORT": str(wanted), "SAGEMAKER_SAFE_PORT_RANGE": "23000-23999"}
+    with scripted(model_dir, tmp_path, told, port=None) as engine:
+        assert engine.server.port == wanted
+        assert engine.server.invoke(JPEG).status_code == 200
+        everyone = [psutil.Process(engine.server.process.pid), *engine.server.processes("kennel-")]
+        listening = {c.laddr.port for p in everyone for c in p.net_connections() if c.status == psutil.CONN_LISTEN}
+        assert listening == {wanted}

@@ -1,0 +1,34 @@
+"""A server whose engine does what a test writes into its script."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.support.scripted_server import VARIABLE, Script
+from tests.support.server import Server, serving
+
+
+class Scripted:
+    """A server and the script of its engine."""
+
+    def __init__(self, server: Server, path: Path) -> None:
+        self.server, self._path = server, path
+
+    def play(self, **changes: object) -> None:
+        Script(**changes).write(self._path)
+
+    @property
+    def sizes(self) -> list[int]:
+        """Photos of each batch that the engine was given, warm-up and golden photo included."""
+        return [int(line) for line in self._path.with_suffix(".sizes").read_text().splitlines()]
+
+
+@contextmanager
+def scripted(model_dir: Path, folder: Path, environ: dict[str, str] | None = None, **settings: Any) -> Iterator[Scripted]:
+    """Ready, with one front unless told otherwise."""
+    path = folder / "script.json"
+    Script().write(path)
+    wanted = {"program": "tests.support.scripted_server", "engine": "scripted", "fronts": 1, **settings}
+    with serving(model_dir, folder / "log", {VARIABLE: str(path), **(environ or {})}, **wanted) as server:
+        yield Scripted(server, path)

@@ -1,0 +1,69 @@
+"""The real server with one more engine, which does what a script says: for what no machine here can do on demand (CUDA memory
+that runs out, a broken CUDA context, a model of a known speed). Run as `python -m tests.support.scripted_server`.
+
+The engine answers every photo with the golden probabilities, so it passes the check at start. It never imports torch.
+"""
+
+import json
+import os
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from containers.core.manifest import Manifest
+from containers.serve import engines
+from containers.serve.__main__ import main
+
+VARIABLE = "KENNEL_TEST_SCRIPT"
+
+
+class OutOfMemoryError(RuntimeError):
+    """Named as torch's."""
+
+
+@dataclass
+class Script:
+    """`room`: photos that fit into the device's memory. `seconds`: of one batch. `broken`: the device's context.
+    `may_load`: whether a model process that starts gets any further.
+    """
+
+    room: int = 1000
+    seconds: float = 0.0
+    broken: bool = False
+    may_load: bool = True
+
+    def write(self, path: Path) -> None:
+        draft = path.with_suffix(".new")
+        draft.write_text(json.dumps(asdict(self)))
+        draft.rename(path)
+
+
+def _script() -> Script:
+    return Script(**json.loads(Path(os.environ[VARIABLE]).read_text()))
+
+
+def _load(model_dir: Path, manifest: Manifest, name: str, device: str, threads: int) -> engines.LoadedEngine:
+    while not _script().may_load:
+        time.sleep(0.02)
+    answer = np.asarray(manifest.golden.probabilities, np.float32)
+    sizes = Path(os.environ[VARIABLE]).with_suffix(".sizes").open("a", buffering=1)
+
+    def run(batch: np.ndarray) -> np.ndarray:
+        script = _script()
+        print(len(batch), file=sizes)
+        time.sleep(script.seconds)
+        if script.broken:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        if len(batch) > script.room:
+            raise OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return np.tile(answer, (len(batch), 1))
+
+    return engines.LoadedEngine(name=name, device=device, tolerance=manifest.golden.tolerance, run=run)
+
+
+if __name__ == "__main__":
+    engines.PREFERENCE["scripted"] = engines.Kind(load=_load, devices=("cpu",), needs="numpy", exported=False)
+    sys.exit(main())
