@@ -58,7 +58,8 @@ audit: setup ## known vulnerabilities of everything the locks pin
 	@$(BIN)/python -m scripts.audit
 
 .PHONY: soak
-soak: setup ## faults on purpose for an hour or more, from a seeded schedule [EVENTS=200] [SEED=7]
+soak: setup ## half an hour of serving under load and kills, then faults for an hour or more [MINUTES=30] [EVENTS=200] [SEED=7]
+	@$(BIN)/python -m tests.load.soak --minutes $(or $(MINUTES),30) --mutants 20000 --result benchmarks/results
 	@$(BIN)/python -m tests.faults.soak --events $(or $(EVENTS),200) --seed $(or $(SEED),7)
 
 .PHONY: conformance

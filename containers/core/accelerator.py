@@ -14,7 +14,7 @@ from containers.core.host import driver_version, host_shows_gpu
 
 _REMEDY = (
     "use a host with a newer driver: on a SageMaker endpoint set InferenceAmiVersion to al2-ami-sagemaker-inference-gpu-3-1, "
-    "on EC2 take the current deep-learning AMI; or set KENNEL_DEVICE=cpu to run without the GPU"
+    "on EC2 take the current deep-learning AMI; or run without the GPU: KENNEL_DEVICE=cpu, for the server SERVE_DEVICE=cpu"
 )
 
 

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -108,7 +109,7 @@ class Registry:
         return models[start:end], end if end < len(models) else None
 
     def _start(self, name: str, url: str) -> _Model:
-        with socket.create_server(("127.0.0.1", 0), backlog=512) as listener:
+        with _listen(os.environ.get("SAGEMAKER_SAFE_PORT_RANGE")) as listener:
             own = {"SAGEMAKER_MULTI_MODEL", "SAGEMAKER_BIND_TO_PORT", "PROMETHEUS_MULTIPROC_DIR", "SERVE_MULTI_MODEL"}
             environ = {key: value for key, value in os.environ.items() if key not in own}
             environ |= {LISTENER: str(listener.fileno()), PARENT: str(os.getpid())}
@@ -133,6 +134,16 @@ class Registry:
         with self._lock:
             if self._models.get(model.name) is model:  # not one that was loaded under its name since
                 del self._models[model.name]
+
+
+def _listen(safe: str | None) -> socket.socket:
+    """A loopback socket on a port that SageMaker leaves to the container: one of `safe` ("23000-23999"), or any without it."""
+    first, _, last = (safe or "").partition("-")
+    ports = range(int(first), int(last) + 1) if first.isdecimal() and last.isdecimal() else [0]
+    for port in ports:
+        with suppress(OSError, OverflowError):  # taken, or no port
+            return socket.create_server(("127.0.0.1", port), backlog=512)
+    raise ModelFailed(f"no port of SAGEMAKER_SAFE_PORT_RANGE={safe} is free: unload a model first")
 
 
 def _check_memory(model_dir: Path) -> None:
@@ -192,8 +203,8 @@ def build(number: int, config: ServeConfig, sizing: Sizing, health: Health) -> F
     def load() -> Response:
         wanted = request.get_json(force=True, silent=True)
         name, url = (wanted.get("model_name"), wanted.get("url")) if isinstance(wanted, dict) else (None, None)
-        if not isinstance(name, str) or not isinstance(url, str) or not name:
-            raise BadRequest('the JSON must be {"model_name": "…", "url": "/opt/ml/models/…/model"}')
+        if not isinstance(name, str) or not isinstance(url, str) or not name or not url.startswith("/") or "\0" in url:
+            raise BadRequest('the JSON must be {"model_name": "…", "url": "/opt/ml/models/…/model"}, the URL a path from /')
         registry.load(name, url)
         return json_response({"modelName": name, "modelUrl": url})
 

@@ -127,6 +127,29 @@ def test_a_model_that_is_not_ours_ends_it_with_one_clear_line(engine, serve_imag
         assert reasons[0].startswith("kennel serve: ArtifactError: ")
 
 
+def test_a_driver_that_is_too_old_is_one_line_that_names_the_remedy(engine, serve_image, model_dir, tmp_path):
+    """The host shows a GPU that torch cannot use, as with a driver older than the CUDA in the image."""
+    (tmp_path / "device").touch()
+    volumes = {
+        str(model_dir): {"bind": "/opt/ml/model", "mode": "ro"},
+        str(tmp_path / "device"): {"bind": "/dev/nvidia0", "mode": "ro"},
+    }
+    with docker_engine.container(engine, serve_image, "serve", volumes=volumes, network_mode="none") as box:
+        assert docker_engine.exit_code(box, 240) == 4
+        reasons = [line for line in docker_engine.logs(box).splitlines() if not line.startswith("{")]
+        assert len(reasons) == 1
+        assert reasons[0].startswith("kennel serve: AcceleratorError: ")
+        assert "InferenceAmiVersion" in reasons[0]
+
+
+@pytest.mark.parametrize(("cores", "used"), [(1.0, 1), (1.5, 2)])
+def test_it_uses_the_cores_the_container_was_granted_and_no_more(target, cores, used):
+    with target.started(nano_cpus=int(cores * 1e9)) as (box, _):
+        docker_engine.wait_for_log(box, '"listening"', 60)
+        told = _listening(box)
+        assert (told["models"], told["fronts"]) == (["cpu"] * used, used)
+
+
 @pytest.mark.parametrize("setting", [{"SERVE_SLOTS": "many"}, {"SERVE_PROT": "80"}])
 def test_a_wrong_setting_ends_it_with_exit_code_2(engine, serve_image, model_dir, setting):
     volumes = {str(model_dir): {"bind": "/opt/ml/model", "mode": "ro"}}

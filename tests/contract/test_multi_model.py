@@ -9,7 +9,8 @@ import pytest
 import requests
 
 from tests.support.artifacts import photo
-from tests.support.server import Server, serving, until
+from tests.support.memory import resident_mb
+from tests.support.server import Server, free_port, serving, until
 
 JPEG = photo(1, format="JPEG")
 pytestmark = pytest.mark.slow
@@ -18,7 +19,9 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory):
     log = tmp_path_factory.mktemp("log") / "log"
-    with serving(Path("/nowhere"), log, {"SAGEMAKER_MULTI_MODEL": "true"}, fronts=0, model_processes=0) as running:
+    first = min(free_port(), 65_000)
+    environ = {"SAGEMAKER_MULTI_MODEL": "true", "SAGEMAKER_SAFE_PORT_RANGE": f"{first}-{first + 200}"}
+    with serving(Path("/nowhere"), log, environ, fronts=0, model_processes=0) as running:
         yield running
 
 
@@ -60,6 +63,30 @@ def test_models_come_and_go(server: Server, model_dir: Path):
     requests.delete(f"{server.url}/models/b", timeout=60)
 
 
+def test_unloading_gives_the_memory_back(server: Server, model_dir: Path):
+    def round_trip() -> tuple[float, float]:
+        assert load(server, "a", model_dir).status_code == 200
+        assert requests.post(f"{server.url}/models/a/invoke", data=JPEG, timeout=60).status_code == 200
+        loaded = resident_mb(server.process.pid)
+        assert requests.delete(f"{server.url}/models/a", timeout=60).status_code == 200
+        return loaded, resident_mb(server.process.pid)
+
+    _, before = round_trip()  # the front has seen everything once
+    loaded, after = round_trip()
+    assert loaded > before + 50  # torch's
+    assert after < before + 5
+
+
+def test_the_models_listen_on_ports_that_sagemaker_leaves_to_the_container(server: Server, model_dir: Path):
+    assert load(server, "a", model_dir).status_code == 200
+    family = psutil.Process(server.process.pid).children(recursive=True)
+    ports = {c.laddr.port for p in family for c in p.net_connections() if c.status == psutil.CONN_LISTEN} - {server.port}
+    first, last = map(int, psutil.Process(server.process.pid).environ()["SAGEMAKER_SAFE_PORT_RANGE"].split("-"))
+    requests.delete(f"{server.url}/models/a", timeout=60)
+    assert len(ports) == 1
+    assert first <= ports.pop() <= last
+
+
 def test_a_model_whose_server_died_can_be_loaded_again(server: Server, model_dir: Path):
     assert load(server, "a", model_dir).status_code == 200
     own = [child for child in psutil.Process(server.process.pid).children(recursive=True) if str(model_dir) in child.cmdline()]
@@ -77,6 +104,8 @@ def test_what_cannot_be_loaded_is_said_and_leaves_nothing_behind(server: Server,
     assert refused.status_code == 400
     assert "ArtifactError" in refused.json()["error"]["message"]
     assert requests.post(f"{server.url}/models", data=b"{", timeout=60).status_code == 400
+    for url in ("--help", "model", "/model\0", ""):
+        assert load(server, "x", url).status_code == 400
     huge = tmp_path / "huge"
     huge.mkdir()
     (huge / "weights.safetensors").touch()

@@ -3,12 +3,7 @@
 A model process that is stopped (SIGSTOP) is as slow as the test wants it to be.
 """
 
-import os
-import shutil
-import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -259,65 +254,3 @@ def test_two_model_processes_one_dies_the_other_serves(model_dir: Path, tmp_path
         server.process.kill()  # nothing outlives PID 1
         _, alive = psutil.wait_procs(children, timeout=30)
         assert not alive
-
-
-def run_to_the_end(model_dir: Path, tmp_path: Path, **environ: str) -> tuple[int, str]:
-    server = Server(model_dir, tmp_path / "log", environ)
-    code = server.process.wait(120)
-    plain = [line for line in server.log.read_text().splitlines() if not line.startswith("{")]
-    assert len(plain) == 1, server.log.read_text()
-    return code, plain[0]
-
-
-def test_a_model_that_cannot_be_served_is_one_line_and_the_error_s_exit_code(model_dir: Path, tmp_path: Path):
-    code, line = run_to_the_end(tmp_path / "nowhere", tmp_path)
-    assert code == 3
-    assert line.startswith(f"kennel serve: ArtifactError: {tmp_path}/nowhere: no such model directory")
-    altered = tmp_path / "altered"
-    shutil.copytree(model_dir, altered)
-    with (altered / "weights.safetensors").open("r+b") as file:
-        file.seek(-1, os.SEEK_END)
-        file.write(b"\x01")
-    code, line = run_to_the_end(altered, tmp_path)
-    assert code == 3
-    assert "SHA-256 differs" in line
-    shutil.rmtree(altered)
-    shutil.copytree(model_dir, altered)
-    (altered / "golden.png").rename(altered / "photo.png")
-    (altered / "golden.png").symlink_to("photo.png")
-    code, line = run_to_the_end(altered, tmp_path)
-    assert code == 3
-    assert "is a link" in line
-
-
-def test_settings_that_cannot_be_used_are_one_message(model_dir: Path, tmp_path: Path):
-    code, line = run_to_the_end(model_dir, tmp_path, SERVE_ENGINE="fastest")
-    assert code == 2
-    assert "SERVE_ENGINE" in line
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        command = [
-            sys.executable,
-            "-m",
-            "containers.serve",
-            "--model-dir",
-            str(model_dir),
-            "--host",
-            "127.0.0.1",
-            "--port",
-            str(port),
-        ]
-        ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert ended.returncode == 2
-    assert "stop what uses it, or pass --port" in ended.stderr
-    assert len(ended.stderr.splitlines()) == 1
-
-
-def test_sigterm_while_loading_exits_0(model_dir: Path, tmp_path: Path):
-    server = Server(model_dir, tmp_path / "log")
-    server.await_event("listening")
-    assert server.ping() == 503
-    refused = server.invoke(JPEG)
-    assert refused.status_code == 503
-    assert refused.json()["error"]["kind"] == "NotReady"
-    assert server.stop(signal.SIGINT) == 0

@@ -129,21 +129,6 @@ def test_at_four_times_its_capacity_pings_are_answered_within_two_seconds(model_
         assert slowest < 2
 
 
-def test_bodies_of_25_mb_are_taken_and_100_mb_in_a_batch_transform(model_dir, tmp_path):
-    megabyte = 1 << 20
-    with scripted(model_dir, tmp_path) as engine:
-        server = engine.server
-        assert server.invoke(JPEG.ljust(25 * megabyte, b"\0")).status_code == 200
-        assert server.invoke(JPEG.ljust(25 * megabyte + 1, b"\0")).status_code == 413
-    batch = {"SAGEMAKER_BATCH": "true", "SAGEMAKER_MAX_PAYLOAD_IN_MB": "100"}
-    with scripted(model_dir, tmp_path, batch) as engine:
-        server = engine.server
-        assert server.invoke(JPEG.ljust(100 * megabyte, b"\0")).status_code == 200
-        assert server.invoke(JPEG.ljust(100 * megabyte + 1, b"\0")).status_code == 413
-        told = requests.get(f"{server.url}/execution-parameters", timeout=60).json()
-        assert (told["MaxPayloadInMB"], told["MaxConcurrentTransforms"]) == (100, 1)
-
-
 def test_what_the_platform_sends_is_given_back_with_errors_too(model_dir, tmp_path):
     with scripted(model_dir, tmp_path) as engine:
         sent = {"X-Amzn-SageMaker-Custom-Attributes": "trace=1", "X-Amzn-SageMaker-Inference-Id": "id-1"}

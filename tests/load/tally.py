@@ -3,9 +3,10 @@
 import statistics
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import psutil
+
+from tests.support.memory import resident_mb
 
 MODEL, FRONT = "kennel-model", "kennel-front"
 MEMORY_GROWTH = 0.03
@@ -51,16 +52,10 @@ class Tally:
             self.failures.append((sent, ended, status))
 
     def weigh(self, pid: int) -> None:
-        """Resident memory of a process tree in MB, and the descriptors of those of its processes that live throughout."""
-        total, descriptors = 0, 0
-        for process in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
-            try:
-                total += _resident_kb(process.pid)
-                descriptors += process.num_fds() if process.pid == pid or process.name() == "kennel-http" else 0
-            except (psutil.NoSuchProcess, OSError):
-                continue
-        self.megabytes.append(total / 1000)
-        self.descriptors.append(descriptors)
+        """Resident memory of the server in MB, and the descriptors of those of its processes that live throughout."""
+        self.megabytes.append(resident_mb(pid))
+        lasting = [child for child in psutil.Process(pid).children() if child.name() == "kennel-http"]
+        self.descriptors.append(sum(process.num_fds() for process in [psutil.Process(pid), *lasting]))
 
     def judge(self, alive: set[int]) -> None:
         """A failure is excused when a process that fails like this was killed between its sending and its end.
@@ -116,11 +111,3 @@ def _thirds(values: list) -> tuple[float, float]:
     """Medians of the middle and the last third: a killed process is missing for seconds, which is no growth afterwards."""
     third = len(values) // 3
     return statistics.median(values[third : 2 * third]), statistics.median(values[2 * third :])
-
-
-def _resident_kb(pid: int) -> int:
-    """Of a process: its own pages, and its part of those shared within the server. Pages of files count for nothing: what a
-    process holds of them depends on who else on the machine has the same libraries open.
-    """
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    return sum(int(line.split()[1]) for line in lines if line.startswith(("Pss_Anon:", "Pss_Shmem:")))

@@ -1,5 +1,6 @@
 """The soak in short: kills under load lose nothing that was accepted. The long one is `python -m tests.load.soak`."""
 
+import os
 import time
 from pathlib import Path
 
@@ -10,16 +11,20 @@ from tests.load.tally import FRONT, MODEL, Kill, Tally, faults
 from tests.support import artifacts
 from tests.support.server import serving
 
+SECONDS = float(os.environ.get("KENNEL_SOAK_SECONDS", "60"))
+"""CI soaks for five minutes; whoever runs the tests by hand waits for one."""
+
 
 @pytest.mark.slow
-def test_a_minute_of_load_and_kills_loses_no_accepted_request(tmp_path: Path):
+@pytest.mark.timeout(SECONDS + 600)
+def test_load_and_kills_lose_no_accepted_request(tmp_path: Path):
     artifacts.save(tmp_path / "model")
     with serving(tmp_path / "model", tmp_path / "log", model_processes=2) as server:
-        tally = soak(server, seconds=60, kill_every=12, mutants=1000)
+        tally = soak(server, SECONDS, kill_every=SECONDS / 5, mutants=1000)
         assert not server.events("unexpected error")
         assert "Traceback" not in server.log.read_text()
     report = tally.report()
-    assert len(tally.kills) >= 4
+    assert len(tally.kills) == 4
     assert faults(report) == [], report
     assert report["statuses"]["200"] > 0.8 * (report["requests"] - report["damaged_photos"]), report
 

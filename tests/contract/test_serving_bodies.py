@@ -1,0 +1,80 @@
+"""Large, chunked, compressed and announced bodies, with the limits that hold unless somebody sets others."""
+
+import io
+import socket
+import struct
+import zlib
+
+import pytest
+import requests
+from PIL import Image
+
+from tests.support.artifacts import photo
+from tests.support.memory import resident_mb
+from tests.support.scripted import scripted
+from tests.support.server import Server
+
+JPEG = photo(1, format="JPEG")
+
+
+@pytest.fixture(scope="module")
+def server(model_dir, tmp_path_factory):
+    with scripted(model_dir, tmp_path_factory.mktemp("server")) as engine:
+        yield engine.server
+
+
+def test_bodies_of_25_mb_are_taken_and_100_mb_in_a_batch_transform(server: Server, model_dir, tmp_path):
+    megabyte = 1 << 20
+    assert server.invoke(JPEG.ljust(25 * megabyte, b"\0")).status_code == 200
+    assert server.invoke(JPEG.ljust(25 * megabyte + 1, b"\0")).status_code == 413
+    batch = {"SAGEMAKER_BATCH": "true", "SAGEMAKER_MAX_PAYLOAD_IN_MB": "100"}
+    with scripted(model_dir, tmp_path, batch) as engine:
+        assert engine.server.invoke(JPEG.ljust(100 * megabyte, b"\0")).status_code == 200
+        assert engine.server.invoke(JPEG.ljust(100 * megabyte + 1, b"\0")).status_code == 413
+        told = requests.get(f"{engine.server.url}/execution-parameters", timeout=60).json()
+        assert (told["MaxPayloadInMB"], told["MaxConcurrentTransforms"]) == (100, 1)
+
+
+def test_a_body_may_come_in_chunks_of_unknown_number(server: Server):
+    def send(total: int) -> requests.Response:
+        pieces = (JPEG if number == 0 else bytes(1 << 20) for number in range(total))
+        return requests.post(f"{server.url}/invocations", data=pieces, headers={"Content-Type": "image/jpeg"}, timeout=60)
+
+    assert send(3).status_code == 200
+    assert send(27).status_code == 413
+
+
+def test_a_client_that_asks_first_is_told_to_go_on(server: Server):
+    """curl does so with every body over a megabyte."""
+    head = b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nExpect: 100-continue\r\n"
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
+        connection.sendall(head + b"Content-Length: %d\r\n\r\n" % len(JPEG))
+        assert connection.recv(100).startswith(b"HTTP/1.1 100")
+        connection.sendall(JPEG)
+        assert connection.recv(1000).startswith(b"HTTP/1.1 200")
+
+
+def with_chunk(kind: bytes, content: bytes) -> bytes:
+    """A PNG of one pixel with one more chunk."""
+    Image.new("RGB", (1, 1)).save(buffer := io.BytesIO(), "PNG")
+    chunk = struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+    return buffer.getvalue()[:33] + chunk + buffer.getvalue()[33:]  # behind the header
+
+
+def test_decompression_bombs_are_refused_or_ignored_and_take_no_memory(server: Server):
+    squeeze = zlib.compressobj(1)
+    bomb = b"".join(squeeze.compress(bytes(1 << 24)) for _ in range(24)) + squeeze.flush()  # 400 MB
+    before = resident_mb(server.process.pid)
+    for kind, content in ((b"zTXt", b"comment\0\0"), (b"iTXt", b"comment\0\1\0\0\0"), (b"iCCP", b"profile\0\0")):
+        assert server.invoke(with_chunk(kind, content + bomb), "image/png").status_code in (200, 400)
+    for size in ((12_000, 12_000), (20_000, 20_000)):
+        Image.new("1", size).save(buffer := io.BytesIO(), "PNG")
+        assert server.invoke(buffer.getvalue(), "image/png").status_code == 413
+    assert resident_mb(server.process.pid) < before + 200
+
+
+def test_20000_pixels_within_the_limit_are_classified(server: Server):
+    Image.new("1", (20_000, 5_000)).save(buffer := io.BytesIO(), "PNG")  # 100 million, 300 MB as RGB
+    assert server.invoke(buffer.getvalue(), "image/png").status_code == 200
+    Image.new("L", (20_000, 1_000)).save(buffer := io.BytesIO(), "JPEG")
+    assert server.invoke(buffer.getvalue()).status_code == 200
