@@ -5,12 +5,21 @@ import signal
 
 _PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
 
+_name = "kennel"
+
+
+def name() -> str:
+    """What `become` made of this process. A process that replaces a dead one gets its name."""
+    return _name
+
 
 def become(name: str) -> None:
     """Show as `name` (15 characters at most) in ps and top, and die by SIGKILL when the parent dies.
 
     So no process outlives its server, however that ended.
     """
+    global _name
+    _name = name
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_NAME, ctypes.c_char_p(name.encode()[:15]), 0, 0, 0)
     libc.prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL), 0, 0, 0)

@@ -1,7 +1,8 @@
 """Prometheus metrics, summed over all processes of the server, and one JSON line per request.
 
 Every process writes its numbers into files of PROMETHEUS_MULTIPROC_DIR (set before this module is imported; memory, never a
-disk); any front can answer `/metrics`. Numbers of processes that died stay in the sums.
+disk); any front can answer `/metrics`. Files are named after their process, and the one that replaces a dead process goes on
+with its files: so the sums keep what it counted, and the files do not become more with every death.
 """
 
 import os
@@ -9,10 +10,15 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest, values
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
+
+from containers.serve import process
+
+if "PROMETHEUS_MULTIPROC_DIR" in os.environ:  # before the first metric is made
+    values.ValueClass = values.MultiProcessValue(process.name)  # type: ignore[no-untyped-call]
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 

@@ -8,6 +8,7 @@ import threading
 import time
 from collections import Counter
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 
 import psutil
 import pytest
@@ -158,3 +159,50 @@ def test_it_listens_where_sagemaker_says_and_opens_no_other_port(model_dir, tmp_
         everyone = [psutil.Process(engine.server.process.pid), *engine.server.processes("kennel-")]
         listening = {c.laddr.port for p in everyone for c in p.net_connections() if c.status == psutil.CONN_LISTEN}
         assert listening == {wanted}
+
+
+@pytest.mark.slow
+def test_a_stuck_front_is_replaced_its_connections_break_and_new_ones_are_answered(model_dir, tmp_path, pool):
+    with scripted(model_dir, tmp_path) as engine, requests.Session() as session:
+        server = engine.server
+        assert session.post(f"{server.url}/invocations", data=JPEG, timeout=60).status_code == 200
+        (front,) = server.processes("kennel-front")
+        front.suspend()
+        held = pool.submit(session.post, f"{server.url}/invocations", data=JPEG, timeout=120)  # on the front's own connection
+        waiting = pool.submit(server.invoke, JPEG)
+        assert isinstance(held.exception(), requests.ConnectionError)
+        assert waiting.result().status_code == 200
+        assert [process.pid for process in server.processes("kennel-front")] != [front.pid]
+
+
+def test_without_its_http_side_the_server_ends_and_leaves_nothing_behind(model_dir, tmp_path):
+    with scripted(model_dir, tmp_path) as engine:
+        server = engine.server
+        children = server.processes("kennel-")
+        server.processes("kennel-http")[0].kill()
+        assert server.process.wait(60) == 1
+        assert server.events("gunicorn ended by itself")
+        _, alive = psutil.wait_procs(children, timeout=60)
+        assert not alive
+
+
+def test_deaths_leave_sums_as_they_were_and_no_files_behind(model_dir, tmp_path):
+    with scripted(model_dir, tmp_path) as engine:
+        server = engine.server
+
+        def files() -> set[Path]:
+            maps = [area.path for child in server.processes("kennel-front") for area in child.memory_maps()]
+            folder = next(Path(path).parent for path in maps if "kennel-metrics-" in path)
+            return set(folder.iterdir())
+
+        assert server.invoke(JPEG).status_code == 200
+        before = files()
+        for name in ("kennel-front", "kennel-model") * 2:
+            (victim,) = server.processes(name)
+            victim.kill()
+            until(lambda name=name, victim=victim: server.processes(name) not in ([], [victim]), "a replacement")
+            until(lambda: server.ping() == 200, "/ping says 200")
+            assert server.invoke(JPEG).status_code == 200
+        assert files() == before
+        assert gauge(server, 'kennel_photos_total{outcome="classified"}') == 5
+        assert gauge(server, "kennel_batch_photos_sum") == 5
