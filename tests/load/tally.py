@@ -87,6 +87,7 @@ class Tally:
             "dead_processes": self.dead,
             "p50_ms": round(ranked[len(ranked) // 2] * 1000, 1),
             "p99_ms": round(ranked[len(ranked) * 99 // 100] * 1000, 1),
+            "memory_samples": len(self.megabytes),
             "memory_mb_middle_third": round(middle, 1),
             "memory_mb_last_third": round(last, 1),
             "memory_growth": round(last / middle - 1, 4),
@@ -108,6 +109,6 @@ def faults(report: dict) -> list[str]:
 
 
 def _thirds(values: list) -> tuple[float, float]:
-    """Medians of the middle and the last third: a killed process is missing for seconds, which is no growth afterwards."""
+    """Medians of the middle and the last third: a killed process is missing for moments, which is no growth afterwards."""
     third = len(values) // 3
     return statistics.median(values[third : 2 * third]), statistics.median(values[2 * third :])
