@@ -16,10 +16,13 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
+import psutil
 import requests
 
 from tests.load.tally import FRONT, MODEL, Kill, Tally, faults
@@ -54,6 +57,7 @@ def soak(server: Server, seconds: float, kill_every: float, mutants: int) -> Tal
     """
     photos = [artifacts.photo(seed, (500, 375), "JPEG") for seed in range(16)]
     small = [artifacts.photo(5, (60, 50), format) for format in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")]
+    until(lambda: _whole(server), "every model process serves", patience=600)
     interval = CALLERS / (0.8 * capacity(server, photos))
     tally = Tally(damaged_wanted=mutants)
     began, lock = time.monotonic(), threading.Lock()
@@ -115,15 +119,18 @@ def _whole(server: Server) -> bool:
 
 
 def _living(server: Server) -> dict[int, str]:
-    return {process.pid: process.name() for process in server.processes("kennel-")}
+    found = {}
+    for process in server.processes("kennel-"):
+        with suppress(psutil.NoSuchProcess):
+            found[process.pid] = process.name()
+    return found
 
 
 def _in_threads(*work: Callable[[], None]) -> None:
-    threads = [threading.Thread(target=each) for each in work]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    """Raises what one of them raised, once all have ended."""
+    with ThreadPoolExecutor(len(work)) as pool:
+        for running in [pool.submit(each) for each in work]:
+            running.result()
 
 
 def main() -> int:

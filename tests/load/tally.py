@@ -2,6 +2,7 @@
 
 import statistics
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import psutil
@@ -54,8 +55,11 @@ class Tally:
     def weigh(self, pid: int) -> None:
         """Resident memory of the server in MB, and the descriptors of those of its processes that live throughout."""
         self.megabytes.append(resident_mb(pid))
-        lasting = [child for child in psutil.Process(pid).children() if child.name() == "kennel-http"]
-        self.descriptors.append(sum(process.num_fds() for process in [psutil.Process(pid), *lasting]))
+        descriptors = 0
+        for process in [psutil.Process(pid), *psutil.Process(pid).children()]:
+            with suppress(psutil.NoSuchProcess):
+                descriptors += process.num_fds() if process.pid == pid or process.name() == "kennel-http" else 0
+        self.descriptors.append(descriptors)
 
     def judge(self, alive: set[int]) -> None:
         """A failure is excused when a process that fails like this was killed between its sending and its end.
