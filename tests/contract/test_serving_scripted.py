@@ -98,6 +98,7 @@ def test_pings_fail_while_the_only_model_process_is_dead(model_dir, tmp_path):
         until(lambda: engine.server.ping() == 200, "a new process serves")
 
 
+@pytest.mark.slow
 def test_at_four_times_its_capacity_pings_are_answered_within_two_seconds(model_dir, tmp_path):
     """40 photos a second are possible (batches of 4 in 0.1 s), 160 are offered by 128 callers: a queue would be 3 s long."""
     with scripted(model_dir, tmp_path, slots=8, max_batch=4) as engine:

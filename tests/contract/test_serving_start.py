@@ -11,11 +11,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.support.scripted_server import VARIABLE, Script
 from tests.support.server import Server
 
 
-def run_to_the_end(model_dir: Path, tmp_path: Path, **environ: str) -> tuple[int, str]:
-    server = Server(model_dir, tmp_path / "log", environ)
+def run_to_the_end(model_dir: Path, tmp_path: Path, script: Script | None = None, **environ: str) -> tuple[int, str]:
+    """Its exit code and its only line that is no JSON. `script`: for an engine that does what it says."""
+    if script is None:
+        server = Server(model_dir, tmp_path / "log", environ)
+    else:
+        script.write(tmp_path / "script.json")
+        environ |= {VARIABLE: str(tmp_path / "script.json")}
+        server = Server(model_dir, tmp_path / "log", environ, program="tests.support.scripted_server", engine="scripted")
     code = server.process.wait(120)
     plain = [line for line in server.log.read_text().splitlines() if not line.startswith("{")]
     assert len(plain) == 1, server.log.read_text()
@@ -79,6 +86,18 @@ def test_a_model_archive_that_leads_outside_or_brings_code_is_refused_and_runs_n
     assert not (tmp_path / "ran").exists()
     pickle.loads(data)
     assert (tmp_path / "ran").exists()  # the payload works
+
+
+def test_an_engine_that_answers_the_golden_photo_otherwise_than_eager_did_is_not_served(model_dir: Path, tmp_path: Path):
+    code, line = run_to_the_end(model_dir, tmp_path, Script(wrong=True))
+    assert code == 3
+    assert "scripted on cpu answers the golden photo wrongly" in line
+
+
+def test_a_model_that_does_not_fit_into_memory_is_said_so(model_dir: Path, tmp_path: Path):
+    code, line = run_to_the_end(model_dir, tmp_path, Script(room=0))
+    assert code == 71
+    assert line.startswith("kennel serve: OutOfMemory: ")
 
 
 def test_settings_that_cannot_be_used_are_one_message(model_dir: Path, tmp_path: Path):
