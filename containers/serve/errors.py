@@ -68,3 +68,4 @@ class DeadlineExceeded(ServiceError):
 
 class OutOfMemory(ServiceError):
     status = 507
+    exit_code = 71

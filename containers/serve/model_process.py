@@ -15,7 +15,7 @@ from containers.serve.slots import Slots
 
 log = logs.get(__name__)
 
-EXIT_POISONED, EXIT_NO_MEMORY = 70, 71
+EXIT_POISONED, EXIT_NO_MEMORY = 70, OutOfMemory.exit_code
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ def run(job: Assignment, config: ServeConfig, slots: Slots, health: Health) -> i
         health.explain(job.process, f"{error.kind}: {error}")
         return error.exit_code
     except Exception as error:
-        if not is_out_of_memory(error) and not isinstance(error, OutOfMemory):
+        if not is_out_of_memory(error):
             raise
         health.explain(job.process, f"OutOfMemory: the model does not fit into memory ({error}): use a larger instance")
         return EXIT_NO_MEMORY

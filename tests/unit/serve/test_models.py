@@ -2,8 +2,11 @@ import socket
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
 from containers.serve import models, sizing
 from containers.serve.config import ServeConfig
+from containers.serve.errors import BadRequest, ModelFailed, OutOfMemory
 from containers.serve.health import Health
 from containers.serve.models import Registry, _Model
 
@@ -23,6 +26,14 @@ def test_a_load_that_fails_after_its_model_was_unloaded_leaves_the_one_loaded_si
     registry._end(new)
     assert registry.page(0, 10) == ([], None)
     assert not registry._models
+
+
+@pytest.mark.parametrize(("code", "error"), [(OutOfMemory.exit_code, OutOfMemory), (3, BadRequest), (1, ModelFailed)])
+def test_a_model_s_server_that_gives_up_is_the_caller_s_507_400_or_500(code, error):
+    gave_up = _Model("dogs", "/nowhere", 1, subprocess.Popen(["sh", "-c", f"exit {code}"]), last_words="the reason")
+    gave_up.server.wait()
+    with pytest.raises(error, match="the reason"):
+        models._await_ready(gave_up)
 
 
 def test_requests_that_wait_for_a_model_leave_threads_for_pings(monkeypatch):
