@@ -24,7 +24,7 @@ class Alarm(Resource):
 
     def desired(self) -> State:
         topic = self.context.config.alarms.topic_arn
-        return self._definition | {"AlarmActions": [topic] if topic else []}
+        return self._definition | {"ActionsEnabled": True, "AlarmActions": [topic] if topic else []}
 
     def observe(self) -> State | None:
         alarms = self._cloudwatch.describe_alarms(AlarmNames=[self._name])["MetricAlarms"]

@@ -239,9 +239,10 @@ def test_destroy_keeps_the_data_unless_told(released):
 
 def test_destroy_stops_jobs_that_still_run_and_no_other_stages(released, tmp_path):
     """They would go on costing, and fail without their role."""
-    photos = tmp_path / "dogs" / "train" / "beagle"
-    photos.mkdir(parents=True)
-    (photos / "1.jpg").write_bytes(b"photo")
+    photos = tmp_path / "dogs" / "train"
+    for name in ("beagle", "poodle"):
+        (photos / name).mkdir(parents=True)
+        (photos / name / "1.jpg").write_bytes(b"photo")
     assert released("data", str(tmp_path / "dogs"), "--name", "dogs")[0] == 0
     push("train")
     assert released("train", "--data", "dogs", "--detach")[0] == 0
