@@ -1,4 +1,4 @@
-"""SageMaker: UpdateEndpoint, StopTrainingJob, states that take a few describes, and refusals of what AWS refuses."""
+"""SageMaker: UpdateEndpoint, stopping jobs, states that take a few describes, and refusals of what AWS refuses."""
 
 from moto.applicationautoscaling.models import applicationautoscaling_backends
 from moto.core.responses import ActionResult, EmptyResult
