@@ -19,6 +19,7 @@ from containers.train.config import TrainConfig
 from deploy.stage_tables import (
     Alarms,
     Ec2,
+    Ec2Serving,
     Endpoint,
     Function,
     Rollout,
@@ -42,6 +43,7 @@ class StageConfig(Settings):
     training: Training = Training()
     hyperparameters: TrainConfig = TrainConfig()
     ec2: Ec2 = Ec2()
+    ec2_serving: Ec2Serving = Ec2Serving()
     endpoint: Endpoint = Endpoint()
     serving: ServeConfig = ServeConfig()
     rollout: Rollout = Rollout()

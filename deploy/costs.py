@@ -65,6 +65,14 @@ def estimate(config: StageConfig, prices: Prices) -> list[Cost]:
     return [*_standing(config, prices, serving=True), *_jobs(config, prices)]
 
 
+def serving_on_ec2(config: StageConfig, prices: Prices, *, endpoint: bool) -> list[Cost]:
+    """What stands once an instance of `[ec2_serving]` does; `endpoint`: beside SageMaker's."""
+    kind = config.ec2_serving.instance_type
+    price = prices.ec2_per_hour.get(kind)
+    instance = Cost(what=f"EC2 serving, 1 × {kind}", minimum=price, maximum=price, note="double while a release takes over")
+    return [*_standing(config, prices, serving=endpoint), instance]
+
+
 def ceiling(costs: list[Cost]) -> float | None:
     """The most a month can cost of what stands, None where a price is missing."""
     tops = [cost.maximum for cost in costs if cost.standing]
@@ -108,10 +116,11 @@ def _endpoint(config: StageConfig, prices: Prices) -> Cost:
 
 
 def _jobs(config: StageConfig, prices: Prices) -> list[Cost]:
-    training, ec2 = config.training, config.ec2
+    training, ec2, serving = config.training, config.ec2, config.ec2_serving
     rows = [
         ("SageMaker training", training.instance_type, training.instance_count, training.spot, prices.sagemaker_per_hour),
         ("EC2 training", ec2.instance_type, ec2.instance_count, ec2.spot, prices.ec2_per_hour),
+        ("EC2 serving", serving.instance_type, 1, False, prices.ec2_per_hour),
     ]
     costs = []
     for what, kind, count, spot, table in rows:

@@ -19,8 +19,8 @@ from deploy.deployer_statements import (
     service_linked,
     serving_arns,
 )
-from deploy.iam import Document, Scope, allow, document
-from deploy.storage import ASYNC, DATA, INBOX, MODELS, TRAINING, TRANSFORM
+from deploy.iam import ON_INSTANCES, Document, Scope, allow, document
+from deploy.storage import ASYNC, DATA, EC2, INBOX, MODELS, TRAINING, TRANSFORM
 
 DUTIES = ("guard", "watch", "foundation", "images", "data", "training", "release", "ec2")
 
@@ -79,6 +79,7 @@ def _watch(scope: Scope) -> Document:
             [
                 "application-autoscaling:DescribeScalableTargets",
                 "application-autoscaling:DescribeScalingPolicies",
+                "ec2:DescribeInstances",
                 "lambda:GetAccountSettings",
                 "logs:DescribeLogGroups",
                 "sagemaker:ListEndpointConfigs",
@@ -105,6 +106,7 @@ def _watch(scope: Scope) -> Document:
             ],
             function_arns(scope),
         ),
+        allow("Health", "s3:GetObject", names.s3_arn(f"{EC2}/*/status.json")),
         allow("Logs", "logs:GetLogEvents", log_arns(scope)),
         allow("LogStreams", "logs:DescribeLogStreams", log_arns(scope)),
     )
@@ -139,7 +141,7 @@ def _foundation(scope: Scope) -> Document:
             [*(f"iam:{action}" for action in profile), "iam:TagInstanceProfile"],
             names.arn("iam", f"instance-profile/{names.base}-*", region=""),
         ),
-        pass_role(scope, "ec2", sid="PassToProfile"),
+        [pass_role(scope, principal, sid=f"{principal.capitalize()}ToProfile") for principal in ON_INSTANCES],
         allow(
             "LogGroups",
             ["logs:CreateLogGroup", "logs:DeleteLogGroup", "logs:PutRetentionPolicy", "logs:TagResource"],

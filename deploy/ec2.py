@@ -9,15 +9,14 @@ import argparse
 import json
 from typing import Any
 
-from botocore.exceptions import ClientError
-
 from containers.core.settings import parse
+from deploy import ec2_launch
 from deploy.config import StageConfig
 from deploy.context import Context
-from deploy.ec2_network import Instances, SecurityGroup, vpc_and_subnets
-from deploy.ec2_request import model_uri, run_instances, run_uri
-from deploy.engine import Engine, found
-from deploy.errors import DeployError, Refused, code_of, explained
+from deploy.ec2_network import Instances, SecurityGroup
+from deploy.ec2_request import model_uri, run_instances, run_uri, training_machine
+from deploy.engine import found
+from deploy.errors import DeployError, explained
 from deploy.logs import Tail
 from deploy.stage_tables import Ec2
 from deploy.storage import EC2
@@ -25,25 +24,21 @@ from deploy.training_progress import decision_of, follow
 from deploy.training_request import Run
 
 _APPEAR_SECONDS = 120.0  # EC2 lists a new instance with some delay; one that is not listed by then is gone
-_NO_ROOM = ("InsufficientInstanceCapacity", "Unsupported", "SpotMaxPriceTooLow", "MaxSpotInstanceCountExceeded")
 
 
 def run(args: argparse.Namespace, context: Context, this: Run) -> None:
     """Raises Refused before anything starts, DeployError with the nodes' own reasons when training fails."""
     config = adjusted(context.config, args)
-    image_id, root_device = machine_image(context)
-    group = SecurityGroup(context)
+    image_id, root_device = ec2_launch.machine_image(context)
 
-    def request(group_id: str) -> dict[str, Any]:
+    def data(group_id: str) -> dict[str, Any]:
         where = {"image_id": image_id, "root_device": root_device, "group_id": group_id}
-        return run_instances(config, context.names, this, context.tags, **where)
+        return training_machine(config, context.names, **where)
 
-    if context.dry_run:
-        planned = request(group.group_id if group.exists() else group.key)
-        context.emit(planned, lambda: planned)
+    request = run_instances(config, context.names, this, context.tags)
+    instances = ec2_launch.start(context, this.name, SecurityGroup(context, "train"), data, request)
+    if instances is None:
         return
-    list(Engine([group]).apply())
-    instances = launch(context, request(group.group_id), this.name)
     many = f"{config.ec2.instance_count} × {config.ec2.instance_type}"
     context.say(f"started {this.name}: {many}, machine image {image_id}, {', '.join(instances)}")
     if args.detach:
@@ -60,44 +55,6 @@ def adjusted(config: StageConfig, args: argparse.Namespace) -> StageConfig:
     flags = {"instance_count": args.instances, "instance_type": kind, "spot": args.spot}
     changed = {name: value for name, value in flags.items() if value is not None}
     return config.model_copy(update={"ec2": parse(Ec2, config.ec2.model_dump() | changed, where="flags")})
-
-
-def machine_image(context: Context) -> tuple[str, str]:
-    """(id, root device) of the image that the SSM parameter names now; the run's record has the id, never `latest`."""
-    parameter = context.config.ec2.ami_parameter
-    with explained(f"SSM parameter {parameter}"):
-        image_id = str(context.client("ssm").get_parameter(Name=parameter)["Parameter"]["Value"])
-        images = context.client("ec2").describe_images(ImageIds=[image_id])["Images"]
-    if not images:
-        raise Refused(f"machine image {image_id}", "is not there", hint="set [ec2] ami_parameter to another parameter")
-    return image_id, str(images[0].get("RootDeviceName") or "/dev/xvda")
-
-
-def launch(context: Context, request: dict[str, Any], run: str) -> list[str]:
-    """Instance ids. AWS checks the request (DryRun) first; where a zone has no such machine free, the next one is tried."""
-    ec2 = context.client("ec2")
-    _, subnets = vpc_and_subnets(context)
-    with explained(f"run {run}"):
-        _rehearse(ec2, request | {"SubnetId": subnets[0]})
-        for number, subnet in enumerate(subnets):
-            once = {"SubnetId": subnet, "ClientToken": f"{run}-{number}"}  # a repeated call is the same call
-            try:
-                answer = ec2.run_instances(**request, **once)
-            except ClientError as error:
-                if code_of(error) not in _NO_ROOM or subnet == subnets[-1]:
-                    raise
-                context.say(f"{subnet}: {code_of(error)}, trying the next zone")
-            else:
-                return [str(row["InstanceId"]) for row in answer["Instances"]]
-    raise Refused(f"run {run}", "there is no subnet to run in", hint="set [security] subnet_ids")
-
-
-def _rehearse(ec2: Any, request: dict[str, Any]) -> None:
-    try:
-        ec2.run_instances(**request, DryRun=True)
-    except ClientError as error:
-        if code_of(error) != "DryRunOperation":  # how EC2 says that it would have worked
-            raise
 
 
 class Ec2Job:

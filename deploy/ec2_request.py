@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.config import StageConfig
+from deploy.ec2_template import launch_data
 from deploy.names import Names
 from deploy.storage import CHECKPOINTS, DATA, EC2, TRAINING, tag_list
 from deploy.training_request import Run, hyperparameters
@@ -42,8 +43,12 @@ def user_data(config: StageConfig, names: Names, run: Run) -> str:
         "HYPERPARAMETERS": json.dumps(hyperparameters(run.hyperparameters)),
         "CHANNELS": json.dumps({channel: {"TrainingInputMode": "File"} for channel in run.channels}),
     }
-    template = TEMPLATE.read_text(encoding="utf-8")
-    script = re.sub(r"@([A-Z_]+)@", lambda match: shlex.quote(values[match[1]]), template)
+    return filled(TEMPLATE, values)
+
+
+def filled(template: Path, values: dict[str, str]) -> str:
+    """`template` with a quoted word in place of each @NAME@. Raises ValueError where EC2 would not take it."""
+    script = re.sub(r"@([A-Z_]+)@", lambda match: shlex.quote(values[match[1]]), template.read_text(encoding="utf-8"))
     if len(script.encode()) > USER_DATA_LIMIT_BYTES:
         raise ValueError(f"user data has {len(script.encode())} bytes; EC2 takes {USER_DATA_LIMIT_BYTES}")
     return script
@@ -54,34 +59,29 @@ def has_gpu(instance_type: str) -> bool:
     return re.match(r"(g[3-9]|p[2-9])", instance_type) is not None and not instance_type.startswith("g4ad")
 
 
-def run_instances(
-    config: StageConfig, names: Names, run: Run, tags: dict[str, str], *, image_id: str, root_device: str, group_id: str
-) -> dict[str, Any]:
-    """Everything but the subnet. Given here, not in a launch template: one call is the whole truth of an instance.
+def training_machine(config: StageConfig, names: Names, *, image_id: str, root_device: str, group_id: str) -> dict[str, Any]:
+    """LaunchTemplateData of the instances that train."""
+    where = {"image_id": image_id, "root_device": root_device, "group_id": group_id}
+    return launch_data(config, names, config.ec2, principal="ec2", **where)
 
-    One call for all nodes: `ami-launch-index` is then the rank. The instance ends when it shuts itself down.
-    """
-    ec2, security = config.ec2, config.security
-    volume: dict[str, Any] = {"VolumeSize": ec2.volume_gb, "VolumeType": "gp3", "Encrypted": True, "DeleteOnTermination": True}
-    if security.kms_key_arn:
-        volume["KmsKeyId"] = security.kms_key_arn
-    described = tag_list(tags | {"run": run.name, "Name": run.name})
-    kinds = ["instance", "volume"]
+
+def run_instances(config: StageConfig, names: Names, run: Run, tags: dict[str, str]) -> dict[str, Any]:
+    """Everything but the launch template and the subnet. One call for all nodes: `ami-launch-index` is then the rank."""
+    ec2 = config.ec2
     request: dict[str, Any] = {
-        "ImageId": image_id,
-        "InstanceType": ec2.instance_type,
         "MinCount": ec2.instance_count,
         "MaxCount": ec2.instance_count,
-        "IamInstanceProfile": {"Name": names.role("ec2")},
-        "InstanceInitiatedShutdownBehavior": "terminate",
-        "MetadataOptions": {"HttpEndpoint": "enabled", "HttpTokens": "required", "HttpPutResponseHopLimit": 1},
-        "BlockDeviceMappings": [{"DeviceName": root_device, "Ebs": volume}],
-        "SecurityGroupIds": [group_id, *security.security_group_ids],
         "UserData": user_data(config, names, run),
     }
+    kinds = ["instance", "volume"]
     if ec2.spot:
         once = {"SpotInstanceType": "one-time", "InstanceInterruptionBehavior": "terminate"}
         request["InstanceMarketOptions"] = {"MarketType": "spot", "SpotOptions": once}
         kinds.append("spot-instances-request")
-    request["TagSpecifications"] = [{"ResourceType": kind, "Tags": described} for kind in kinds]
-    return request
+    return request | {"TagSpecifications": tagged(tags, run.name, kinds)}
+
+
+def tagged(tags: dict[str, str], run: str, kinds: list[str]) -> list[dict[str, Any]]:
+    """TagSpecifications of one run's instances and of what comes with them."""
+    described = tag_list(tags | {"run": run, "Name": run})
+    return [{"ResourceType": kind, "Tags": described} for kind in kinds]

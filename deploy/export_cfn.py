@@ -42,9 +42,11 @@ def template(context: Context) -> Template:
     for principal in iam.PRINCIPALS:
         role = _role(context, principal)
         resources[f"Role{principal.capitalize()}"] = role | ({"DependsOn": "Boundary"} if owned else {})
-    resources["InstanceProfile"] = _resource(
-        "AWS::IAM::InstanceProfile", InstanceProfileName=names.role("ec2"), Roles=[{"Ref": "RoleEc2"}]
-    )
+    for principal in iam.ON_INSTANCES:
+        role = {"Ref": f"Role{principal.capitalize()}"}
+        resources[f"InstanceProfile{principal.capitalize()}"] = _resource(
+            "AWS::IAM::InstanceProfile", InstanceProfileName=names.role(principal), Roles=[role]
+        )
     description = f"What stage {names.stage} of {names.project} stands on; made by `python -m deploy export-cfn`"
     return {"AWSTemplateFormatVersion": "2010-09-09", "Description": description, "Resources": resources}
 

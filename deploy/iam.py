@@ -1,6 +1,7 @@
 """Who may do what, as data: one document per principal, pure functions of names and options. No AWS is called here.
 
-Principals: `train` (SageMaker training jobs), `serve` (endpoints and transforms), `lambda`, `ec2` (training on instances).
+Principals: `train` (SageMaker training jobs), `serve` (endpoints and transforms), `lambda`, `ec2` (training on instances),
+`ec2serve` (serving on one).
 The people who deploy have their own documents in `deployer_policies`.
 """
 
@@ -13,8 +14,9 @@ from deploy.storage import ASYNC, CAPTURE, CHECKPOINTS, DATA, EC2, INBOX, MODELS
 
 Document = dict[str, Any]
 Statement = dict[str, Any]
-SERVICE = {"train": "sagemaker", "serve": "sagemaker", "lambda": "lambda", "ec2": "ec2"}
+SERVICE = {"train": "sagemaker", "serve": "sagemaker", "lambda": "lambda", "ec2": "ec2", "ec2serve": "ec2"}
 PRINCIPALS = tuple(SERVICE)
+ON_INSTANCES = tuple(principal for principal, service in SERVICE.items() if service == "ec2")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,13 +33,14 @@ class Scope:
     ami_parameter: str = ""
     """SSM parameter that names the machine image of training on EC2."""
 
-    ec2_types: str = "g4dn.*"
-    """Instance types that training on EC2 may start."""
+    ec2_types: tuple[str, ...] = ("g4dn.*",)
+    """Instance types that training and serving on EC2 may start."""
 
     @classmethod
     def of(cls, names: Names, config: StageConfig) -> "Scope":
         security = config.security
         ours = names.boundary_arn if security.boundary else None
+        kinds = (config.ec2.instance_type, config.ec2_serving.instance_type)
         return cls(
             names=names,
             kms_key=security.kms_key_arn,
@@ -45,7 +48,7 @@ class Scope:
             capture=config.endpoint.capture_percent > 0,
             boundary=security.boundary_arn or ours,
             ami_parameter=config.ec2.ami_parameter,
-            ec2_types=f"{config.ec2.instance_type.partition('.')[0]}.*",
+            ec2_types=tuple(sorted({f"{kind.partition('.')[0]}.*" for kind in kinds})),
         )
 
 
@@ -86,7 +89,7 @@ def trust(scope: Scope, principal: str) -> Document:
 
 def role_policy(scope: Scope, principal: str) -> Document:
     """What `principal` may do, and nothing else."""
-    return {"train": _train, "serve": _serve, "lambda": _lambda, "ec2": _ec2}[principal](scope)
+    return {"train": _train, "serve": _serve, "lambda": _lambda, "ec2": _ec2, "ec2serve": _ec2_serve}[principal](scope)
 
 
 def boundary(scope: Scope) -> Document:
@@ -170,6 +173,22 @@ def _ec2(scope: Scope) -> Document:
         allow("Run", ["s3:AbortMultipartUpload", "s3:GetObject", "s3:PutObject"], names.s3_arn(f"{EC2}/*")),
         allow("WriteModel", ["s3:AbortMultipartUpload", "s3:PutObject"], names.s3_arn(f"{TRAINING}/*")),
         _checkpoints(scope),
+        allow(
+            "Logs",
+            ["logs:CreateLogStream", "logs:PutLogEvents"],
+            names.arn("logs", f"log-group:{names.ec2_log_group}:log-stream:*"),
+        ),
+        _kms(scope),
+    )
+
+
+def _ec2_serve(scope: Scope) -> Document:
+    """Reads models, reports its health. The instance's container cannot reach even that: one hop to the metadata service."""
+    names = scope.names
+    return document(
+        _pull(scope, "serve"),
+        allow("ReadModel", "s3:GetObject", [names.s3_arn(f"{prefix}/*") for prefix in (TRAINING, MODELS)]),
+        allow("Report", ["s3:AbortMultipartUpload", "s3:PutObject"], names.s3_arn(f"{EC2}/*")),
         allow(
             "Logs",
             ["logs:CreateLogStream", "logs:PutLogEvents"],

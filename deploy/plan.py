@@ -1,7 +1,7 @@
 """`plan` and `apply`: what would be done as a table with its price, and doing it."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -41,13 +41,17 @@ def show(args: argparse.Namespace, context: Context, release: Release | None) ->
     return plan
 
 
-def carry_out(args: argparse.Namespace, context: Context, release: Release | None) -> list[Step]:
-    """Plan, price, check, then apply; returns what was done. Raises Refused before the first write."""
+def carry_out(
+    args: argparse.Namespace, context: Context, release: Release | None, first: Callable[[], None] | None = None
+) -> list[Step]:
+    """Plan, price, check, then `first`, then apply; returns what was done. Raises Refused before the first write."""
     if context.dry_run:
         return show(args, context, release)
     engine = stack.engine(context, release)
     plan = engine.plan()
     check(args, context, engine, plan)
+    if first:
+        first()
     done = []
     total = len(plan)
     for step in engine.apply():
@@ -59,17 +63,22 @@ def carry_out(args: argparse.Namespace, context: Context, release: Release | Non
 
 def check(args: argparse.Namespace, context: Context, engine: Engine, plan: Sequence[Step]) -> None:
     """The price ceiling and the account's limits. Raises Refused."""
-    prices = costs.Prices.read(args.prices)
-    most = costs.ceiling(costs.estimate(context.config, prices))
-    allowed = context.config.stage.price_ceiling_per_month
-    if not args.yes_cost and any(step.action in ("create", "update") for step in plan):
-        hint = "lower [scaling] maximum, raise [stage] price_ceiling_per_month, or say --yes-cost; `costs` shows the parts"
-        if most is None:
-            raise Refused(f"stage {context.config.name}", "a price is not known, so its cost has no ceiling", hint=hint)
-        if most > allowed:
-            worst = f"can cost ${most:,.0f} a month, the file allows ${allowed:,.0f}"
-            raise Refused(f"stage {context.config.name}", worst, hint=hint)
+    if any(step.action in ("create", "update") for step in plan):
+        within_ceiling(args, context, costs.estimate(context.config, costs.Prices.read(args.prices)))
     engine.check(plan)
+
+
+def within_ceiling(args: argparse.Namespace, context: Context, parts: list[costs.Cost]) -> None:
+    """Raises Refused where a month of `parts` can cost more than the stage's file allows, unless --yes-cost was said."""
+    if args.yes_cost:
+        return
+    most, allowed = costs.ceiling(parts), context.config.stage.price_ceiling_per_month
+    hint = "lower [scaling] maximum, raise [stage] price_ceiling_per_month, or say --yes-cost; `costs` shows the parts"
+    if most is None:
+        raise Refused(f"stage {context.config.name}", "a price is not known, so its cost has no ceiling", hint=hint)
+    if most > allowed:
+        worst = f"can cost ${most:,.0f} a month, the file allows ${allowed:,.0f}"
+        raise Refused(f"stage {context.config.name}", worst, hint=hint)
 
 
 def as_dict(plan: Sequence[Step], release: Release | None, context: Context) -> dict[str, Any]:

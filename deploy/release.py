@@ -1,6 +1,7 @@
 """`release`: a trained artifact and a serving image become the endpoint, watched by alarms, checked with the golden photo."""
 
 import argparse
+from dataclasses import replace
 from typing import Any
 
 from deploy import plan, registry, releases, rollback, smoke
@@ -8,27 +9,40 @@ from deploy.context import Context
 from deploy.engine import found
 from deploy.errors import DeployError, explained
 from deploy.serving import Release
-from deploy.storage import MODELS
+from deploy.storage import MODELS, TRAINING
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     plan.add_apply_arguments(parser)
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--job", help="a training job; its artifact is released")
+    what.add_argument("--job", help="a training job, or a run on EC2; its artifact is released")
     what.add_argument(
         "--model-data", help="s3://…/model.tar.gz, or the prefix of a multi-model endpoint (default: the live one)"
     )
+    parser.add_argument("--on", choices=["sagemaker", "ec2"], default="sagemaker", help="where it serves (sagemaker)")
     parser.add_argument("--as", dest="model_name", metavar="NAME", help="multi-model: add the artifact under this name")
     parser.add_argument("--image", help="registry/repository@sha256:… (default: the live one, else the newest that was pushed)")
     parser.add_argument("--no-smoke", action="store_true", help="do not check the answer to the artifact's golden photo")
 
 
 def run(args: argparse.Namespace, context: Context) -> None:
+    if args.on == "ec2":
+        from deploy import ec2_serving
+
+        ec2_serving.run(args, context, resolve(args, context, ec2_serving.live(context)))
+        return
     before = releases.live_config(context)
-    release = resolve(args, context)
-    if not context.dry_run:
-        registry.keep(context, release.image)
-    done = plan.carry_out(args, context, release)
+    release = resolve(args, context, releases.live(context))
+    many = context.config.endpoint.kind == "multi-model"
+    served = _among_many(args, context, release) if many else release
+
+    def first() -> None:
+        registry.keep(context, served.image)
+        if served.model_data != release.model_data:
+            _add_model(context, release.model_data, args.model_name)
+
+    done = plan.carry_out(args, context, served, first)
+    release = served
     if context.dry_run:
         return
     result: list[dict[str, Any]] = []
@@ -41,15 +55,12 @@ def run(args: argparse.Namespace, context: Context) -> None:
     context.emit(document, lambda: f"released {document['config']}: {release.model_data} on {release.image}")
 
 
-def resolve(args: argparse.Namespace, context: Context) -> Release:
+def resolve(args: argparse.Namespace, context: Context, live: Release | None) -> Release:
     """The release that the flags and the live one make together. Raises DeployError before anything is changed."""
-    live = releases.live(context)
     model_data = _artifact_of(context, args.job) if args.job else args.model_data or (live and live.model_data)
     if not model_data:
         raise DeployError("release", "which artifact?", hint="--job NAME of a finished training job, or --model-data s3://…")
     _require(context, model_data)
-    if context.config.endpoint.kind == "multi-model":
-        model_data = _among_many(args, context, model_data)
     image = args.image or (live and live.image) or registry.newest(context, "serve")
     if live and image == live.image and live.cuda != "unknown":
         return Release(image=image, model_data=model_data, cuda=live.cuda)
@@ -66,11 +77,22 @@ def _artifact_of(context: Context, job: str) -> str:
     with explained(where):
         described = found(context.client("sagemaker").describe_training_job, TrainingJobName=job)
     if described is None:
-        raise DeployError(where, "does not exist", hint="`python -m deploy status` names the latest ones")
+        return _artifact_of_run(context, job)
     if described["TrainingJobStatus"] not in ("Completed", "Stopped"):  # a stopped job has written its best model
         reason = described.get("FailureReason", "it is not finished")
         raise DeployError(where, f"is {described['TrainingJobStatus']}: {reason}")
     return str(described["ModelArtifacts"]["S3ModelArtifacts"])
+
+
+def _artifact_of_run(context: Context, run: str) -> str:
+    """What `train --on ec2` left where SageMaker would have."""
+    key = f"{TRAINING}/{run}/output/model.tar.gz"
+    with explained(f"run {run}"):
+        there = found(context.client("s3").head_object, Bucket=context.names.bucket, Key=key)
+    if there is None:
+        hint = "`python -m deploy status` names the latest training jobs"
+        raise DeployError(f"training job {run}", "does not exist, and no run on EC2 of that name left a model", hint=hint)
+    return context.names.uri(key)
 
 
 def _require(context: Context, model_data: str) -> None:
@@ -85,20 +107,20 @@ def _require(context: Context, model_data: str) -> None:
         raise DeployError(model_data, "does not exist", hint="did the training job complete? `python -m deploy status`")
 
 
-def _among_many(args: argparse.Namespace, context: Context, model_data: str) -> str:
-    """The prefix of a multi-model endpoint; one archive is copied below it first, and callers name it `NAME.tar.gz`."""
-    if model_data.endswith("/"):
-        return model_data
+def _among_many(args: argparse.Namespace, context: Context, release: Release) -> Release:
+    """A multi-model endpoint serves a prefix; one archive is copied below it first, and callers name it `NAME.tar.gz`."""
+    if release.model_data.endswith("/"):
+        return release
     if not args.model_name:
         raise DeployError("release", "a multi-model endpoint serves many: under which name?", hint="--as NAME")
+    return replace(release, model_data=context.names.uri(MODELS, ""))
+
+
+def _add_model(context: Context, model_data: str, name: str) -> None:
     bucket, _, key = model_data.removeprefix("s3://").partition("/")
-    if not context.dry_run:
-        with explained(model_data):
-            source = {"Bucket": bucket, "Key": key}
-            context.client("s3").copy_object(
-                Bucket=context.names.bucket, Key=f"{MODELS}/{args.model_name}.tar.gz", CopySource=source
-            )
-    return context.names.uri(MODELS, "")
+    with explained(model_data):
+        source = {"Bucket": bucket, "Key": key}
+        context.client("s3").copy_object(Bucket=context.names.bucket, Key=f"{MODELS}/{name}.tar.gz", CopySource=source)
 
 
 def _taken_back(context: Context, before: str | None, error: DeployError) -> DeployError:

@@ -122,12 +122,12 @@ class Role(Resource):
 
 
 class InstanceProfile(Resource):
-    """What carries the `ec2` role to an instance."""
+    """What carries a role to an instance."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, principal: str) -> None:
         super().__init__(context)
         self._iam = context.client("iam")
-        self._name = self.names.role("ec2")
+        self._name = self.names.role(principal)
 
     @property
     def key(self) -> str:

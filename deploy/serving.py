@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from containers.serve.config import PREFIX
+from containers.serve.config import PREFIX, ServeConfig
 from deploy.context import Context
 from deploy.engine import Resource, State, found
 from deploy.errors import DeployError
@@ -53,6 +53,12 @@ def inference_ami(instance_type: str, cuda: str) -> str | None:
     return _AMI_OF_CUDA[int(major.group(1))]
 
 
+def environment(serving: ServeConfig) -> dict[str, str]:
+    """The container's variables: only what differs from the server's own defaults, so a new default needs no new model."""
+    values = serving.model_dump(mode="json", exclude_defaults=True)
+    return {f"{PREFIX}{name.upper()}": str(value) for name, value in values.items()}
+
+
 class Model(Resource):
     def __init__(self, context: Context, release: Release) -> None:
         super().__init__(context)
@@ -70,7 +76,7 @@ class Model(Resource):
             "Image": self._release.image,
             "Mode": "MultiModel" if multi else "SingleModel",
             "ModelDataUrl": self._release.model_data,
-            "Environment": self._environment(),
+            "Environment": environment(self.context.config.serving),
         }
         request: State = {
             "PrimaryContainer": container,
@@ -106,11 +112,6 @@ class Model(Resource):
 
     def delete(self) -> None:
         self._sagemaker.delete_model(ModelName=self.name)
-
-    def _environment(self) -> dict[str, str]:
-        """Only what differs from the server's own defaults, so that a new default does not need a new model."""
-        values = self.context.config.serving.model_dump(mode="json", exclude_defaults=True)
-        return {f"{PREFIX}{name.upper()}": str(value) for name, value in values.items()}
 
 
 class EndpointConfig(Resource):

@@ -1,6 +1,6 @@
 """Everything a stage consists of, in order of dependence. To add an AWS resource: its class, and one line here."""
 
-from deploy import alarms, autoscaling, concurrency, ec2_network, function, iam, jobs, roles
+from deploy import alarms, autoscaling, concurrency, ec2_network, ec2_template, function, iam, jobs, roles
 from deploy.context import Context
 from deploy.endpoint import Endpoint
 from deploy.engine import Engine, Resource
@@ -26,7 +26,8 @@ def removal(context: Context, *, delete_data: bool) -> Engine:
             *_boundary(context),  # gone last: roles may still carry it
             *(resource for resource in _foundation(context) if not isinstance(resource, roles.Boundary)),
             *bucket,
-            ec2_network.SecurityGroup(context),
+            *(ec2_network.SecurityGroup(context, purpose) for purpose in ec2_network.PURPOSES),
+            *(ec2_template.LaunchTemplate(context, purpose) for purpose in ec2_network.PURPOSES),
             ec2_network.Instances(context),
             *alarms.endpoint_alarms(context),
             OldReleases(context, None, None),
@@ -56,7 +57,7 @@ def _foundation(context: Context) -> list[Resource]:
         *(_boundary(context) if ours else []),
         *(roles.Role(context, principal) for principal in iam.PRINCIPALS),
         *([] if ours else [_only_if(False, boundary) for boundary in _boundary(context)]),  # once no role carries it
-        roles.InstanceProfile(context),
+        *(roles.InstanceProfile(context, principal) for principal in iam.ON_INSTANCES),
         Repository(context, "train"),
         Repository(context, "serve"),
         LogGroup(context, context.names.ec2_log_group, 30),

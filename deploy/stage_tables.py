@@ -1,8 +1,10 @@
 """The tables of a stage's file, one class each; `deploy.config` reads them. Every setting says who would change it."""
 
+import ipaddress
+import re
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from containers.core.settings import Settings
 
@@ -10,6 +12,17 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$"
 EndpointType = Annotated[str, StringConstraints(pattern=r"^ml\.[a-z0-9-]+\.[a-z0-9]+$")]
 Ec2Type = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]+\.[a-z0-9-]+$")]
 Cooldown = Annotated[int, Field(ge=0, le=3600)]
+_PRIVATE = [ipaddress.IPv4Network(text) for text in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10")]
+
+
+def _caller(text: str) -> str:
+    """A security group's id, or a private IPv4 range as EC2 writes it. Raises ValueError."""
+    if re.fullmatch(r"sg-[0-9a-f]+", text):
+        return text
+    network = ipaddress.IPv4Network(text)  # ValueError says what is wrong with it
+    if not any(network.subnet_of(private) for private in _PRIVATE):
+        raise ValueError(f"{text} is not a private range: the port is for callers inside your network")
+    return str(network)
 
 
 class Stage(Settings):
@@ -101,6 +114,21 @@ class Ec2(Settings):
     """Root disk, encrypted."""
     max_minutes: Annotated[int, Field(ge=5, le=7 * 1440)] = 360
     """The machine ends itself after this, whatever happens."""
+
+
+class Ec2Serving(Settings):
+    """`release --on ec2`: one instance that serves on a private port, of the machine image that `[ec2]` names."""
+
+    instance_type: Ec2Type = "g4dn.xlarge"
+    """Which machine serves; deployer policies allow its family only."""
+    volume_gb: Annotated[int, Field(ge=30)] = 100
+    """Root disk, encrypted; the image takes 7 GB of it."""
+    port: Annotated[int, Field(ge=1, le=65535)] = 8080
+    """Where callers reach it."""
+    callers: tuple[Annotated[str, AfterValidator(_caller)], ...] = ()
+    """Private IPv4 ranges and security groups that may reach the port, besides what carries the stage's own serving group."""
+    start_minutes: Annotated[int, Field(ge=5, le=120)] = 20
+    """To pull the image, fetch the model and answer /ping; an instance that does not make it ends itself."""
 
 
 class Endpoint(Settings):

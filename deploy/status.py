@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Group
 from rich.table import Table
 
-from deploy import releases
+from deploy import ec2_serving, releases
 from deploy.context import Context
 from deploy.engine import found
 from deploy.errors import explained
@@ -26,6 +26,7 @@ def run(args: argparse.Namespace, context: Context) -> None:
             "account": context.account,
             "region": context.region,
             "endpoint": _endpoint(context),
+            "ec2_serving": ec2_serving.as_dicts(context),
             "function": _function(context),
             "alarms": _alarms(context),
             "training_jobs": _jobs(context),
@@ -91,6 +92,11 @@ def _tables(document: dict[str, Any]) -> Group:
         for name, value in (values or {}).items():
             if value not in (None, []):
                 result.add_row(f"  {name}", ", ".join(value) if isinstance(value, list) else str(value))
+    for serving in document["ec2_serving"]:
+        where = f"http://{serving['address']}:{serving['port']}"
+        reported = f" ({serving['at']})" if serving["at"] else ""
+        result.add_row("serving on EC2", f"{serving['release']} {serving['state']}{reported}, {where}, {serving['instance']}")
+        result.add_row("  model_data", serving["model_data"])
     ringing = [name for name, state in document["alarms"].items() if state == "ALARM"]
     quiet = f"{len(document['alarms'])} alarms, none rings"
     result.add_row("alarms", f"[red]RINGING: {', '.join(ringing)}[/]" if ringing else quiet)

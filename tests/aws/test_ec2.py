@@ -8,9 +8,11 @@ from botocore.exceptions import ClientError
 
 from containers.core.errors import ConfigError
 from containers.train.config import TrainConfig
-from deploy import ec2, training
+from deploy import ec2, ec2_launch, training
 from deploy.ec2_network import Instances, SecurityGroup
-from deploy.ec2_request import run_instances
+from deploy.ec2_request import run_instances, training_machine
+from deploy.ec2_template import LaunchTemplate
+from deploy.engine import Engine
 from deploy.errors import DeployError, Refused
 from deploy.training_request import Run
 from tests.support import aws as fake
@@ -44,17 +46,46 @@ def instances() -> list[dict]:
 def test_the_request():
     config = fake.stage(ec2={"instance_count": 2, "spot": True}, security={"kms_key_arn": KEY})
     where = {"image_id": "ami-1", "root_device": "/dev/sda1", "group_id": "sg-1"}
-    sent = run_instances(config, fake.context(config).names_in(fake.ACCOUNT), RUN, {"project": "kennel"}, **where)
+    names = fake.context(config).names_in(fake.ACCOUNT)
+    sent = run_instances(config, names, RUN, {"project": "kennel"})
+    machine = training_machine(config, names, **where)
     assert (sent["MinCount"], sent["MaxCount"]) == (2, 2)
-    assert sent["MetadataOptions"] == {"HttpEndpoint": "enabled", "HttpTokens": "required", "HttpPutResponseHopLimit": 1}
-    assert sent["InstanceInitiatedShutdownBehavior"] == "terminate"
-    (disk,) = sent["BlockDeviceMappings"]
+    assert machine["MetadataOptions"] == {"HttpEndpoint": "enabled", "HttpTokens": "required", "HttpPutResponseHopLimit": 1}
+    assert machine["InstanceInitiatedShutdownBehavior"] == "terminate"
+    assert machine["IamInstanceProfile"] == {"Name": "kennel-dev-ec2"}
+    (disk,) = machine["BlockDeviceMappings"]
     assert disk["DeviceName"] == "/dev/sda1"
     assert disk["Ebs"]["Encrypted"]
     assert (disk["Ebs"]["VolumeType"], disk["Ebs"]["KmsKeyId"]) == ("gp3", KEY)
     assert sent["InstanceMarketOptions"]["SpotOptions"]["SpotInstanceType"] == "one-time"
     assert {row["ResourceType"] for row in sent["TagSpecifications"]} == {"instance", "volume", "spot-instances-request"}
-    assert "KeyName" not in sent
+    assert "KeyName" not in sent | machine
+    assert not set(sent) & set(machine), "the request would overrule the template"
+
+
+def test_instances_have_what_the_launch_template_says(aws):
+    training.run(arguments("--detach"), ready())
+    (instance,) = instances()
+    options = instance["MetadataOptions"]
+    assert (options["HttpTokens"], options["HttpPutResponseHopLimit"]) == ("required", 1)
+    assert instance["IamInstanceProfile"]["Arn"].endswith(":instance-profile/kennel-dev-ec2")
+    shutdown = fake.client("ec2").describe_instance_attribute(
+        InstanceId=instance["InstanceId"], Attribute="instanceInitiatedShutdownBehavior"
+    )
+    assert shutdown["InstanceInitiatedShutdownBehavior"]["Value"] == "terminate"
+    assert (instance["ImageId"], instance["InstanceType"]) == (MACHINE_IMAGE, "g4dn.2xlarge")
+
+
+def test_a_version_of_the_template_is_made_once_and_used_again(aws):
+    context = ready()
+    kinds = ("g4dn.2xlarge", "g4dn.2xlarge", "g4dn.xlarge", "g4dn.2xlarge")
+    for kind in kinds:
+        training.run(arguments("--detach", "--instance-type", kind), context)
+    assert [row["InstanceType"] for row in instances()] == list(kinds)
+    found = fake.client("ec2").describe_launch_template_versions(LaunchTemplateName="kennel-dev-train")
+    assert len(found["LaunchTemplateVersions"]) == 2
+    (template,) = fake.client("ec2").describe_launch_templates()["LaunchTemplates"]
+    assert {"Key": "stage", "Value": "dev"} in template["Tags"]
 
 
 def test_two_nodes_start_in_one_call_after_a_rehearsal(aws):
@@ -84,7 +115,9 @@ def test_a_dry_run_prints_the_request_and_writes_nothing(aws, capsys):
     recorder = fake.Recorder()
     context = ready(recorder, dry_run=True, as_json=True)
     training.run(arguments(), context)
-    assert json.loads(capsys.readouterr().out)["SecurityGroupIds"] == ["security-group/kennel-dev-train"]
+    planned = json.loads(capsys.readouterr().out)
+    assert planned["launch_template"]["LaunchTemplateData"]["SecurityGroupIds"] == ["security-group/kennel-dev-train"]
+    assert planned["run_instances"]["MinCount"] == 1
     assert recorder.writes == []
 
 
@@ -108,7 +141,7 @@ class Zones:
 
 def launch(zones: Zones):
     context = fake.context(session=argparse.Namespace(client=lambda *_, **__: zones))
-    return ec2.launch(context, {}, "r1"), context
+    return ec2_launch.launch(context, {}, "r1"), context
 
 
 def test_the_next_zone_is_tried_where_one_has_no_room():
@@ -135,7 +168,7 @@ def test_flags_and_what_is_missing(aws):
     with pytest.raises(ConfigError, match="instance_count"):
         ec2.adjusted(fake.stage(), arguments("--instances", "99"))
     with pytest.raises(DeployError, match="ParameterNotFound"):
-        ec2.machine_image(fake.context(fake.stage(ec2={"ami_parameter": "/no/such"})))
+        ec2_launch.machine_image(fake.context(fake.stage(ec2={"ami_parameter": "/no/such"})))
 
 
 def report(host: str, code: int = 0, interrupted: str = "", **files: str) -> None:
@@ -221,10 +254,26 @@ def test_a_stop_is_an_object_that_the_nodes_look_for(aws):
     assert "asked to stop" in context.console.text
 
 
-def test_destroy_ends_running_instances_and_removes_the_group(aws):
+def test_a_group_is_brought_back_to_its_rules(aws):
+    context = ready()
+    group = SecurityGroup(context, "train")
+    list(Engine([group]).apply())
+    where = {"GroupId": group.group_id}
+    ssh = {"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22, "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}
+    everything = {"IpProtocol": "-1", "IpRanges": [{"CidrIp": "10.0.0.0/8"}]}
+    fake.client("ec2").authorize_security_group_ingress(**where, IpPermissions=[ssh, everything])
+    (step,) = Engine([SecurityGroup(context, "train")]).apply()
+    assert step.action == "update"
+    (step,) = Engine([SecurityGroup(context, "train")]).plan()
+    assert step.action == "keep"
+    (seen,) = fake.client("ec2").describe_security_groups(GroupIds=[group.group_id])["SecurityGroups"]
+    assert [row["IpRanges"] for row in seen["IpPermissions"]] == [[]]
+
+
+def test_destroy_ends_running_instances_and_removes_what_they_started_from(aws):
     context = ready()
     training.run(arguments("--detach"), context)
-    for resource in (Instances(context), SecurityGroup(context)):
+    for resource in (Instances(context), LaunchTemplate(context, "train"), SecurityGroup(context, "train")):
         assert resource.exists()
         resource.delete()
         assert not resource.exists()
@@ -235,4 +284,4 @@ def test_a_region_without_subnets_is_refused():
     empty = argparse.Namespace(describe_subnets=lambda **_: {"Subnets": []})
     context = fake.context(session=argparse.Namespace(client=lambda *_, **__: empty))
     with pytest.raises(Refused, match="no default subnets"):
-        ec2.launch(context, {}, "r1")
+        ec2_launch.launch(context, {}, "r1")

@@ -23,6 +23,7 @@ NEEDED = {  # command → the deployer documents that it needs
     "train": ["watch", "training"],
     "tune": ["watch", "training"],
     "train-ec2": ["watch", "ec2"],
+    "release-ec2": ["watch", "release", "ec2"],
     "logs": ["watch"],
     "policies": ["watch"],
     "export-cfn": ["watch"],
@@ -65,7 +66,7 @@ UNUSED = {  # document.statement: action → why it is granted though no recorde
     "ec2.Runs: s3:GetObject": "the nodes' status while a run is watched: tests/aws/test_ec2.py",
     "ec2.Runs: s3:PutObject": "Ctrl-C asks the nodes to stop: tests/aws/test_ec2.py",
     "ec2.RoleOfSpot: iam:CreateServiceLinkedRole": "EC2 makes it at an account's first spot request",
-    "ec2.TagNew: ec2:CreateTags": "RunInstances and CreateSecurityGroup tag what they make",
+    "ec2.TagNew: ec2:CreateTags": "RunInstances, CreateSecurityGroup and CreateLaunchTemplate tag what they make",
 }
 
 

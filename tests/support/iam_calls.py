@@ -114,8 +114,8 @@ def _passed(call, names) -> list[Need]:
         ),
         ("lambda", "CreateFunction"): (parameters.get("Role"), "lambda"),
         ("lambda", "UpdateFunctionConfiguration"): (parameters.get("Role"), "lambda"),
-        ("iam", "AddRoleToInstanceProfile"): (names.role_arn("ec2"), "ec2"),
-        ("ec2", "RunInstances"): (names.role_arn("ec2"), "ec2"),
+        ("iam", "AddRoleToInstanceProfile"): (names.arn("iam", f"role/{parameters.get('RoleName')}", region=""), "ec2"),
+        ("ec2", "RunInstances"): (names.role_arn(_role_of(parameters)), "ec2"),
         ("application-autoscaling", "RegisterScalableTarget"): (None, parameters.get("ServiceNamespace")),
     }.get((call.service, call.operation))
     if found is None:
@@ -126,6 +126,11 @@ def _passed(call, names) -> list[Need]:
         role = names.arn("iam", f"role/aws-service-role/{name}/AWSServiceRoleForApplicationAutoScaling", region="")
         return [Need("iam:CreateServiceLinkedRole", role, {"iam:AWSServiceName": name})]
     return [Need("iam:PassRole", arn, {"iam:PassedToService": names.service(service)})]
+
+
+def _role_of(parameters) -> str:
+    """What the launch template's instance profile carries."""
+    return "ec2serve" if parameters.get("LaunchTemplate", {}).get("LaunchTemplateName", "").endswith("-serve") else "ec2"
 
 
 def _conditions(service, call) -> dict:

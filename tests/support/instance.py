@@ -1,7 +1,8 @@
 """An EC2 instance in a directory: user data runs in real bash, with the programs it calls replaced by small stand-ins.
 
 `aws s3` works on a directory, so what the script brings to the bucket can be looked at; `docker run` runs a shell snippet
-that plays the container; every call is noted in `calls`.
+that plays the container; `/ping` answers what `pings` says, one line each; every call is noted in `calls`. Where `sleep` is
+a stand-in too, it succeeds NAPS times.
 """
 
 import os
@@ -42,7 +43,7 @@ docker_run() {
     shift
   done
   export ML PEERS
-  touch "$T/running"
+  touch "$T/running" "$T/container"
   bash -c "$CONTAINER"
 }
 case "$name $1 ${2:-}" in
@@ -52,6 +53,9 @@ case "$name $1 ${2:-}" in
   "docker login "*) cat >"$T/password" ;;
   "docker pull "*) [ -z "${NO_IMAGE:-}" ] || { echo "pull: no such image" >&2; exit 1; } ;;
   "docker run "*) docker_run "$@" ;;
+  "docker inspect "*) [ -e "$T/container" ] && echo "${RESTARTS:-0}" ;;
+  "docker logs "*) echo "the container's last words" ;;
+  "sleep "*) echo >>"$T/naps"; [ "$(wc -l <"$T/naps")" -le "${NAPS:-0}" ] ;;
   "docker stop "*) [ -e "$T/running" ] && touch "$T/stopped" ;;
   "curl "*) case "$*" in
       *api/token*) echo token ;;
@@ -59,6 +63,7 @@ case "$name $1 ${2:-}" in
       *ami-launch-index*) echo "${INDEX:-0}" ;;
       *local-ipv4*) echo "${ADDRESS:-10.0.0.$((10 + ${INDEX:-0}))}" ;;
       *spot/instance-action*) [ -n "${SPOT:-}" ] && [ -e "$T/running" ] ;;
+      */ping) answer=$(head -n 1 "$T/pings" 2>/dev/null); sed -i 1d "$T/pings" 2>/dev/null; [ "$answer" = 200 ] ;;
       *) exit 22 ;;
     esac ;;
   "ip "*) echo "2: ${INTERFACE:-ens5}    inet 10.0.0.10/20 brd 10.0.15.255 scope global" ;;
@@ -100,13 +105,20 @@ def write_programs(folder: Path, names: Iterable[str]) -> Path:
 
 
 def boot(
-    folder: Path, script: str, *, container: str = SUCCEED, before: dict[str, str] | None = None, **environment: str
+    folder: Path,
+    script: str,
+    *,
+    container: str = SUCCEED,
+    before: dict[str, str | bytes] | None = None,
+    programs: Iterable[str] = PROGRAMS,
+    log: str = "kennel-train.log",
+    **environment: str,
 ) -> Instance:
-    """Run `script` to its end. `before` is what lies in S3: bucket/key → text. `environment` steers the stand-ins."""
-    programs = write_programs(folder, PROGRAMS)
-    for key, text in (before or {}).items():
+    """Run `script` to its end. `before` is what lies in S3: bucket/key → content. `environment` steers the stand-ins."""
+    programs = write_programs(folder, programs)
+    for key, content in (before or {}).items():
         (folder / "s3" / key).parent.mkdir(parents=True, exist_ok=True)
-        (folder / "s3" / key).write_text(text)
+        (folder / "s3" / key).write_bytes(content.encode() if isinstance(content, str) else content)
     (folder / "user_data").write_text(script)
     quick = {"POLL": "0.05", "WATCH": "0.1", "KEEP": "0.2", "CONTAINER": container}
     paths = {"PATH": f"{programs}:{os.environ['PATH']}", "T": str(folder), "ROOT": str(folder / "root")}
@@ -114,5 +126,5 @@ def boot(
         ["bash", str(folder / "user_data")], env=quick | paths | environment, capture_output=True, text=True, timeout=240
     )
     calls = (folder / "calls").read_text().splitlines()
-    log = (folder / "root/var/log/kennel-train.log").read_text()
-    return Instance(folder / "root", folder / "s3", done.returncode, log + done.stdout + done.stderr, calls)
+    text = (folder / "root/var/log" / log).read_text()
+    return Instance(folder / "root", folder / "s3", done.returncode, text + done.stdout + done.stderr, calls)

@@ -6,6 +6,7 @@ import zipfile
 
 from deploy import __main__ as program
 from tests.support.aws import FakeClock, Recorder, SharedSession, client, context
+from tests.support.fleet import Node
 from tests.support.iam_calls import needs
 from tests.support.released import archive, push, upload, will_answer
 
@@ -40,6 +41,7 @@ class Life:
         """`interrupted`: Ctrl-C at the first wait."""
         SharedSession.recorder = recorder = Needing()
         words, clock = [*words, "--environments", str(self.folder), "--json"], FakeClock()
+        clock.on_sleep = Node().report
         if interrupted:
             clock.on_sleep = lambda: interrupt(clock)
         assert program.main(words, session=SharedSession(), clock=clock) == 0, words
@@ -69,6 +71,10 @@ def live(life, tmp_path) -> None:
     life.run("apply")
     life.write(ec2={"ami_parameter": AMI}, security=key)
     life.run("train", "--on", "ec2", "--data", "dogs", "--detach", duty="train-ec2")
+    for port, kind in ((8080, "g4dn.xlarge"), (8081, "g4dn.2xlarge")):
+        life.write(ec2={"ami_parameter": AMI}, ec2_serving={"port": port, "instance_type": kind}, security=key)
+        life.run("release", "--on", "ec2", "--model-data", upload(), duty="release-ec2")
+    life.run("status")
     life.write(security=key | {"boundary": False})
     life.run("apply")
     life.run("destroy", "--yes", "--delete-data")

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from moto import mock_aws
 
-from tests.support import moto_lambda, moto_sagemaker, moto_small
+from tests.support import moto_ec2, moto_lambda, moto_sagemaker, moto_small
 
 POLLS = moto_sagemaker.POLLS
 FAIL = moto_sagemaker.FAIL
@@ -24,6 +24,7 @@ def install() -> None:
         moto_sagemaker.install()
         moto_lambda.install()
         moto_small.install()
+        moto_ec2.install()
         _installed = True
 
 

@@ -50,6 +50,8 @@ def test_everything_wrong_comes_back_at_once():
         ({"hyperparameters": {"epochs": 0, "head_epochs": 0}}, "nothing would be trained"),
         ({"stage": "eu-west-1"}, "a table is expected"),
         ({"ec2": {"instance_type": "ml.g4dn.xlarge"}}, "[ec2] instance_type"),
+        ({"ec2_serving": {"callers": ["0.0.0.0/0"]}}, "not a private range"),
+        ({"ec2_serving": {"callers": ["10.0.0.1/8"]}}, "host bits set"),
         ({"endpoint": {"kind": "serverless", "capture_percent": 5}}, "serverless"),
     ],
 )

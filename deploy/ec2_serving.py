@@ -1,0 +1,211 @@
+"""`release --on ec2`: the serving image on one plain instance, on a private port, as SageMaker would run it.
+
+Nobody logs in: the instance gets its orders as user data and reports its health to `s3://BUCKET/ec2/RELEASE/status.json`. A new
+release is another instance; the one before is ended only when the new one answers with the golden photo's probabilities, which
+the server checks itself before it says that it is healthy.
+"""
+
+import argparse
+import json
+import secrets
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from deploy import costs, ec2_launch, plan, registry
+from deploy.config import StageConfig
+from deploy.context import Context
+from deploy.ec2_network import Rule, SecurityGroup, instances
+from deploy.ec2_request import filled, has_gpu, run_uri, tagged
+from deploy.ec2_template import launch_data
+from deploy.engine import Engine, State, found
+from deploy.errors import DeployError, TimedOut, explained
+from deploy.names import Names
+from deploy.serving import Release, environment
+from deploy.storage import EC2
+
+TEMPLATE = Path(__file__).with_name("serve_user_data.sh")
+PURPOSE = "serve"
+_LATE_SECONDS = 900.0  # the instance's own start, and its last report
+
+
+@dataclass(frozen=True, kw_only=True)
+class Serving:
+    """An instance that serves, or is about to. `state` and `at` are its last report's; `address` is private."""
+
+    instance: str
+    release: str
+    address: str
+    port: int
+    state: str
+    at: str
+    image: str
+    model_data: str
+
+
+def run(args: argparse.Namespace, context: Context, release: Release) -> None:
+    """Raises Refused before anything starts, DeployError where the new instance does not serve; then the old one still does."""
+    config, names = context.config, context.names
+    _check(args, context, release)
+    image_id, root_device = ec2_launch.machine_image(context)
+
+    def data(group_id: str) -> State:
+        where = {"image_id": image_id, "root_device": root_device, "group_id": group_id}
+        return serving_machine(config, names, **where)
+
+    name = f"{names.base}-serve-{context.clock.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    request = run_instances(config, names, name, release, context.tags)
+    if not context.dry_run:
+        registry.keep(context, release.image)
+    ports = {serving.port for serving in standing(context)}  # callers of the one before are not cut off meanwhile
+    started = ec2_launch.start(context, name, group(context, ports), data, request)
+    if started is None:
+        return
+    context.say(f"started {name}: {config.ec2_serving.instance_type}, machine image {image_id}, {', '.join(started)}")
+    report = _wait(context, name, started)
+    retired = _retire(context, keep=started)
+    list(Engine([group(context)]).apply())
+    document = report | {"image": release.image, "model_data": release.model_data, "retired": retired}
+    context.emit(document, lambda: _said(document))
+
+
+def group(context: Context, ports: Iterable[int] = ()) -> SecurityGroup:
+    """The port (and `ports`) are open to whoever carries the group, and to `[ec2_serving] callers`."""
+    serving = context.config.ec2_serving
+    rules = [Rule(port, port, source) for port in {serving.port, *ports} for source in ("", *serving.callers)]
+    return SecurityGroup(context, PURPOSE, rules)
+
+
+def serving_machine(config: StageConfig, names: Names, *, image_id: str, root_device: str, group_id: str) -> State:
+    """LaunchTemplateData of the instance that serves."""
+    where = {"image_id": image_id, "root_device": root_device, "group_id": group_id}
+    return launch_data(config, names, config.ec2_serving, principal="ec2serve", **where)
+
+
+def run_instances(config: StageConfig, names: Names, name: str, release: Release, tags: dict[str, str]) -> State:
+    """Everything but the launch template and the subnet. The tags say what is served: nothing else knows."""
+    served = {"purpose": PURPOSE, "image": release.image, "model": release.model_data}
+    specifications = tagged(tags | served, name, ["instance", "volume"])
+    script = user_data(config, names, name, release)
+    return {"MinCount": 1, "MaxCount": 1, "UserData": script, "TagSpecifications": specifications}
+
+
+def user_data(config: StageConfig, names: Names, name: str, release: Release) -> str:
+    """The start-up script; every value arrives as one quoted word, whatever is in it."""
+    serving = config.ec2_serving
+    variables = "".join(f"{key}={value}\n" for key, value in environment(config.serving).items())
+    values = {
+        "RELEASE": name,
+        "IMAGE": release.image,
+        "REGION": names.region,
+        "LOG_GROUP": names.ec2_log_group,
+        "GPUS": "all" if has_gpu(serving.instance_type) else "none",
+        "PORT": str(serving.port),
+        "START_MINUTES": str(serving.start_minutes),
+        "MODEL_URI": release.model_data,
+        "RUN_URI": run_uri(names, name),
+        "ENVIRONMENT": variables,
+    }
+    return filled(TEMPLATE, values)
+
+
+def standing(context: Context) -> list[Serving]:
+    """Instances that serve, the newest first."""
+    with explained("serving on EC2"):
+        rows = [row for row in instances(context, {"purpose": PURPOSE}) if row["State"]["Name"] in ("pending", "running")]
+        return [_described(context, row) for row in sorted(rows, key=lambda row: row["LaunchTime"], reverse=True)]
+
+
+def live(context: Context) -> Release | None:
+    """What the newest instance serves; None where there is none."""
+    newest = next(iter(standing(context)), None)
+    return None if newest is None else Release(image=newest.image, model_data=newest.model_data, cuda="unknown")
+
+
+def _described(context: Context, row: dict[str, Any]) -> Serving:
+    tags = {tag["Key"]: tag["Value"] for tag in row["Tags"]}
+    report = _report(context, tags["run"])
+    return Serving(
+        instance=row["InstanceId"],
+        release=tags["run"],
+        address=row.get("PrivateIpAddress", ""),
+        port=int(report.get("port", context.config.ec2_serving.port)),
+        state=report.get("state", "starting"),
+        at=report.get("at", ""),
+        image=tags["image"],
+        model_data=tags["model"],
+    )
+
+
+def _check(args: argparse.Namespace, context: Context, release: Release) -> None:
+    """Driver and price. Raises DeployError or Refused."""
+    config = context.config
+    kind = config.ec2_serving.instance_type
+    if has_gpu(kind) and release.cuda == "none":
+        hint = "set [ec2_serving] instance_type to a CPU type, or release an image built with CUDA"
+        raise DeployError("release", f"{kind} has a GPU, but the image has no CUDA", hint=hint)
+    prices = costs.Prices.read(args.prices)
+    with explained("endpoint"):
+        endpoint = found(context.client("sagemaker").describe_endpoint, EndpointName=context.names.endpoint) is not None
+    if not context.dry_run:
+        plan.within_ceiling(args, context, costs.serving_on_ec2(config, prices, endpoint=endpoint))
+
+
+def _wait(context: Context, name: str, started: list[str]) -> dict[str, Any]:
+    """The instance's first healthy report."""
+
+    def state() -> str:
+        with explained(f"release {name}"):
+            report = _report(context, name)
+            alive = instances(context, {"run": name})
+        return str(report.get("state") or ("starting" if alive or context.clock.monotonic() - born < 120 else "gone"))
+
+    born, limit = context.clock.monotonic(), context.config.ec2_serving.start_minutes * 60 + _LATE_SECONDS
+    try:
+        ended = context.wait(f"release {name}", state, until={"healthy", "failed", "gone"}, limit_seconds=limit)
+    except TimedOut:
+        _end(context, started)
+        raise
+    report = _report(context, name)
+    if ended == "healthy":
+        return report
+    _end(context, started)
+    reason = report.get("reason") or "the instance ended without a word"
+    before = [serving.release for serving in standing(context) if serving.state == "healthy"]
+    still = f"; {before[0]} still serves" if before else ""
+    where = run_uri(context.names, name, "instance.log")
+    hint = f"python -m deploy logs ec2 {name}; the instance's own log: {where}"
+    raise DeployError(name, f"does not serve: {reason}{still}", hint=hint)
+
+
+def _retire(context: Context, *, keep: list[str]) -> list[str]:
+    """Ends the instances that served before."""
+    with explained("serving on EC2"):
+        old = [row["InstanceId"] for row in instances(context, {"purpose": PURPOSE}) if row["InstanceId"] not in keep]
+    _end(context, old)
+    return old
+
+
+def _end(context: Context, ids: list[str]) -> None:
+    if ids:
+        with explained(f"instances {', '.join(ids)}"):
+            context.client("ec2").terminate_instances(InstanceIds=ids)
+
+
+def _report(context: Context, name: str) -> dict[str, Any]:
+    """The last one; empty before the first."""
+    key = f"{EC2}/{name}/status.json"
+    answer = found(context.client("s3").get_object, Bucket=context.names.bucket, Key=key)
+    return dict(json.loads(answer["Body"].read())) if answer else {}
+
+
+def _said(document: dict[str, Any]) -> str:
+    url = f"http://{document['address']}:{document['port']}/invocations"
+    ended = f"; ended {', '.join(document['retired'])}" if document["retired"] else ""
+    return f"{document['release']} serves at {url} (inside the network){ended}"
+
+
+def as_dicts(context: Context) -> list[dict[str, Any]]:
+    """For `status`."""
+    return [asdict(serving) for serving in standing(context)]

@@ -1,0 +1,104 @@
+#!/bin/bash
+# Serves one model on this instance with the image SageMaker would run, and reports its health to S3. An instance that never
+# becomes healthy ends itself; one that was is kept so. deploy/ec2_serving.py puts a quoted word in place of each name between at signs.
+set -Eeuo pipefail
+RELEASE=@RELEASE@ IMAGE=@IMAGE@ REGION=@REGION@ LOG_GROUP=@LOG_GROUP@ GPUS=@GPUS@ PORT=@PORT@ START_MINUTES=@START_MINUTES@
+MODEL_URI=@MODEL_URI@ RUN_URI=@RUN_URI@ ENVIRONMENT=@ENVIRONMENT@
+ROOT=${ROOT:-} # tests run below a directory of their own
+LOG=$ROOT/var/log/kennel-serve.log
+WORK=$ROOT/run/kennel
+INSTANCE=unknown ADDRESS=unknown STATE=starting
+export AWS_DEFAULT_REGION=$REGION
+mkdir -p "$WORK" "${LOG%/*}"
+exec >>"$LOG" 2>&1 # all of it is brought to the bucket: what Docker says before there is a container, too
+
+say() { printf '%s %s\n' "$(date -u +%FT%TZ)" "$*"; }
+copy() { aws s3 cp --only-show-errors "$@"; }
+
+# 1. A dead man's switch until it serves: the instance's shutdown behaviour turns it into its end
+shutdown -h "+$((START_MINUTES + 10))" || say 'no shutdown timer could be set'
+
+# 2. What deploy reads; and the end of an instance that never served: its log, then the status, then itself
+report() {
+  STATE=$1
+  say "$STATE: ${2:-}"
+  printf '{"release":"%s","instance":"%s","address":"%s","port":%s,"state":"%s","reason":"%s","at":"%s"}\n' \
+    "$RELEASE" "$INSTANCE" "$ADDRESS" "$PORT" "$STATE" "${2:-}" "$(date -u +%FT%TZ)" >"$WORK/status.json"
+  copy "$WORK/status.json" "$RUN_URI/status.json"
+}
+WHY='the start-up script ended early'
+# shellcheck disable=SC2317,SC2329 # called by the trap
+finish() {
+  local code=$?
+  trap - EXIT
+  set +e
+  [ "$STATE" = starting ] || exit "$code" # it has served: the container goes on, and restarts by itself
+  docker logs --tail 100 serve 2>&1
+  copy "$LOG" "$RUN_URI/instance.log"
+  report failed "$WHY"
+  shutdown -h now
+  exit "$code"
+}
+trap finish EXIT
+fail() { WHY=$2; exit "$1"; }
+
+# 3. Who am I: IMDSv2 only
+imds() {
+  local token
+  token=$(curl -fsS -m 5 -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 60' http://169.254.169.254/latest/api/token) &&
+    curl -fsS -m 5 -H "X-aws-ec2-metadata-token: $token" "http://169.254.169.254/latest/meta-data/$1"
+}
+INSTANCE=$(imds instance-id)
+ADDRESS=$(imds local-ipv4)
+
+# 4. A GPU and a driver, before gigabytes are pulled
+[ "$GPUS" = none ] || nvidia-smi -L || fail 66 'no GPU, or no driver on this machine image'
+
+# 5. After a reboot the container is there already, and only the watch below begins again
+if ! docker inspect serve >/dev/null 2>&1; then
+  MODEL=$ROOT/opt/ml/model
+  mkdir -p "$MODEL"
+  copy "$MODEL_URI" - | tar -xzf - --no-same-owner -C "$MODEL" || fail 67 'the model could not be fetched'
+  chmod -R a+rX "$ROOT/opt/ml"
+  printf '%s' "$ENVIRONMENT" >"$WORK/environment"
+  # the password never stands on a command line
+  aws ecr get-login-password | docker login --username AWS --password-stdin "${IMAGE%%/*}" || fail 68 'no login to the registry'
+  docker pull -q "$IMAGE" || fail 69 'the image could not be pulled'
+  gpus=()
+  [ "$GPUS" = none ] || gpus=(--gpus "$GPUS")
+  # One hop to the metadata service keeps the container off this instance's role
+  docker run -d --name serve --restart unless-stopped --stop-timeout 30 "${gpus[@]}" --user 10001:10001 --read-only \
+    --tmpfs /tmp --shm-size 1g --cap-drop ALL --security-opt no-new-privileges -p "$PORT:8080" \
+    -v "$MODEL:/opt/ml/model:ro" --env-file "$WORK/environment" -e SERVE_PORT=8080 \
+    --log-driver awslogs --log-opt "awslogs-region=$REGION" --log-opt "awslogs-group=$LOG_GROUP" --log-opt "awslogs-stream=$RELEASE/$INSTANCE" "$IMAGE" serve ||
+    fail 70 'the container could not be started'
+  install -D -m 755 "$0" "$ROOT/var/lib/cloud/scripts/per-boot/kennel-serve"
+fi
+
+# 6. Healthy means that /ping answers 200: the server does so once its model gave the golden photo's probabilities
+healthy() { curl -fsS -m 5 -o /dev/null "http://127.0.0.1:$PORT/ping"; }
+deadline=$((START_MINUTES * ${MINUTE:-60})) # SECONDS counts from this script's start
+until healthy; do
+  [ "$SECONDS" -lt "$deadline" ] || fail 71 "no healthy answer within $START_MINUTES minutes"
+  [ "$(docker inspect -f '{{.RestartCount}}' serve)" -lt 3 ] || fail 72 'the server ended three times'
+  sleep "${POLL:-5}"
+done
+shutdown -c || say 'the shutdown timer could not be taken back'
+report healthy || say 'could not report'
+
+# 7. Kept healthy: three missed answers are a restart, which then has two minutes. The state is reported when it changes, and
+# every five minutes
+missed=0 turn=0
+while sleep "${WATCH:-10}"; do
+  turn=$((turn + 1))
+  if healthy; then
+    missed=0
+    [ "$STATE" = healthy ] && [ $((turn % 30)) != 0 ] || report healthy || say 'could not report'
+    continue
+  fi
+  missed=$((missed + 1))
+  [ "$missed" -ge 3 ] || continue
+  missed=-12
+  report unhealthy 'three answers missed, restarting the container' || say 'could not report'
+  docker restart -t 30 serve || say 'could not restart the container'
+done

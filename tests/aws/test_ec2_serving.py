@@ -1,0 +1,179 @@
+"""`release --on ec2` through the command line, in a fake account: what is started, when the one before ends, what is said."""
+
+import json
+
+import pytest
+
+from deploy import __main__ as program
+from tests.support.aws import FakeClock, Recorder, SharedSession, client, everything
+from tests.support.fleet import BUCKET, Node, machines
+from tests.support.released import push, upload
+
+AMI = "/machine-images/test"
+
+
+@pytest.fixture
+def deploy(aws, tmp_path, capsys):
+    """Runs `python -m deploy …` in this process; returns (exit code, its JSON or None, stderr)."""
+    node, stage = Node(), tmp_path / "dev.toml"
+
+    def write(**serving) -> None:
+        table = "".join(f"{name} = {json.dumps(value)}\n" for name, value in serving.items())
+        ceiling = 'price_ceiling_per_month = 5000\n[ec2]\nami_parameter = "' + AMI + '"\n'
+        quick = "[function]\nenabled = false\n"
+        stage.write_text(f'[stage]\nregion = "eu-west-1"\n{ceiling}{quick}[ec2_serving]\n{table}')
+
+    def run(*words, recorder=None):
+        SharedSession.recorder = recorder
+        clock = FakeClock()
+        clock.on_sleep = node.report
+        code = program.main([*words, "--environments", str(tmp_path), "--json"], session=SharedSession(), clock=clock)
+        captured = capsys.readouterr()
+        return code, json.loads(captured.out) if captured.out else None, " ".join(captured.err.split())
+
+    run.node, run.write = node, write
+    write()
+    assert run("apply")[0] == 0
+    ami = client("ec2").describe_images(Owners=["amazon"])["Images"][0]["ImageId"]
+    client("ssm").put_parameter(Name=AMI, Value=ami, Type="String")
+    return run
+
+
+@pytest.fixture
+def serving(deploy):
+    """One instance that serves."""
+    deploy.image, deploy.artifact = push(), upload()
+    code, deploy.first, err = deploy("release", "--on", "ec2", "--model-data", deploy.artifact, "--image", deploy.image)
+    assert code == 0, err
+    return deploy
+
+
+def tags_of(row) -> dict[str, str]:
+    return {tag["Key"]: tag["Value"] for tag in row["Tags"]}
+
+
+def test_one_private_instance_serves_the_digest(serving):
+    (row,) = machines()
+    tags = tags_of(row)
+    assert (tags["image"], tags["model"], tags["purpose"]) == (serving.image, serving.artifact, "serve")
+    assert serving.first["address"] == row["PrivateIpAddress"]
+    assert row["MetadataOptions"]["HttpTokens"] == "required"
+    assert row["IamInstanceProfile"]["Arn"].endswith("/kennel-dev-ec2serve")
+    assert "KeyName" not in row
+    (group,) = client("ec2").describe_security_groups(GroupNames=["kennel-dev-serve"])["SecurityGroups"]
+    (rule,) = group["IpPermissions"]
+    assert (rule["FromPort"], rule["ToPort"], rule["IpRanges"]) == (8080, 8080, [])
+    assert [pair["GroupId"] for pair in rule["UserIdGroupPairs"]] == [group["GroupId"]]
+    assert any(tag.startswith("release-") for tag in _tags_in_registry()), "the repository's lifecycle would take it"
+
+
+def _tags_in_registry() -> list[str]:
+    (image,) = client("ecr").describe_images(repositoryName="kennel/dev/serve")["imageDetails"]
+    return image["imageTags"]
+
+
+def test_the_one_before_ends_only_when_the_new_one_is_healthy(serving):
+    (before,) = machines()
+    recorder = Recorder()
+    code, document, err = serving("release", "--on", "ec2", "--image", push(content="b"), recorder=recorder)
+    assert code == 0, err
+    assert document["model_data"] == serving.artifact, "without another, the live one"
+    assert document["retired"] == [before["InstanceId"]]
+    ends = [call for call in recorder.calls if call.operation in ("RunInstances", "GetObject", "TerminateInstances")]
+    assert str(ends[-1]) == "ec2:TerminateInstances"
+    assert [row["InstanceId"] for row in machines("running", "pending")] == [document["instance"]]
+
+
+def test_a_release_that_never_serves_leaves_the_one_before(serving):
+    (before,) = machines()
+    serving.node.state, serving.node.reason = "failed", "the server ended three times"
+    code, _, err = serving("release", "--on", "ec2", "--image", push(content="bad"))
+    assert code == 1
+    assert "does not serve: the server ended three times" in err
+    assert f"{serving.first['release']} still serves" in err
+    assert "instance.log" in err
+    assert [row["InstanceId"] for row in machines("running", "pending")] == [before["InstanceId"]]
+
+
+def test_an_instance_that_says_nothing_is_ended(serving):
+    (before,) = machines()
+    serving.node.state = "starting"
+    code, _, err = serving("release", "--on", "ec2", "--image", push(content="silent"))
+    assert code == 1
+    assert "still starting after" in err
+    assert [row["InstanceId"] for row in machines("running", "pending")] == [before["InstanceId"]]
+
+
+def test_who_may_call_and_where_follow_the_file(serving):
+    vpc = client("ec2").describe_vpcs()["Vpcs"][0]["VpcId"]
+    callers = client("ec2").create_security_group(GroupName="callers", Description="x", VpcId=vpc)["GroupId"]
+    serving.write(callers=["10.1.0.0/16", callers], port=9000)
+    recorder = Recorder()
+    code, _, err = serving("release", "--on", "ec2", recorder=recorder)
+    assert code == 0, err
+    order = ["RunInstances", "TerminateInstances", "RevokeSecurityGroupIngress"]
+    assert [call.operation for call in recorder.calls if call.operation in order and "DryRun" not in call.parameters] == order
+    (group,) = client("ec2").describe_security_groups(GroupNames=["kennel-dev-serve"])["SecurityGroups"]
+    rules = group["IpPermissions"]
+    assert {rule["FromPort"] for rule in rules} == {9000}, "the old port is closed"
+    assert [cidr["CidrIp"] for rule in rules for cidr in rule["IpRanges"]] == ["10.1.0.0/16"]
+    sources = {pair["GroupId"] for rule in rules for pair in rule["UserIdGroupPairs"]}
+    assert sources == {callers, group["GroupId"]}
+
+
+def test_a_dry_run_prints_what_would_be_sent_and_writes_nothing(deploy):
+    recorder = Recorder()
+    artifact, image = upload(), push()
+    code, planned, err = deploy(
+        "release", "--on", "ec2", "--model-data", artifact, "--image", image, "--dry-run", recorder=recorder
+    )
+    assert code == 0, err
+    assert recorder.writes == []
+    assert planned["launch_template"]["LaunchTemplateName"] == "kennel-dev-serve"
+    assert "docker run" in planned["run_instances"]["UserData"]
+
+
+def test_the_price_ceiling_holds_for_it_too(deploy, tmp_path):
+    deploy.write(instance_type="g4dn.12xlarge")
+    text = (tmp_path / "dev.toml").read_text()
+    (tmp_path / "dev.toml").write_text(text.replace("= 5000", "= 1000"))
+    artifact, image = upload(), push()
+    words = ["release", "--on", "ec2", "--model-data", artifact, "--image", image]
+    recorder = Recorder()
+    code, _, err = deploy(*words, recorder=recorder)
+    assert code == 2
+    assert "can cost $2,8" in err, "the instance, not the endpoint that does not exist"
+    assert recorder.writes == []
+    assert deploy(*words, "--yes-cost")[0] == 0
+
+
+def test_an_image_without_cuda_is_not_put_on_a_gpu(deploy):
+    artifact = upload()
+    words = ["release", "--on", "ec2", "--model-data", artifact]
+    code, _, err = deploy(*words, "--image", push(cuda="none"))
+    assert code == 1
+    assert "the image has no CUDA" in err
+    deploy.write(instance_type="c6i.large")
+    assert deploy(*words, "--yes-cost")[0] == 0
+
+
+def test_a_run_on_ec2_is_released_by_its_name(deploy):
+    push()
+    client("s3").put_object(Bucket=BUCKET, Key="training/r1/output/model.tar.gz", Body=b"x")
+    code, document, err = deploy("release", "--on", "ec2", "--job", "r1")
+    assert code == 0, err
+    assert document["model_data"] == f"s3://{BUCKET}/training/r1/output/model.tar.gz"
+
+
+def test_status_shows_it_and_destroy_takes_it_away(serving):
+    (told,) = serving("status")[1]["ec2_serving"]
+    assert (told["state"], told["address"]) == ("healthy", serving.first["address"])
+    assert told["model_data"] == serving.artifact
+    code, document, err = serving("destroy", "--yes", "--delete-data")
+    assert code == 0, err
+    assert document["left"] == []
+    assert not machines("running", "pending")
+    assert not any(everything().values())
+    assert client("ec2").describe_launch_templates()["LaunchTemplates"] == []
+    names = {row["GroupName"] for row in client("ec2").describe_security_groups()["SecurityGroups"]}
+    assert names == {"default"}
