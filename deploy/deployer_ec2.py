@@ -12,12 +12,13 @@ def ec2(scope: Scope) -> Document:
     tagged = {"aws:RequestTag/project": names.project, "aws:RequestTag/stage": names.stage}
     ours = {"aws:ResourceTag/project": names.project, "aws:ResourceTag/stage": names.stage}
     kinds = {"ec2:InstanceType": list(scope.ec2_types)}
-    describe = ["Images", "LaunchTemplateVersions", "SecurityGroups", "Subnets"]
+    describe = ["Images", "InstanceTypes", "LaunchTemplateVersions", "SecurityGroups", "Subnets"]
     public = scope.ami_parameter.startswith("/aws/service/")  # AWS's own belong to no account
     ami = names.arn("ssm", f"parameter{scope.ami_parameter}", account="" if public else None)
     return document(
         [pass_role(scope, principal) for principal in ON_INSTANCES],
         allow("Look", [f"ec2:Describe{what}" for what in describe], "*"),
+        allow("Quotas", ["servicequotas:GetAWSDefaultServiceQuota", "servicequotas:GetServiceQuota"], "*"),
         allow("Ami", "ssm:GetParameter", ami),
         allow("RunTagged", "ec2:RunInstances", names.arn("ec2", "instance/*"),
               StringEquals=tagged | {"ec2:MetadataHttpTokens": "required"}, StringLike=kinds),

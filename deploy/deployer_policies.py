@@ -87,6 +87,8 @@ def _watch(scope: Scope) -> Document:
                 "sagemaker:ListModels",
                 "sagemaker:ListTrainingJobs",
                 "sagemaker:ListTransformJobs",
+                "servicequotas:ListAWSDefaultServiceQuotas",
+                "servicequotas:ListServiceQuotas",
                 "tag:GetResources",
             ],
             "*",

@@ -10,7 +10,7 @@ import json
 from typing import Any
 
 from containers.core.settings import parse
-from deploy import ec2_launch
+from deploy import ec2_launch, quotas
 from deploy.config import StageConfig
 from deploy.context import Context
 from deploy.ec2_network import Instances, SecurityGroup
@@ -36,6 +36,9 @@ def run(args: argparse.Namespace, context: Context, this: Run) -> None:
         return training_machine(config, context.names, **where)
 
     request = run_instances(config, context.names, this, context.tags)
+    if not context.dry_run:
+        machines = config.ec2
+        quotas.require_vcpus(context, this.name, machines.instance_type, machines.instance_count, spot=machines.spot)
     instances = ec2_launch.start(context, this.name, SecurityGroup(context, "train"), data, request)
     if instances is None:
         return

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from deploy import costs, ec2_launch, plan, registry
+from deploy import costs, ec2_launch, plan, quotas, registry
 from deploy.config import StageConfig
 from deploy.context import Context
 from deploy.ec2_network import Rule, SecurityGroup, instances
@@ -57,6 +57,7 @@ def run(args: argparse.Namespace, context: Context, release: Release) -> None:
     name = f"{names.base}-serve-{context.clock.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     request = run_instances(config, names, name, release, context.tags)
     if not context.dry_run:
+        quotas.require_vcpus(context, name, config.ec2_serving.instance_type, 1, spot=False)
         registry.keep(context, release.image)
     ports = {serving.port for serving in standing(context)}  # callers of the one before are not cut off meanwhile
     started = ec2_launch.start(context, name, group(context, ports), data, request)

@@ -7,7 +7,7 @@ number of instances that scaling has reached, and a change of instance type take
 
 from typing import Any, Protocol
 
-from deploy import releases
+from deploy import quotas, releases
 from deploy.autoscaling import DIMENSION
 from deploy.context import Context
 from deploy.engine import Changes, Resource, State, found
@@ -66,6 +66,8 @@ class Endpoint(Resource):
         if live and _kind(live) != _kind(self._wanted.request):
             hint = "`python -m deploy destroy` (the data stays), then release again"
             raise Refused(self.key, f"a {_kind(live)} endpoint cannot become {_kind(self._wanted.request)}", hint=hint)
+        if seen is None or seen["config"] != self._wanted.name:
+            quotas.require_endpoint(self.context, self.key, self._live_variant() if live else None)
 
     def create(self) -> None:
         tags = tag_list(self.context.tags)
@@ -160,6 +162,14 @@ class Endpoint(Resource):
 
     def _live_config(self) -> str:
         return str(self._sagemaker.describe_endpoint(EndpointName=self._name)["EndpointConfigName"])
+
+    def _live_variant(self) -> dict[str, Any]:
+        """As it runs: its type, and how many there are now."""
+        seen = self._sagemaker.describe_endpoint(EndpointName=self._name)
+        config = self._describe_config(seen["EndpointConfigName"]) or {"ProductionVariants": [{}]}
+        running: dict[str, Any] = next(iter(seen.get("ProductionVariants", [])), {})
+        count = {key: running[key] for key in ("DesiredInstanceCount",) if key in running}
+        return dict(config["ProductionVariants"][0]) | count
 
     def _describe_config(self, name: str) -> dict[str, Any] | None:
         return found(self._sagemaker.describe_endpoint_config, EndpointConfigName=name)

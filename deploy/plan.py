@@ -36,9 +36,20 @@ def show(args: argparse.Namespace, context: Context, release: Release | None) ->
     engine = stack.engine(context, release)
     plan = engine.plan()
     prices = costs.Prices.read(args.prices)
-    document = as_dict(plan, release, context) | {"cost": costs.as_dict(context.config, prices)}
-    context.emit(document, lambda: Group(table(plan, release, context), costs.table(context.config, prices)))
+    refused = _refusal(args, context, engine, plan)
+    document = as_dict(plan, release, context) | {"cost": costs.as_dict(context.config, prices), "refused": refused}
+    notes = [Text(f"`apply` would refuse: {refused}", style="bold red")] if refused else []
+    context.emit(document, lambda: Group(table(plan, release, context), costs.table(context.config, prices), *notes))
     return plan
+
+
+def _refusal(args: argparse.Namespace, context: Context, engine: Engine, plan: Sequence[Step]) -> str | None:
+    """Why `carry_out` would stop before its first write."""
+    try:
+        check(args, context, engine, plan)
+    except Refused as error:
+        return str(error)
+    return None
 
 
 def carry_out(
@@ -70,7 +81,7 @@ def check(args: argparse.Namespace, context: Context, engine: Engine, plan: Sequ
 
 def within_ceiling(args: argparse.Namespace, context: Context, parts: list[costs.Cost]) -> None:
     """Raises Refused where a month of `parts` can cost more than the stage's file allows, unless --yes-cost was said."""
-    if args.yes_cost:
+    if getattr(args, "yes_cost", False):  # `plan` does not have it
         return
     most, allowed = costs.ceiling(parts), context.config.stage.price_ceiling_per_month
     hint = "lower [scaling] maximum, raise [stage] price_ceiling_per_month, or say --yes-cost; `costs` shows the parts"

@@ -10,7 +10,7 @@ from typing import Any
 from containers.core.errors import ConfigError
 from containers.core.settings import parse
 from containers.train.config import TrainConfig
-from deploy import registry
+from deploy import quotas, registry
 from deploy.config import StageConfig
 from deploy.context import Context
 from deploy.data import channels_in
@@ -60,6 +60,7 @@ def run(args: argparse.Namespace, context: Context) -> None:
     if context.dry_run:
         context.emit(request, lambda: request)
         return
+    check_quotas(context, this.name, config.training)
     with explained(f"training job {this.name}"):
         context.client("sagemaker").create_training_job(**request)
     context.say(f"started {this.name}: {config.training.instance_count} × {config.training.instance_type}")
@@ -115,6 +116,15 @@ def adjusted(config: StageConfig, args: argparse.Namespace) -> StageConfig:
     changed = {name: value for name, value in flags.items() if value is not None}
     training = parse(Training, config.training.model_dump() | changed, where="flags")
     return config.model_copy(update={"training": training})
+
+
+def check_quotas(context: Context, where: str, training: Training, jobs: int = 1) -> None:
+    """`jobs` of them at once. Raises Refused."""
+    use: quotas.Use = "spot training job" if training.spot else "training job"
+    machines = training.instance_count * jobs
+    quotas.require_instances(context, where, training.instance_type, use, machines)
+    if training.keep_alive_seconds:
+        quotas.require_instances(context, where, training.instance_type, "training warm pool", machines)
 
 
 def tuned(config: TrainConfig, assignments: list[str]) -> TrainConfig:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from containers.core.errors import ConfigError
-from deploy import data, releases
+from deploy import data, quotas, releases
 from deploy.context import Context
 from deploy.engine import found
 from deploy.errors import DeployError, Refused, explained
@@ -36,6 +36,8 @@ def run(args: argparse.Namespace, context: Context) -> None:
     if context.dry_run:
         context.emit(request, lambda: f"would send {len(files)} photos as {job}")
         return
+    machines = request["TransformResources"]
+    quotas.require_instances(context, job, machines["InstanceType"], "transform job", machines["InstanceCount"])
     with explained(f"upload to {context.names.uri(TRANSFORM, 'in', name)}"):
         data.upload(context, files, f"{TRANSFORM}/in/{name}", delete=True, ignored=0)
     with explained(f"transform job {job}"):

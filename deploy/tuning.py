@@ -48,11 +48,13 @@ def run(args: argparse.Namespace, context: Context) -> None:
         raise Refused("tune", f"{name} is longer than {_NAME_LIMIT} characters", hint="shorten [stage] project")
     ranges = search_space(args.range, args.choice)
     metric = next(metric for metric in METRICS if metric.name == args.metric)
-    job = training_job(training.adjusted(context.config, args), context.names, training.describe(args, context), context.tags)
+    config = training.adjusted(context.config, args)
+    job = training_job(config, context.names, training.describe(args, context), context.tags)
     request = tuning_job(name, job, ranges, metric, trials=args.trials, parallel=args.parallel)
     if context.dry_run:
         context.emit(request, lambda: request)
         return
+    training.check_quotas(context, name, config.training, min(args.parallel, args.trials))
     with explained(f"tuning job {name}"):
         context.client("sagemaker").create_hyper_parameter_tuning_job(**request)
     context.say(f"started {name}: {args.trials} trials, {args.parallel} at once")

@@ -73,7 +73,8 @@ WITHOUT_RESOURCE = {
     "logs:DescribeLogGroups", "sagemaker:ListModels", "sagemaker:ListEndpointConfigs", "sagemaker:ListTrainingJobs",
     "sagemaker:ListHyperParameterTuningJobs", "sagemaker:ListTransformJobs",
     "application-autoscaling:DescribeScalableTargets", "application-autoscaling:DescribeScalingPolicies",
-    "cloudwatch:GetMetricData",
+    "cloudwatch:GetMetricData", "servicequotas:ListServiceQuotas", "servicequotas:ListAWSDefaultServiceQuotas",
+    "servicequotas:GetServiceQuota", "servicequotas:GetAWSDefaultServiceQuota",
 }  # fmt: skip
 
 

@@ -9,12 +9,13 @@ from contextlib import contextmanager
 
 from moto import mock_aws
 
-from tests.support import moto_ec2, moto_lambda, moto_sagemaker, moto_small
+from tests.support import moto_ec2, moto_lambda, moto_quotas, moto_sagemaker, moto_small
 
 POLLS = moto_sagemaker.POLLS
 FAIL = moto_sagemaker.FAIL
 LAYERS = moto_small.LAYERS
 ACCOUNT = moto_lambda.ACCOUNT
+QUOTAS = moto_quotas.APPLIED
 _installed = False
 
 
@@ -25,6 +26,7 @@ def install() -> None:
         moto_lambda.install()
         moto_small.install()
         moto_ec2.install()
+        moto_quotas.install()
         _installed = True
 
 
@@ -32,6 +34,8 @@ def reset() -> None:
     """Between tests."""
     FAIL.clear()
     LAYERS.clear()
+    QUOTAS.clear()
+    moto_quotas.DEFAULT.clear()
     ACCOUNT.update(moto_lambda.ORDINARY_ACCOUNT)
 
 
