@@ -62,15 +62,19 @@ class Cost:
 
 def estimate(config: StageConfig, prices: Prices) -> list[Cost]:
     """What stands all the time (endpoint, function, alarms), then what one hour of a job costs."""
-    return [*_standing(config, prices, serving=True), *_jobs(config, prices)]
+    return [*_standing(config, prices, serving=True), *_jobs(config, prices), _ec2_serving(config, prices, standing=False)]
 
 
 def serving_on_ec2(config: StageConfig, prices: Prices, *, endpoint: bool) -> list[Cost]:
     """What stands once an instance of `[ec2_serving]` does; `endpoint`: beside SageMaker's."""
+    return [*_standing(config, prices, serving=endpoint), _ec2_serving(config, prices, standing=True)]
+
+
+def _ec2_serving(config: StageConfig, prices: Prices, *, standing: bool) -> Cost:
     kind = config.ec2_serving.instance_type
     price = prices.ec2_per_hour.get(kind)
-    instance = Cost(what=f"EC2 serving, 1 × {kind}", minimum=price, maximum=price, note="double while a release takes over")
-    return [*_standing(config, prices, serving=endpoint), instance]
+    note = "while it serves (`release --on ec2`)" if price is not None else "price not known"
+    return Cost(what=f"EC2 serving, 1 × {kind}", minimum=price, maximum=price, note=note, standing=standing)
 
 
 def ceiling(costs: list[Cost]) -> float | None:
@@ -116,11 +120,10 @@ def _endpoint(config: StageConfig, prices: Prices) -> Cost:
 
 
 def _jobs(config: StageConfig, prices: Prices) -> list[Cost]:
-    training, ec2, serving = config.training, config.ec2, config.ec2_serving
+    training, ec2 = config.training, config.ec2
     rows = [
         ("SageMaker training", training.instance_type, training.instance_count, training.spot, prices.sagemaker_per_hour),
         ("EC2 training", ec2.instance_type, ec2.instance_count, ec2.spot, prices.ec2_per_hour),
-        ("EC2 serving", serving.instance_type, 1, False, prices.ec2_per_hour),
     ]
     costs = []
     for what, kind, count, spot, table in rows:

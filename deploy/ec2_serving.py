@@ -56,6 +56,7 @@ def run(args: argparse.Namespace, context: Context, release: Release) -> None:
 
     name = f"{names.base}-serve-{context.clock.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     request = run_instances(config, names, name, release, context.tags)
+    context.say(_price(args, config.ec2_serving.instance_type))
     if not context.dry_run:
         quotas.require_vcpus(context, name, config.ec2_serving.instance_type, 1, spot=False)
         registry.keep(context, release.image)
@@ -151,6 +152,13 @@ def _check(args: argparse.Namespace, context: Context, release: Release) -> None
         endpoint = found(context.client("sagemaker").describe_endpoint, EndpointName=context.names.endpoint) is not None
     if not context.dry_run:
         plan.within_ceiling(args, context, costs.serving_on_ec2(config, prices, endpoint=endpoint))
+
+
+def _price(args: argparse.Namespace, kind: str) -> str:
+    price = costs.Prices.read(args.prices).ec2_per_hour.get(kind)
+    if price is None:
+        return f"{kind}: its price is not known, add it to a price file"
+    return f"{kind}: ${price:,.2f} an hour, ${price * costs.HOURS_PER_MONTH:,.0f} a month, double while a release takes over"
 
 
 def _wait(context: Context, name: str, started: list[str]) -> dict[str, Any]:

@@ -103,7 +103,12 @@ def run(args: argparse.Namespace, context: Context) -> None:
     group, prefix = _where(args.what, context)
     tail = Tail(context, group, prefix, minutes=args.minutes or (None if prefix else 60.0))
     while True:
-        for line in tail.new_lines():
+        lines = tail.new_lines()
+        if not lines and not args.follow:
+            context.say(
+                f"no lines in {group} {prefix}".rstrip() + ("" if prefix else f" of the last {args.minutes or 60:g} minutes")
+            )
+        for line in lines:
             if context.as_json:
                 context.out.print_json(data={"stream": line.stream, "at": line.at, "text": line.text})
             else:

@@ -131,6 +131,7 @@ def test_a_dry_run_prints_what_would_be_sent_and_writes_nothing(deploy):
     assert recorder.writes == []
     assert planned["launch_template"]["LaunchTemplateName"] == "kennel-dev-serve"
     assert "docker run" in planned["run_instances"]["UserData"]
+    assert "g4dn.xlarge: $0.53 an hour, $384 a month" in err
 
 
 def test_the_price_ceiling_holds_for_it_too(deploy, tmp_path):

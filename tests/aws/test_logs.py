@@ -79,3 +79,10 @@ def test_old_lines_of_the_endpoint_are_left_out_unless_asked_for(context):
 def test_an_unknown_log_is_refused(context):
     with pytest.raises(Refused, match="no such log"):
         logs.run(argparse.Namespace(what=["a", "b"], follow=False, minutes=None), context)
+
+
+def test_where_there_is_nothing_it_says_so(context):
+    parser = argparse.ArgumentParser()
+    logs.add_arguments(parser)
+    logs.run(parser.parse_args(["endpoint"]), context)
+    assert "no lines in /aws/sagemaker/Endpoints/kennel-dev of the last 60 minutes" in context.console.text
