@@ -33,6 +33,11 @@ class Clock:
         return datetime.now(UTC)
 
 
+def duration(seconds: float) -> str:
+    """`3 min 05 s`."""
+    return f"{seconds // 60:.0f} min {seconds % 60:02.0f} s"
+
+
 class Context:
     """`console` is for people (stderr: progress, waits); results go to stdout through `emit` or `out`."""
 
@@ -146,11 +151,12 @@ class Context:
         limit_seconds: float,
         every_seconds: float = 10.0,
     ) -> str:
-        """Poll until the state is in `until` and return it. Shows the state and the time since the start.
+        """Poll until the state is in `until` and return it. Shows the state and the time since the start; without a terminal
+        as a line, when the state changes and once a minute.
 
         A state in `failed` raises DeployError with that hint; the limit raises TimedOut.
         """
-        started = self.clock.monotonic()
+        started, told = self.clock.monotonic(), ("", 0.0)
         with self.console.status(f"{what} …") as status:
             while (state := poll()) not in until:
                 elapsed = self.clock.monotonic() - started
@@ -159,8 +165,10 @@ class Context:
                 if elapsed > limit_seconds:
                     hint = "run the same command again to go on waiting; `status` shows the state"
                     raise TimedOut(what, f"still {state} after {elapsed:.0f} s", hint=hint)
-                status.update(
-                    f"{what}: {state}, {elapsed // 60:.0f} min {elapsed % 60:02.0f} s of {limit_seconds / 60:.0f} min"
-                )
+                line = f"{what}: {state}, {duration(elapsed)} of {limit_seconds / 60:.0f} min"
+                status.update(line)
+                if not self.console.is_terminal and (state != told[0] or elapsed - told[1] >= 60):
+                    told = (state, elapsed)
+                    self.say(line)
                 self.clock.sleep(every_seconds)
         return state

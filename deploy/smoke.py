@@ -43,6 +43,11 @@ def run(args: argparse.Namespace, context: Context) -> None:
         raise DeployError(f"endpoint {context.names.endpoint}", "does not exist", hint="`python -m deploy release`")
     if context.config.endpoint.kind not in KINDS:
         raise DeployError("smoke", f"a {context.config.endpoint.kind} endpoint does not answer at once: nothing to compare")
+    if context.dry_run:
+        golden = read_golden(context, release.model_data)
+        document = {"would_send": len(golden.photo), "through": [way for way, _ in _ways(context)]}
+        context.emit(document, lambda: f"would send {len(golden.photo)} bytes through {' and '.join(document['through'])}")
+        return
     rows = check(context, release)
     context.emit(rows, lambda: _table(rows))
 
@@ -50,10 +55,12 @@ def run(args: argparse.Namespace, context: Context) -> None:
 def check(context: Context, release: Release) -> list[dict[str, Any]]:
     """One row per way in. Raises DeployError where an answer differs from training's."""
     golden = read_golden(context, release.model_data)
-    ways = [("endpoint", _through_endpoint)]
-    if context.config.function.enabled:
-        ways.append(("function", _through_function))
-    return [_one(context, way, call, golden) for way, call in ways]
+    return [_one(context, way, call, golden) for way, call in _ways(context)]
+
+
+def _ways(context: Context) -> list[tuple[str, Callable[[Context, bytes], Any]]]:
+    function = [("function", _through_function)] if context.config.function.enabled else []
+    return [("endpoint", _through_endpoint), *function]
 
 
 def read_golden(context: Context, model_data: str) -> Golden:

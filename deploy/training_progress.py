@@ -10,7 +10,7 @@ from rich.prompt import Prompt
 from rich.table import Table
 
 from containers.core.metrics import EPOCH_EVENT, FINAL_EVENT
-from deploy.context import Context
+from deploy.context import Context, duration
 from deploy.logs import Line, Tail, readable
 
 Decision = Literal["stop", "leave", "stay"]
@@ -26,6 +26,7 @@ class Progress:
 
     name: str
     state: str = "Starting"
+    elapsed: float = 0.0
     epochs: list[dict[str, Any]] = field(default_factory=list)
     result: dict[str, Any] = field(default_factory=dict)
 
@@ -41,7 +42,7 @@ class Progress:
 
     def table(self) -> Table:
         """The newest epochs."""
-        table = Table(title=f"{self.name}: {self.state}", title_justify="left")
+        table = Table(title=f"{self.name}: {self.state}, {duration(self.elapsed)}", title_justify="left")
         for column in ("epoch", *COLUMNS):
             table.add_column(column.replace("_", " "), justify="right")
         for row in self.epochs[-_ROWS:]:
@@ -86,10 +87,12 @@ def ask(context: Context) -> Decision:
 def follow(context: Context, job: Job, decide: Callable[[], Decision]) -> Progress:
     """Watch until the job's end, or until `decide` (Ctrl-C) says leave. A job that is stopped is watched to its end."""
     tail, progress, late = job.tail(), Progress(job.name), _LATE_POLLS
+    started = context.clock.monotonic()
     live = Live(progress.table(), console=context.console) if context.console.is_terminal else None
     with live or nullcontext():
         while True:
             try:
+                progress.elapsed = context.clock.monotonic() - started
                 _show(context, progress, job.poll(), tail.new_lines(), live)
                 late -= job.ended
                 if late == 0 or (job.ended and progress.result):
@@ -110,7 +113,7 @@ def follow(context: Context, job: Job, decide: Callable[[], Decision]) -> Progre
 
 def _show(context: Context, progress: Progress, state: str, lines: list[Line], live: Live | None) -> None:
     if live is None and state != progress.state:
-        context.say(f"{progress.name}: {state}")
+        context.say(f"{progress.name}: {state}, after {duration(progress.elapsed)}")
     progress.state = state
     for line in lines:
         seen = len(progress.epochs)

@@ -91,6 +91,12 @@ def test_a_release_that_answers_wrongly_is_taken_back(released):
     assert endpoint()["EndpointConfigName"] == released.first
 
 
+def test_a_dry_smoke_sends_nothing(released):
+    will_answer((0.1, 0.2, 0.7))
+    code, document, err = released("smoke", "--dry-run")
+    assert (code, document["through"]) == (0, ["endpoint", "function"]), err
+
+
 def test_smoke_looks_through_the_function_too(released):
     will_answer(through_function=(0.1, 0.2, 0.7))
     code, _, err = released("smoke")

@@ -23,6 +23,16 @@ def test_a_wait_ends_with_the_state():
     )
 
 
+def test_a_wait_without_a_terminal_says_where_it_is_on_a_change_and_once_a_minute():
+    made = context()
+    made.wait("endpoint", states(*["Creating"] * 9, "Updating", "InService"), until={"InService"}, limit_seconds=600)
+    assert made.console.text.splitlines() == [
+        "endpoint: Creating, 0 min 00 s of 10 min",
+        "endpoint: Creating, 1 min 00 s of 10 min",
+        "endpoint: Updating, 1 min 30 s of 10 min",
+    ]
+
+
 def test_a_wait_has_a_limit_and_says_how_to_go_on():
     with pytest.raises(TimedOut, match=r"endpoint: still Creating after 70 s\n  try: run the same command again"):
         context().wait("endpoint", states("Creating"), until={"InService"}, limit_seconds=60)
