@@ -44,9 +44,8 @@ def run(args: argparse.Namespace, context: Context) -> None:
     if context.config.endpoint.kind not in KINDS:
         raise DeployError("smoke", f"a {context.config.endpoint.kind} endpoint does not answer at once: nothing to compare")
     if context.dry_run:
-        golden = read_golden(context, release.model_data)
-        document = {"would_send": len(golden.photo), "through": [way for way, _ in _ways(context)]}
-        context.emit(document, lambda: f"would send {len(golden.photo)} bytes through {' and '.join(document['through'])}")
+        size, ways = len(read_golden(context, release.model_data).photo), [way for way, _ in _ways(context)]
+        context.emit({"would_send": size, "through": ways}, lambda: f"would send {size} bytes through {' and '.join(ways)}")
         return
     rows = check(context, release)
     context.emit(rows, lambda: _table(rows))
