@@ -5,7 +5,7 @@ import json
 import pytest
 
 from deploy import __main__ as program
-from tests.support.aws import FakeClock, Recorder, SharedSession, client, everything
+from tests.support.aws import FakeClock, Killed, Recorder, SharedSession, client, everything
 from tests.support.fleet import BUCKET, Node, machines
 from tests.support.released import push, upload
 
@@ -178,3 +178,31 @@ def test_status_shows_it_and_destroy_takes_it_away(serving):
     assert client("ec2").describe_launch_templates()["LaunchTemplates"] == []
     names = {row["GroupName"] for row in client("ec2").describe_security_groups()["SecurityGroups"]}
     assert names == {"default"}
+
+
+def test_killed_anywhere_the_next_release_leaves_one_instance(deploy):
+    words = ["release", "--on", "ec2", "--image", push(), "--model-data", upload()]
+
+    def killed(at: int) -> str:
+        """The last call that came through."""
+        recorder = Recorder(kill_at_write=at)
+        with pytest.raises(Killed):
+            deploy(*words, recorder=recorder)
+        return recorder.writes[-1] if recorder.writes else ""
+
+    assert [killed(at) for at in (1, 2, 2, 2, 2, 2)] == [
+        "",
+        "ecr:PutImage",
+        "ec2:CreateSecurityGroup",
+        "ec2:AuthorizeSecurityGroupIngress",
+        "ec2:CreateLaunchTemplate",
+        "ec2:RunInstances",  # the rehearsal
+    ]
+    assert not machines()
+    assert deploy(*words)[0] == 0
+    assert killed(3) == "ec2:RunInstances"
+    assert len(machines("pending", "running")) == 2, "both serve, until somebody releases again"
+    code, document, err = deploy(*words)
+    assert code == 0, err
+    assert len(document["retired"]) == 2
+    assert [row["InstanceId"] for row in machines("pending", "running")] == [document["instance"]]
