@@ -63,7 +63,6 @@ UNUSED = {  # document.statement: action → why it is granted though no recorde
     "release.Transform: sagemaker:StopTransformJob": "`destroy` while a transform runs: tests/aws/test_release.py",
     "release.ManyModels: s3:PutObject": "a release of a multi-model endpoint copies the artifact: tests/aws/test_release.py",
     "release.Serve: sagemaker:UpdateEndpointWeightsAndCapacities": "AWS asks for it when a variant is registered for scaling",
-    "ec2.Runs: s3:GetObject": "the nodes' status while a run is watched: tests/aws/test_ec2.py",
     "ec2.Runs: s3:PutObject": "Ctrl-C asks the nodes to stop: tests/aws/test_ec2.py",
     "ec2.RoleOfSpot: iam:CreateServiceLinkedRole": "EC2 makes it at an account's first spot request",
     "ec2.TagNew: ec2:CreateTags": "RunInstances, CreateSecurityGroup and CreateLaunchTemplate tag what they make",

@@ -5,6 +5,7 @@ import json
 import zipfile
 
 from deploy import __main__ as program
+from tests.support import moto_ext
 from tests.support.aws import FakeClock, Recorder, SharedSession, client, context
 from tests.support.fleet import Node
 from tests.support.iam_calls import needs
@@ -71,6 +72,7 @@ def live(life, tmp_path) -> None:
     life.run("apply")
     life.write(ec2={"ami_parameter": AMI}, security=key)
     life.run("train", "--on", "ec2", "--data", "dogs", "--detach", duty="train-ec2")
+    moto_ext.QUOTAS["L-DB2E81BA"] = 96
     for port, kind in ((8080, "g4dn.xlarge"), (8081, "g4dn.2xlarge")):
         life.write(ec2={"ami_parameter": AMI}, ec2_serving={"port": port, "instance_type": kind}, security=key)
         life.run("release", "--on", "ec2", "--model-data", upload(), duty="release-ec2")
