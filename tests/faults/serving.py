@@ -1,22 +1,37 @@
-"""Events for a running server: its model processes and its HTTP processes are killed or stopped while requests come in."""
+"""Events for a running server: its model processes and its HTTP processes are killed or stopped while requests come in, the
+clock jumps under it, and a copy of its model is damaged before another server starts on it.
+"""
 
 import contextlib
 import random
+import shutil
 import signal
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import requests
 
-from tests.faults.training import hold
+from containers.core import manifest
+from tests.faults import invariants
+from tests.faults.clock import Clock
+from tests.faults.invariants import hold
 from tests.support import artifacts
 from tests.support.server import Server
 
-KINDS = ("kill a model process", "stop a model process", "kill an HTTP process")
+KINDS = (
+    "kill a model process",
+    "stop a model process",
+    "kill an HTTP process",
+    "stop an HTTP process",
+    "the clock jumps",
+    "damage the model directory",
+)
 _PREFIX = {"model": "kennel-model", "HTTP": "kennel-front"}
 READY_SECONDS = 180.0
+_CLOCK_SECONDS = 4.0
 
 
 def schedule(count: int, seed: int) -> list[str]:
@@ -40,7 +55,7 @@ class Caller(threading.Thread):
                 self.answers.append(self._server.invoke(self._photo))
             except requests.exceptions.ConnectionError:  # inside the process that was killed
                 self.refused += 1
-            time.sleep(0.02)
+            time.sleep(0.1)
 
     def halt(self) -> None:
         self._halt.set()
@@ -48,50 +63,96 @@ class Caller(threading.Thread):
         hold(not self.is_alive(), "I6", "a request got no answer in two minutes")
 
 
-def disturb(model_dir: Path, folder: Path, kinds: list[str]) -> list[str]:
-    """Let each event happen to one server; I1 and I6 after each of them."""
-    folder.mkdir(parents=True, exist_ok=True)
-    server = Server(model_dir, folder / "server.log")
-    hits = []
-    try:
-        server.await_ready()
-        photo = artifacts.photo(1, (200, 150), format="JPEG")
-        before = server.invoke(photo).json()
+class Serving:
+    """One server that all events happen to. Call `close` at the end."""
+
+    def __init__(self, folder: Path, seed: int, done: Callable[[str], None], clock: Clock) -> None:
+        """`done` is told of each event and what callers saw. The server tells the time by `clock`."""
+        self._folder, self._dice, self._done, self._clock = folder, random.Random(seed), done, clock
+        self._model = folder / "model"
+        artifacts.save(self._model)
+        self._server = Server(self._model, folder / "server.log", clock.environ)
+        self._server.await_ready()
+        self._photo = artifacts.photo(1, (200, 150), format="JPEG")
+        self._before = self._server.invoke(self._photo).json()
+
+    def disturb(self, kinds: list[str]) -> None:
         for kind in kinds:
-            caller = Caller(server, photo)
-            caller.start()
-            victim = _victim(server, kind)
-            victim.send_signal(signal.SIGSTOP if kind.startswith("stop") else signal.SIGKILL)
-            _recovered(server, victim)
-            caller.halt()
-            wrong = sorted({a.status_code for a in caller.answers} - {200, 500, 503, 504})
-            hold(not wrong, "I6", f"answered with {wrong} after: {kind}")
-            hold(all(a.json() == before for a in caller.answers if a.status_code == 200), "I6", f"another answer after: {kind}")
-            hold(server.invoke(photo).json() == before, "I6", f"another answer once recovered from: {kind}")
-            good = sum(a.status_code == 200 for a in caller.answers)
-            hits.append(f"{kind} -> {good} answered, {len(caller.answers) - good} refused, {caller.refused} cut off")
-        hold(server.stop() == 0, "I1", "the server did not end with exit code 0")
-    finally:
+            if kind.startswith("damage"):
+                self._done(f"{kind} -> {self._damaged_model()}")
+            else:
+                self._done(f"{kind} -> {self._under_requests(kind)}")
+        hold(self._server.stop() == 0, "I1", "the server did not end with exit code 0")
+
+    def close(self) -> None:
         with contextlib.suppress(psutil.NoSuchProcess):
-            for process in psutil.Process(server.process.pid).children(recursive=True):
-                process.kill()
-        server.process.kill()
-        server.process.wait()
-    return hits
+            invariants.kill(psutil.Process(self._server.process.pid).children(recursive=True))
+        self._server.process.kill()
+        self._server.process.wait()
 
+    def _under_requests(self, kind: str) -> str:
+        """I1 and I6 for an event that happens while requests come in."""
+        server, caller = self._server, Caller(self._server, self._photo)
+        caller.start()
+        if kind.startswith("the clock"):
+            self._jump()
+        else:
+            self._lose(kind)
+        caller.halt()
+        wrong = sorted({answer.status_code for answer in caller.answers} - {200, 500, 503, 504})
+        hold(not wrong, "I6", f"answered with {wrong} after: {kind}")
+        good = [answer for answer in caller.answers if answer.status_code == 200]
+        hold(all(answer.json() == self._before for answer in good), "I6", f"another answer after: {kind}")
+        hold(server.invoke(self._photo).json() == self._before, "I6", f"another answer once recovered from: {kind}")
+        if kind.startswith("the clock"):
+            hold(
+                len(good) == len(caller.answers) and not caller.refused, "I8", f"{len(caller.answers) - len(good)} not answered"
+            )
+        return f"{len(good)} answered, {len(caller.answers) - len(good)} refused, {caller.refused} cut off"
 
-def _victim(server: Server, kind: str) -> psutil.Process:
-    prefix = next(prefix for word, prefix in _PREFIX.items() if word in kind)
-    return server.processes(prefix)[0]
+    def _lose(self, kind: str) -> None:
+        prefix = next(prefix for word, prefix in _PREFIX.items() if word in kind)
+        victim = self._dice.choice(self._server.processes(prefix))
+        victim.send_signal(signal.SIGSTOP if kind.startswith("stop") else signal.SIGKILL)
+        limit = time.monotonic() + READY_SECONDS
+        while True:
+            with contextlib.suppress(requests.exceptions.RequestException):
+                gone = not victim.is_running() or victim.status() == psutil.STATUS_ZOMBIE
+                if gone and self._server.ping(timeout=10) == 200:
+                    return
+            hold(time.monotonic() < limit, "I6", f"not ready again within {READY_SECONDS:.0f} s after: {kind}")
+            time.sleep(0.1)
 
+    def _jump(self) -> None:
+        """I8: nobody is replaced for it."""
+        before = {process.pid for process in psutil.Process(self._server.process.pid).children(recursive=True)}
+        self._clock.jump(self._dice.choice((86_400, -3_600, 7 * 86_400, -86_400, 90)))
+        time.sleep(_CLOCK_SECONDS)
+        after = {process.pid for process in psutil.Process(self._server.process.pid).children(recursive=True)}
+        hold(before == after, "I8", "processes were replaced when the clock jumped")
 
-def _recovered(server: Server, victim: psutil.Process) -> None:
-    """The victim is gone, and /ping says 200."""
-    limit = time.monotonic() + READY_SECONDS
-    while True:
-        with contextlib.suppress(requests.exceptions.RequestException):
-            gone = not victim.is_running() or victim.status() == psutil.STATUS_ZOMBIE
-            if gone and server.ping(timeout=10) == 200:
-                return
-        hold(time.monotonic() < limit, "I6", f"not ready again within {READY_SECONDS:.0f} s")
-        time.sleep(0.1)
+    def _damaged_model(self) -> str:
+        """I3: a server on a copy of which one file is torn or altered names it and ends."""
+        copy = shutil.copytree(self._model, self._folder / f"model-{time.monotonic_ns()}")
+        name = self._dice.choice((manifest.MANIFEST_FILE, manifest.WEIGHTS_FILE, manifest.GOLDEN_FILE))
+        data = bytearray((copy / name).read_bytes())
+        place = self._dice.randrange(len(data))
+        torn = (
+            self._dice.random() < 0.5 or name == manifest.MANIFEST_FILE
+        )  # JSON has letters that may be others: a torn one is none
+        if torn:
+            data = data[:place]
+        else:
+            data[place] ^= 1 << self._dice.randrange(8)
+        (copy / name).write_bytes(data)
+        log = self._folder / "damaged.log"
+        server = Server(copy, log)
+        try:
+            code = server.process.wait(READY_SECONDS)
+        finally:
+            server.process.kill()
+            server.process.wait()
+            shutil.rmtree(copy)
+        lines = [line for line in log.read_text().splitlines() if line.startswith("kennel serve: ArtifactError: ")]
+        hold(code == 3 and len(lines) == 1 and name in lines[0], "I3", f"exit code {code} with a damaged {name}: {lines}")
+        return f"{name} {'torn' if torn else 'altered'}: refused by name"

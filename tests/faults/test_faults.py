@@ -1,29 +1,109 @@
-"""Twelve events from a seeded schedule, and a guard that was seen to fail."""
+"""Twenty events from a seeded schedule, twelve of them a training job's; and guards that were seen to fail."""
+
+import json
+import random
 
 import pytest
 
-from tests.faults import serving, soak, training
+from tests.faults import clock, invariants, network, ranks, serving, soak, training, two_hosts
+from tests.faults.record import Lineage
+from tests.support.requirement import unavailable
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1500)
-def test_twelve_seeded_events_leave_every_invariant_standing(tmp_path):
-    result = soak.run(events=12, seed=2026, folder=tmp_path)
-    print(*result["hits"], sep="\n")
-    assert result["events"] == 12
+@pytest.mark.timeout(2400)
+def test_twenty_seeded_events_leave_every_invariant_standing(tmp_path):
+    if not clock.available():
+        unavailable(clock.MISSING)
+    result = soak.run(events=20, seed=2026, folder=tmp_path)
+    assert result["broken"] == []
+    assert (result["events"], result["of_training"]) == (20, 12)
 
 
-def test_a_schedule_is_its_seed():
-    assert training.schedule(50, 1) == training.schedule(50, 1) != training.schedule(50, 2)
-    assert {event.kind for event in training.schedule(50, 1)} == set(training.KINDS)
-    assert set(serving.schedule(50, 1)) == set(serving.KINDS)
+@pytest.mark.parametrize("lane", [training, ranks, two_hosts, serving, network], ids=lambda lane: lane.__name__)
+def test_a_schedule_is_its_seed_and_has_every_kind(lane):
+    assert lane.schedule(50, 1) == lane.schedule(50, 1) != lane.schedule(50, 2)
+    assert {getattr(event, "kind", event) for event in lane.schedule(50, 1)} == set(lane.KINDS)
+
+
+@pytest.mark.parametrize("events", [12, 20, 200])
+def test_every_lane_has_its_share(events):
+    counts = soak.shares(events)
+    assert sum(counts.values()) == events
+    assert sum(counts[lane] for lane in soak.TRAINING) >= 0.55 * events
+
+
+def checkpoints(folder, sha256="0"):
+    (folder / "checkpoint-1.pt").write_bytes(b"state")
+    (folder / "latest.json").write_text(json.dumps({"file": "checkpoint-1.pt", "step": 1, "sha256": sha256}))
+    return folder
 
 
 def test_a_checkpoint_that_is_not_what_latest_says_breaks_an_invariant(tmp_path):
-    run = training.Run(tmp_path, tmp_path / "run")
-    (run.work / "checkpoints").mkdir(parents=True)
-    (run.work / "checkpoints" / "latest.json").write_text('{"file": "checkpoint-1.pt", "step": 1, "sha256": "0"}')
-    with pytest.raises(training.Broken, match="I4"):
-        run.check(None, 0, finished=True)
-    with pytest.raises(training.Broken, match="I2"):
-        run.check(None, 1, finished=True)
+    with pytest.raises(invariants.Broken, match="I4"):
+        invariants.checkpoint_whole(checkpoints(tmp_path))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_is_damaged_is_not_what_it_was(tmp_path, seed):
+    assert invariants.damage(checkpoints(tmp_path), random.Random(seed)) == "checkpoint-1.pt"
+    assert (tmp_path / "checkpoint-1.pt").read_bytes() != b"state"
+
+
+@pytest.mark.parametrize(("lines", "damaged"), [(["a"], ""), (["a"], "b"), ([], "a"), (["a", "b"], "a")])
+def test_a_wrong_or_silent_rejection_breaks_an_invariant(lines, damaged):
+    with pytest.raises(invariants.Broken, match="I4"):
+        invariants.rejected(lines, damaged, trained=True)
+
+
+@pytest.mark.parametrize("text", ["", "x" * 1025, "no kind", "1: a number"])
+def test_a_failure_file_that_says_nothing_breaks_an_invariant(tmp_path, text):
+    (tmp_path / "failure").write_text(text)
+    with pytest.raises(invariants.Broken, match="I2"):
+        invariants.failure_told(tmp_path / "failure", "a test")
+
+
+def lineage(folder, *starts):
+    """Each start: {rank: [steps of its first life, of its second, …]}; a step is (number, photos)."""
+    told = Lineage()
+    for number, ranks_of in enumerate(starts):
+        (folder / str(number)).mkdir(parents=True)
+        for rank, lives in ranks_of.items():
+            for life, steps in enumerate(lives):
+                lines = [json.dumps({"step": step, "photos": list(photos)}) + "\n" for step, photos in steps]
+                (folder / str(number) / f"rank-{rank}-{life}.jsonl").write_text("".join(lines))
+        told.add(folder / str(number))
+    return told
+
+
+UNDISTURBED = {0: [[(0, "ab"), (1, "cd"), (2, "da"), (3, "bc")]]}
+
+
+@pytest.mark.parametrize(
+    "starts",
+    [
+        [{0: [[(0, "ab"), (1, "cd")]]}, {0: [[(1, "cd"), (2, "da"), (3, "bc")]]}],  # killed, resumed one step before
+        [{0: [[(0, "ab"), (1, "cd")], [(0, "ab"), (1, "cd"), (2, "da"), (3, "bc")]]}],  # replaced within one start
+        [
+            {0: [[(0, "a"), (1, "c"), (2, "d")]], 1: [[(0, "b"), (1, "d"), (2, "a")]]},
+            {0: [[(2, "da"), (3, "bc")]]},
+        ],  # two, then one
+        [UNDISTURBED, {}],
+    ],
+)
+def test_only_the_steps_that_led_to_the_weights_count(tmp_path, starts):
+    lineage(tmp_path / "b", *starts).check(lineage(tmp_path / "a", UNDISTURBED), steps_per_epoch=2)
+
+
+@pytest.mark.parametrize(
+    "starts",
+    [
+        [{0: [[(0, "ab"), (1, "cd")]]}, {0: [[(3, "bc")]]}],  # a step is missing
+        [{0: [[(0, "ab"), (1, "cd"), (2, "da"), (3, "cb"), (4, "ab")]]}],  # one too many
+        [{0: [[(0, "ab"), (1, "ab"), (2, "da"), (3, "bc")]]}],  # photos twice
+        [{0: [[(0, "ab"), (1, "cd"), (2, "da"), (3, "b")]]}],  # a photo is missing
+    ],
+)
+def test_a_photo_too_few_or_too_many_breaks_an_invariant(tmp_path, starts):
+    with pytest.raises(invariants.Broken, match="I5"):
+        lineage(tmp_path / "b", *starts).check(lineage(tmp_path / "a", UNDISTURBED), steps_per_epoch=2)

@@ -1,0 +1,89 @@
+"""Checks that several kinds of faults share; the invariants themselves are on the package's page."""
+
+import contextlib
+import json
+import random
+from collections.abc import Iterable
+from pathlib import Path
+
+import psutil
+
+from containers.core import manifest
+
+REJECTED = "checkpoint rejected; trying the one before"
+
+
+class Broken(AssertionError):
+    """An invariant did not hold."""
+
+
+def hold(condition: object, invariant: str, message: str) -> None:
+    if not condition:
+        raise Broken(f"{invariant}: {message}")
+
+
+def ended(processes: Iterable[psutil.Process], seconds: float = 60.0) -> None:
+    """I1: within `seconds` none of them is left."""
+    _, alive = psutil.wait_procs(list(processes), timeout=seconds)
+    alive = [process for process in alive if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+    hold(not alive, "I1", f"left behind: {[process.pid for process in alive]}")
+
+
+def kill(processes: Iterable[psutil.Process]) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
+def failure_told(path: Path, after: str) -> str:
+    """I2: the failure file's text."""
+    told = path.read_bytes() if path.exists() else b""
+    hold(0 < len(told) <= 1024, "I2", f"failure file of {len(told)} bytes after: {after}")
+    text = told.decode("utf-8")
+    hold(text[0].isalpha() and ":" in text, "I2", f"failure file {text!r} after: {after}")
+    return text
+
+
+def model_whole(model_dir: Path) -> None:
+    """I3."""
+    if (model_dir / manifest.MANIFEST_FILE).exists():
+        manifest.verify(model_dir, manifest.read(model_dir))
+
+
+def newest(checkpoints: Path) -> str:
+    """The checkpoint that `latest.json` names, "" where there is none."""
+    latest = checkpoints / "latest.json"
+    return str(json.loads(latest.read_text())["file"]) if latest.exists() else ""
+
+
+def checkpoint_whole(checkpoints: Path) -> None:
+    """I4."""
+    if name := newest(checkpoints):
+        wanted = json.loads((checkpoints / "latest.json").read_text())["sha256"]
+        path = checkpoints / name
+        hold(path.exists() and manifest.sha256(path) == wanted, "I4", f"{name} is not what is there")
+
+
+def damage(checkpoints: Path, dice: random.Random) -> str:
+    """Tear or alter the newest checkpoint, as a bad disk or copy would; its name, "" where there is none."""
+    name = newest(checkpoints)
+    if name:
+        data = bytearray((checkpoints / name).read_bytes())
+        place = dice.randrange(len(data))
+        if dice.random() < 0.5:
+            data = data[:place]
+        else:
+            data[place] ^= 1 << dice.randrange(8)
+        (checkpoints / name).write_bytes(data)
+    return name
+
+
+def rejected(lines: list[str], damaged: str, *, trained: bool) -> None:
+    """I4: `lines` are the checkpoints a start rejected; the damaged one and no other, and never in silence."""
+    hold(not lines or lines == [damaged], "I4", f"rejected {lines}, damaged was {damaged or 'none'}")
+    hold(lines or not damaged or not trained, "I4", f"{damaged} is damaged and was not rejected")
+
+
+def weights(model_dir: Path) -> str:
+    """The SHA-256 of the weights a model directory holds."""
+    return manifest.read(model_dir).files[manifest.WEIGHTS_FILE]
