@@ -167,11 +167,18 @@ def _hint(message: str) -> str:
 
 
 def label(engine: docker.DockerClient, name: str, by_digest: str, login: Login) -> str:
-    """The CUDA version inside the image. One that was pushed from elsewhere is pulled for it."""
+    """The CUDA version inside the image. One that was pushed from elsewhere is pulled for it.
+
+    Raises DeployError where it cannot be: a layer whose bytes are not its digest's, for one.
+    """
     try:
         image = engine.images.get(name)
     except ImageNotFound:
-        image = engine.images.pull(by_digest, auth_config=login)
+        try:
+            image = engine.images.pull(by_digest, auth_config=login)
+        except APIError as error:
+            hint = "push the image again, under another --tag, from a machine that has it"
+            raise DeployError(by_digest, f"cannot be pulled: {error.explanation or error}", hint=hint) from error
     return str(image.labels.get(CUDA_LABEL, "none"))
 
 

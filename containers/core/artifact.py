@@ -44,11 +44,16 @@ def save(
     """Write the model directory; returns the manifest as written, with the digest of every file.
 
     `facts.files` is ignored and computed. `extra_files` maps a name in the directory to a file to copy there (engines).
-    The manifest is written last and by rename: a directory with a manifest is complete.
+    The manifest is written last and by rename: a directory with a manifest is complete. Raises OSError where the disk refuses;
+    the directory then has no manifest, and no half-written weights that would take up room.
     """
     model_dir.mkdir(parents=True, exist_ok=True)
     (model_dir / MANIFEST_FILE).unlink(missing_ok=True)
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state_dict.items()}, model_dir / WEIGHTS_FILE)
+    try:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state_dict.items()}, model_dir / WEIGHTS_FILE)
+    except SafetensorError as error:
+        (model_dir / WEIGHTS_FILE).unlink(missing_ok=True)
+        raise OSError(f"{WEIGHTS_FILE}: {error}") from error
     (model_dir / WEIGHTS_FILE).chmod(0o644)  # safetensors makes 0600, and the server may be another user than training
     (model_dir / GOLDEN_FILE).write_bytes(golden_png)
     names = [WEIGHTS_FILE, GOLDEN_FILE, *_copy(model_dir, extra_files or {})]
@@ -59,6 +64,7 @@ def replace_engines(model_dir: Path, facts: Manifest, engines: tuple[EngineEntry
     """Give a written model directory these engines instead of those it has; returns the manifest as written.
 
     `files` maps a name in the directory to a file to copy there. Whenever it is interrupted, what the manifest lists is whole.
+    Raises OSError where the disk refuses; the model then has no engines.
     """
     old = {name for name in facts.files if name.startswith(ENGINES_DIR)}
     kept = {name: digest for name, digest in facts.files.items() if name not in old}
@@ -66,8 +72,13 @@ def replace_engines(model_dir: Path, facts: Manifest, engines: tuple[EngineEntry
         _commit(model_dir, facts.model_copy(update={"engines": ()}), kept)
         for name in old:
             (model_dir / name).unlink(missing_ok=True)
-    new = {name: manifest.sha256(model_dir / name) for name in _copy(model_dir, files)}
-    return _commit(model_dir, facts.model_copy(update={"engines": engines}), kept | new)
+    try:
+        new = {name: manifest.sha256(model_dir / name) for name in _copy(model_dir, files)}
+        return _commit(model_dir, facts.model_copy(update={"engines": engines}), kept | new)
+    except OSError:
+        for name in files:
+            (model_dir / name).unlink(missing_ok=True)
+        raise
 
 
 def _copy(model_dir: Path, files: Mapping[str, Path]) -> list[str]:
@@ -80,11 +91,15 @@ def _copy(model_dir: Path, files: Mapping[str, Path]) -> list[str]:
 def _commit(model_dir: Path, facts: Manifest, digests: dict[str, str]) -> Manifest:
     written = facts.model_copy(update={"files": digests})
     temporary = model_dir / f".{MANIFEST_FILE}.tmp"
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(written.model_dump_json(indent=2) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(model_dir / MANIFEST_FILE)
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(written.model_dump_json(indent=2) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(model_dir / MANIFEST_FILE)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
     return written
 
 

@@ -76,7 +76,12 @@ def add_engines(model_dir: Path, want: str, calibration: Sequence[Path], validat
                 break
         names = [f"{entry.file.removesuffix('xml')}{kind}" for entry in entries for kind in ("xml", "bin")]
         files = {name: Path(scratch) / Path(name).name for name in names}
-        artifact.replace_engines(model_dir, model.manifest, tuple(entries), files)
+        try:
+            artifact.replace_engines(model_dir, model.manifest, tuple(entries), files)
+        except OSError as error:  # a finished training is not lost for a disk without room for engines either
+            log.exception("engines not kept")
+            notes.append(f"the engines were not kept: {error}")
+            entries = []
     for entry in entries:
         log.info("engine written", extra={"engine": entry.name, **entry.model_dump(exclude={"name"})})
     for note in notes:

@@ -104,11 +104,17 @@ def keep_usable(run: Run, trainer: Trainer, checkpoints: Checkpoints) -> None:
     row = trainer.progress.history[trainer.stopping.best_epoch - 1]
     names = ("valid_loss", "valid_accuracy", "valid_top5_accuracy")
     metrics = {name: float(row[name]) for name in names} | {"best_epoch": float(trainer.stopping.best_epoch)}
-    write_model(run, Calibration(note="not fitted: the run was ended early"), metrics, trainer.facts)
+    try:
+        write_model(run, Calibration(note="not fitted: the run was ended early"), metrics, trainer.facts)
+    except TrainingError as error:  # how the run ended is what counts, and the checkpoint has the weights
+        _log.error("model not written", extra={"reason": str(error)})
 
 
 def write_model(run: Run, fitted: Calibration, metrics: Mapping[str, float], facts: Mapping[str, Any]) -> Manifest:
-    """Write `run.model` as the job's model directory, on rank 0. Returns the manifest (elsewhere: as it would be)."""
+    """Write `run.model` as the job's model directory, on rank 0. Returns the manifest (elsewhere: as it would be).
+
+    Raises TrainingError where the disk refuses.
+    """
     photo = golden_photo(run)
     model = run.model.to("cpu", torch.float32).eval()
     pixels = torch.from_numpy(prepare(decode(photo, run.spec), run.spec).copy())
@@ -133,7 +139,13 @@ def write_model(run: Run, fitted: Calibration, metrics: Mapping[str, float], fac
         files={},
     )
     if run.group.is_first:
-        manifest = artifact.save(run.job.paths.model_dir, _plain(model), photo, manifest)
+        try:
+            manifest = artifact.save(run.job.paths.model_dir, _plain(model), photo, manifest)
+        except OSError as error:
+            raise TrainingError(
+                f"the model cannot be written to {run.job.paths.model_dir} ({error}): make room and start the job again; "
+                "it trains nothing twice"
+            ) from error
         _log.info("model written", extra={"directory": str(run.job.paths.model_dir), **metrics})
     run.model.to(run.group.device)
     return manifest

@@ -34,6 +34,7 @@ from containers.train.job import TrainingJob
 log = logs.get(__name__)
 
 WORKER = "containers.train.worker"
+FAILURE_JSON = "failure.json"
 STOP_SECONDS = 90.0
 """What workers have from the stop request on; SageMaker kills everything after 120 (StopTrainingJob)."""
 _MARGIN_SECONDS = 15.0
@@ -156,7 +157,8 @@ def run(
 
 
 def prepare(job: TrainingJob) -> None:
-    """Make the job's folders and an empty scratch folder: a stop file of an earlier run must not stop this one.
+    """Make the job's folders and an empty scratch folder: a stop file of an earlier run must not stop this one, nor its failure
+    be taken for this one's.
 
     Raises ConfigError where they cannot be written.
     """
@@ -164,6 +166,8 @@ def prepare(job: TrainingJob) -> None:
     try:
         for folder in (job.paths.scratch_dir, job.paths.model_dir, job.paths.output_dir, job.paths.checkpoint_dir):
             folder.mkdir(parents=True, exist_ok=True)
+        for told in (job.paths.failure_file, job.paths.output_dir / FAILURE_JSON):
+            told.unlink(missing_ok=True)
         job.write()
     except OSError as error:
         raise ConfigError(
@@ -206,5 +210,5 @@ def _ended(why: Failure, failure_file: Path | None, output_dir: Path | None, *, 
         failure.write_failure_file(why, failure_file)
     if output_dir is not None:
         with contextlib.suppress(OSError):
-            (output_dir / "failure.json").write_text(json.dumps(why.model_dump(mode="json"), indent=2), encoding="utf-8")
+            (output_dir / FAILURE_JSON).write_text(json.dumps(why.model_dump(mode="json"), indent=2), encoding="utf-8")
     return why.exit_code

@@ -15,6 +15,7 @@ from containers.core import architectures, artifact, manifest
 from containers.core.errors import ArtifactError
 from containers.core.manifest import Golden, Manifest, Provenance
 from containers.core.preprocessing import PreprocessSpec, prepare
+from tests.support.full_disk import files_of_at_most
 
 CLASSES = ("Käfer", "dog / cat", "z")
 
@@ -102,6 +103,26 @@ def test_saving_again_replaces_and_a_save_cut_short_is_no_model(model, copy):
         manifest.read(copy)
     artifact.save(copy, model.state_dict(), golden_png(), facts(metrics={"valid_loss": 0.1}))
     assert artifact.load(copy).manifest.metrics == {"valid_loss": 0.1}
+
+
+def test_a_disk_that_refuses_leaves_no_manifest_and_no_half_written_weights(model, copy):
+    with files_of_at_most(1 << 16), pytest.raises(OSError, match=r"weights\.safetensors"):
+        artifact.save(copy, model.state_dict(), golden_png(), facts())
+    assert not (copy / "weights.safetensors").exists()
+    with pytest.raises(ArtifactError, match=r"holds no manifest\.json"):
+        manifest.read(copy)
+    artifact.save(copy, model.state_dict(), golden_png(), facts())
+    artifact.load(copy)
+
+
+def test_engines_that_do_not_fit_leave_a_whole_model_without_them(copy, tmp_path):
+    large, small = tmp_path / "large", tmp_path / "small"
+    large.write_bytes(b"x" * (1 << 17))
+    small.write_bytes(b"x")
+    with files_of_at_most(1 << 16), pytest.raises(OSError, match="File too large"):
+        artifact.replace_engines(copy, manifest.read(copy), (), {"engines/a.bin": small, "engines/b.bin": large})
+    assert set(artifact.load(copy).manifest.files) == {"weights.safetensors", "golden.png"}
+    assert [path.name for path in (copy / "engines").rglob("*") if path.is_file()] == []
 
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "golden.png", "engines/fast/model.bin"])

@@ -17,6 +17,7 @@ from containers.core.preprocessing import PreprocessSpec
 from containers.serve import engines
 from containers.train import export, quantisation
 from tests.support import artifacts, colours
+from tests.support.full_disk import files_of_at_most
 
 
 @pytest.fixture(scope="module")
@@ -180,6 +181,21 @@ def test_a_failing_export_leaves_the_artifact_whole(plain, data, tmp_path, monke
     assert export.main(["--model-dir", str(directory), "--data", str(data)]) == 1
     assert "openvino-fp32 was not written: RuntimeError: the converter does not know" in capsys.readouterr().out
     assert engines.load(directory, manifest.read(directory), device="cpu").name == "eager"
+
+
+def test_a_disk_without_room_for_engines_leaves_the_artifact_whole(plain, data, tmp_path, monkeypatch, capsys):
+    keep = artifact.replace_engines
+
+    def on_a_full_disk(*arguments):
+        with files_of_at_most(1 << 10):
+            return keep(*arguments)
+
+    monkeypatch.setattr(artifact, "replace_engines", on_a_full_disk)
+    directory = shutil.copytree(plain, tmp_path / "model")
+    assert export.main(["--model-dir", str(directory), "--data", str(data), "--engines", "fp32"]) == 1
+    assert "the engines were not kept: [Errno 27] File too large" in capsys.readouterr().out
+    assert engines.load(directory, manifest.read(directory), device="cpu").name == "eager"
+    assert not [path for path in (directory / "engines").rglob("*") if path.is_file()]
 
 
 def test_photos_of_other_classes_are_refused(plain, data, tmp_path, capsys):

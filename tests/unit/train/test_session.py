@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from containers.core import artifact, manifest, preprocessing
 from containers.train import features, recorder, run, worker
+from tests.support import full_disk
 from tests.support.training import Workers, events, learned, make_index, make_job, newest, same, train
 
 EVERY_STEP = 1e-9  # seconds: a checkpoint at every step
@@ -215,6 +216,30 @@ def test_a_stop_in_the_last_evaluation_leaves_the_model_too(job):
     workers = train(ended, world_size=2, expect=INTERRUPTED, main=stopped_after_the_last_epoch)
     assert "after the last epoch" in events(workers, "interrupted")[0]["reason"]
     artifact.load(ended.paths.model_dir).build()
+
+
+def test_a_disk_without_room_for_the_model_says_so_and_costs_nothing_that_was_learned(job, undisturbed):
+    """The last checkpoint was committed; from then on the kernel refuses larger files. The next start has room."""
+    ended = job()
+
+    def full_after_the_last_epoch(job_file):
+        write = recorder.Recorder.epoch
+
+        def epoch(self, row):
+            write(self, row)
+            if row["epoch"] == 4:
+                full_disk.no_file_larger_than(1 << 16)
+
+        recorder.Recorder.epoch = epoch  # in a forked process of its own
+        return worker.main(job_file)
+
+    workers = train(ended, expect=1, main=full_after_the_last_epoch)
+    assert f"TrainingError: the model cannot be written to {ended.paths.model_dir}" in workers.text()
+    assert "make room and start the job again" in workers.text()
+    assert not (ended.paths.model_dir / manifest.MANIFEST_FILE).exists()
+    again = train(ended)
+    assert not events(again, "epoch")
+    assert same(weights(ended), weights(undisturbed))
 
 
 def test_ranks_of_which_one_lacks_memory_for_features_all_take_photos(job):

@@ -132,6 +132,14 @@ def test_photos_that_cannot_be_used_end_before_any_worker(tmp_path: Path) -> Non
     assert "starting workers" not in job.out
 
 
+def test_the_failure_of_an_earlier_start_is_not_taken_for_this_ones(tmp_path: Path) -> None:
+    data = jobs.photos(tmp_path / "photos")
+    for how, code in (("data0", 2), ("work", 0)):
+        with Job.with_flags(tmp_path, data, how=how) as job:
+            assert job.wait() == code, job.out
+        assert (job.failure is not None, (job.output / "failure.json").exists()) == (code != 0, code != 0)
+
+
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with Job(tmp_path, "--data", tmp_path, "--model-dir", tmp_path / "file/model") as job:
