@@ -48,7 +48,7 @@ def build(docker: Docker) -> None:
         if root and Path(root).exists():
             check_disk(Path(root), DISK_BYTES, "building the images")
     base = base_image(docker)
-    arguments = ["--build-arg", f"BASE_IMAGE={base}", "--label", f"org.opencontainers.image.base.name={base}"]
+    arguments = ["--build-arg", f"BASE_IMAGE={pinned(docker, base)}", "--label", f"org.opencontainers.image.base.name={base}"]
     arguments += ["--label", f"org.opencontainers.image.base.digest={digest(docker, base)}"]
     arguments += ["--build-arg", f"VERSION={version()}"]
     arguments += ["--build-arg", f"REVISION={output(['git', 'rev-parse', 'HEAD']) or 'unknown'}"]
@@ -65,6 +65,14 @@ def build(docker: Docker) -> None:
             f"{tag} could not be built",
             env={"DOCKER_BUILDKIT": "1"},
         )
+
+
+def pinned(docker: Docker, image: str) -> str:
+    """The image by the digest it has in its registry, so that every stage and both images stand on the same bytes though the
+    tag may move meanwhile; one that was made here is in no registry, and is its own tag.
+    """
+    known = output([docker.cli, "image", "inspect", "-f", "{{range .RepoDigests}}{{println .}}{{end}}", image])
+    return known.split()[0] if known and "@sha256:" in known else image
 
 
 def digest(docker: Docker, image: str) -> str:

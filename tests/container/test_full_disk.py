@@ -10,7 +10,6 @@ import contextlib
 import pytest
 
 from containers.core import manifest
-
 from tests.support import engine as docker_engine
 from tests.support.hosts import ENDLESS, QUICK, START_SECONDS, events
 

@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from scripts import sbom
+from scripts.machine import NoDocker, find_docker
 from tests.support import engine as docker_engine
+from tests.support.requirement import unavailable
 
 ROOT = Path(__file__).parents[2]
 GB = 1e9
@@ -58,6 +61,24 @@ print(json.dumps(sorted({d.metadata["Name"] for d in m.distributions(path=[sysco
     serving = {"flask", "gunicorn", "prometheus-client"}
     training = {"matplotlib", "tensorboard", "nncf", "tqdm", "psutil"}
     assert installed.isdisjoint(serving if role == "train" else training)
+
+
+def test_its_bill_of_materials_names_every_package_its_version_and_its_licence(engine, image, role):
+    try:
+        contents = sbom.ask(find_docker(), image)
+    except NoDocker as reason:
+        unavailable(str(reason))
+    components = sbom.document(image, contents)["components"]
+    python = {part["purl"]: part for part in components if part["purl"].startswith("pkg:pypi/")}
+    locked = (ROOT / "requirements" / f"{role}.lock").read_text().lower() + (
+        ROOT / "requirements" / "core.lock"
+    ).read_text().lower()
+    versions = {re.sub(r"[-_.]+", "-", name): number for name, number in re.findall(r"^([a-z0-9._-]+)==(\S+)", locked, re.M)}
+    assert {
+        re.sub(r"[-_.]+", "-", part["name"]).lower(): part["version"] for part in python.values()
+    }.items() <= versions.items()
+    assert [purl for purl, part in python.items() if not part.get("licenses")] == []
+    assert len([part for part in components if part["purl"].startswith("pkg:deb/")]) > 50
 
 
 def test_the_cuda_inside_is_what_the_label_says(engine, image):

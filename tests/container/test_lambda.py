@@ -2,6 +2,7 @@
 
 import base64
 import json
+import threading
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from containers.core import manifest
 from containers.core.manifest import GOLDEN_FILE
 from tests.conformance import serving
+from tests.support import engine as docker_engine
 from tests.support.lambda_runtime import LambdaFunction
 from tests.support.sagemaker_runtime import SageMakerRuntime
 
@@ -17,7 +19,8 @@ ROOT = Path(__file__).parents[2] / "lambda"
 
 @pytest.fixture(scope="module")
 def container(engine, serve_image, model_dir, photo):
-    target = serving.Serving(engine, serve_image, model_dir, photo, "image/jpeg", start_seconds=240)
+    one_slot = {"SERVE_SLOTS": "1"}  # so that one request that waits is an overload
+    target = serving.Serving(engine, serve_image, model_dir, photo, "image/jpeg", one_slot, start_seconds=240)
     with target.started() as (box, url):
         target.wait(box, url)
         yield box, url
@@ -64,3 +67,48 @@ def test_a_container_that_stands_still_is_a_504_in_time(function, container, pho
         box.unpause()
     assert answer["statusCode"] == 504
     assert "Traceback" not in answer["body"]
+
+
+_SIGNAL_MODELS = """
+import os, pathlib, signal, sys
+for path in pathlib.Path("/proc").glob("[0-9]*/comm"):
+    if path.read_text().startswith("kennel-model"):
+        os.kill(int(path.parent.name), getattr(signal, sys.argv[1]))
+"""
+
+
+def test_an_overloaded_container_is_503_with_retry_after(function, container, photo):
+    """Its one slot is held by a request whose model stands still."""
+    box, url = container
+    statuses: list[int] = []
+    headers = {"Content-Type": "image/jpeg"}
+    call = lambda: statuses.append(serving.ask(url, "POST", "/invocations", photo, headers).status)  # noqa: E731
+    clients = [threading.Thread(target=call) for _ in range(3)]
+    assert box.exec_run(["python3", "-S", "-c", _SIGNAL_MODELS, "SIGSTOP"]).exit_code == 0
+    try:
+        for client in clients:
+            client.start()
+        docker_engine.wait_until(lambda: 503 in statuses, 60, "a refusal, so that the slot is taken")
+        answer = function.invoke(event(photo, "image/jpeg"))
+    finally:
+        box.exec_run(["python3", "-S", "-c", _SIGNAL_MODELS, "SIGCONT"])
+        for client in clients:
+            client.join()
+    assert answer["statusCode"] == 503, answer
+    assert answer["headers"]["retry-after"] == "1"
+    assert json.loads(answer["body"])["error"]["kind"] == "Overloaded"
+    docker_engine.wait_until(lambda: serving.ask(url, "GET", "/ping").status == 200, 240, "200 from /ping again")
+    assert function.invoke(event(photo, "image/jpeg"))["statusCode"] == 200
+
+
+@pytest.mark.parametrize(
+    ("content_type", "accept", "status", "kind"),
+    [("text/plain", "*/*", 415, "UnsupportedMediaType"), ("image/jpeg", "application/pdf", 406, "NotAcceptable")],
+    ids=["type", "accept"],
+)
+def test_other_refusals_arrive_too(function, photo, content_type, accept, status, kind):
+    asked = event(photo, content_type)
+    asked["headers"]["accept"] = accept
+    answer = function.invoke(asked)
+    assert answer["statusCode"] == status, answer
+    assert json.loads(answer["body"])["error"]["kind"] == kind

@@ -23,7 +23,10 @@ def test_one_instance_trains_and_hyperparameters_of_every_type_arrive(sdk, train
         "batch_size": "16",
         "weight_decay": "1e-4",
     }
-    manifest = manifest_of(sdk.train(train_image, few, QUICK | typed, root))
+    archive = sdk.train(train_image, few, QUICK | typed, root)
+    manifest = manifest_of(archive)
+    with tarfile.open(archive) as tar:  # the container is root, and whoever runs the SDK need not be
+        assert all(member.mode & 0o044 == 0o044 for member in tar if member.isfile())
     assert manifest["class_names"] == sorted(path.name for path in (photos / "train").iterdir())
     arrived = {name: manifest["provenance"]["config"][name] for name in typed}
     assert arrived == typed | {"augmentation": "none", "batch_size": 16, "weight_decay": 1e-4}

@@ -62,6 +62,19 @@ def test_the_base_is_recorded_by_its_digest(fake_docker, inspected: str, digest:
     assert images.digest(Docker(fake_docker(image=f"echo {inspected}")), "python:3.11") == digest
 
 
+def test_the_build_stands_on_a_digest_where_the_registry_gave_one(fake_docker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BASE_IMAGE", "python:3.11")
+    cli = fake_docker(image="echo python@sha256:aa", build="exit 0")
+    images.build(Docker(cli))
+    builds = [line for line in calls(cli).splitlines() if line.startswith("build ")]
+    assert all("--build-arg BASE_IMAGE=python@sha256:aa" in line for line in builds)
+    assert all("base.name=python:3.11" in line and "base.digest=sha256:aa" in line for line in builds)
+
+
+def test_a_base_that_was_made_here_is_its_tag(fake_docker) -> None:
+    assert images.pinned(Docker(fake_docker(image="echo")), "kennel-base:bookworm") == "kennel-base:bookworm"
+
+
 def test_a_build_that_fails_stops(fake_docker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BASE_IMAGE", "mine:1")
     with pytest.raises(Stop, match="kennel-serve:dev could not be built"):
