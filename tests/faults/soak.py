@@ -37,7 +37,7 @@ Done = Callable[[str], None]
 def shares(events: int) -> dict[str, int]:
     """How many events each lane has; one at least, and `events` together."""
     counts = {lane: max(1, int(events * share)) for lane, share in SHARES.items()}
-    counts["ranks"] += events - sum(counts.values())
+    counts[next(iter(counts))] += events - sum(counts.values())
     return counts
 
 

@@ -152,6 +152,8 @@ class Pair:
         tails = "\n".join(started.tail() for started in starts)
         if not kind or set(codes) == {0}:
             hold(set(codes) == {0}, "I2", f"exit codes {codes}, undisturbed:\n{tails}")
+        elif 0 in codes and any(started.logged("result") for started in starts):
+            return  # both were done when it happened
         elif kind.startswith(("lose", "go on", "freeze")):
             survivor = int("first" in kind)
             lost = NAMES[1 - survivor]
