@@ -44,7 +44,7 @@ def main() -> int:
 def _pytest(title: str, python: Path, *arguments: str) -> int:
     say(title)
     path = f"{python.parent}{os.pathsep}{os.environ['PATH']}"  # bin/train and bin/serve start `python`, as in the images
-    command: Command = [python, "-m", "pytest", "-q", "--durations", "5", *arguments]
+    command: Command = [python, "-m", "pytest", "-q", "--durations", "12", *arguments]
     return subprocess.run(list(map(str, command)), check=False, cwd=ROOT, env={**os.environ, "PATH": path}).returncode
 
 

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from containers.core import logs
-from containers.train import pretrained, report, results, resume, run
+from containers.train import pretrained, results, resume, run
 from containers.train.checkpoint import Checkpoints
 from containers.train.distributed import StopRequest, StopRequested
 from containers.train.errors import Interrupted, NonFiniteLoss
@@ -63,6 +63,8 @@ def _train(this: Run, request: StopRequest, trainer: Trainer, checkpoints: Check
 
 def _report(this: Run, outcome: Results, notes: tuple[str, ...] = ()) -> None:
     """A model that was written is not lost for a report that the disk has no room for."""
+    from containers.train import report  # matplotlib: half a second that every start of a rank would pay, for its last minute
+
     try:
         report.write(this, outcome, notes)
     except OSError as error:
