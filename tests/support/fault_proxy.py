@@ -14,6 +14,7 @@ FAULTS = ("delay", "drop", "reset", "stall", "truncate", "lose the answer")
 """delay: the request waits · drop: closed before it is passed on · reset: cut in the middle of the request · stall: nobody
 answers · truncate: the answer ends early · lose the answer: the server did it, the client does not hear."""
 _CHUNK = 1 << 16
+_END = b"\r\n\r\n"
 
 
 class FaultProxy:
@@ -79,8 +80,9 @@ class FaultProxy:
                     if fault == "lose the answer":
                         _reset(client)
                         return
-                    client.sendall(_cut(data) if fault == "truncate" else data)
-                    if fault == "truncate":
+                    whole = fault != "truncate" or data.endswith(_END)  # headers alone: what follows is cut
+                    client.sendall(data if whole else _cut(data))
+                    if not whole:
                         return
 
     def _pass_on(self, client: socket.socket, server: socket.socket, data: bytes, fault: str) -> bool:
@@ -103,8 +105,8 @@ class FaultProxy:
 
 def _cut(answer: bytes) -> bytes:
     """The headers, and half of the body. Not less: within TLS, headers are one record, which arrives whole or not at all."""
-    headers, end, body = answer.partition(b"\r\n\r\n")
-    return headers + end + body[: len(body) // 2] if body else b""
+    start = answer.find(_END) + len(_END) if answer.startswith(b"HTTP/") else 0
+    return answer[: start + (len(answer) - start) // 2]
 
 
 def _reset(connection: socket.socket) -> None:
