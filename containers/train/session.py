@@ -10,11 +10,9 @@ from containers.train.distributed import StopRequest, StopRequested
 from containers.train.errors import Interrupted, NonFiniteLoss
 from containers.train.job import TrainingJob
 from containers.train.recorder import Recorder
-from containers.train.results import Results
 from containers.train.run import Run
 from containers.train.trainer import Trainer
 
-_log = logs.get(__name__)
 _LATE_STOP = "asked to stop after the last epoch; start the job again to complete the results"
 
 
@@ -52,23 +50,15 @@ def _train(this: Run, request: StopRequest, trainer: Trainer, checkpoints: Check
         return
     recorder.result(outcome.row)
     recorder.close()
-    _report(this, outcome)
+    from containers.train import report  # matplotlib: half a second that every start of a rank would pay, for its last minute
+
+    report.write(this, outcome)
     try:
         with request.at_once():
             if notes := results.add_engines(this):
-                _report(this, outcome, notes)
+                report.write(this, outcome, notes)
     except StopRequested:
         raise Interrupted(_LATE_STOP) from None
-
-
-def _report(this: Run, outcome: Results, notes: tuple[str, ...] = ()) -> None:
-    """A model that was written is not lost for a report that the disk has no room for."""
-    from containers.train import report  # matplotlib: half a second that every start of a rank would pay, for its last minute
-
-    try:
-        report.write(this, outcome, notes)
-    except OSError as error:
-        _log.error("report not written", extra={"reason": str(error)})
 
 
 def _pretrained(this: Run) -> str:
