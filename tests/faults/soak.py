@@ -22,7 +22,9 @@ from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import Any
 
-from tests.faults import clock
+import psutil
+
+from tests.faults import clock, invariants
 from tests.faults.invariants import Broken
 
 ROOT = Path(__file__).parents[2]
@@ -99,6 +101,7 @@ def _run_lane(lane: str, folder: Path, count: int, seed: int, news: "Queue[tuple
         news.put((lane, "broken", str(broken)))
     except BaseException:  # noqa: BLE001 - a fault of the test itself ends the soak too, and says so
         news.put((lane, "broken", traceback.format_exc()))
+    invariants.kill(psutil.Process().children(recursive=True))
     news.put((lane, "end", ""))
 
 

@@ -2,6 +2,7 @@
 to stop, loses its rank, or is not there any more when the job goes on.
 """
 
+import contextlib
 import itertools
 import random
 import signal
@@ -136,14 +137,15 @@ class Pair:
 
     def _freeze(self, frozen: Started, other: Started) -> str:
         """The host answers nobody, its connections stay open; it thaws once the other has given it up."""
-        family = [process for process in frozen.family() if process.is_running()]
+        family = frozen.family()
         for process in family:
-            process.suspend()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.suspend()
         try:
             other.end()
         finally:
             for process in family:
-                if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+                with contextlib.suppress(psutil.NoSuchProcess):
                     process.resume()
         return "every process of it, SIGSTOP"
 
