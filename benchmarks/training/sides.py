@@ -1,22 +1,21 @@
-"""What is compared: our trainer, a bare loop on tensors in memory, and a re-creation of torchvision's reference training.
+"""What is compared: our trainer, and a bare loop on tensors in memory. `reference` has the third.
 
 Every side is a callable that trains on a fixed number of photos, set up beforehand.
 """
 
 import contextlib
+import copy
 import dataclasses
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
-from torchvision import transforms
-from torchvision.datasets import ImageFolder
 
+from benchmarks.training.measure import Side
 from containers.core import architectures
 from containers.train import phases, run
 from containers.train.checkpoint import Checkpoints
@@ -25,13 +24,15 @@ from containers.train.data import Batch
 from containers.train.distributed import StopRequest
 from containers.train.index import DatasetIndex, Photo
 from containers.train.job import JobPaths, TrainingJob
+from containers.train.optimisation import make_optimizer
 from containers.train.phases import Phase
 from containers.train.recorder import Recorder
 from containers.train.run import Run
 from containers.train.trainer import Progress, Trainer
 
-Side = Callable[[], object]
 CLASSES = 4
+LIGHT_SCALE = (0.35, 1.0)
+"""Of the area, what augmentation=light crops."""
 
 
 class Probe(nn.Module):
@@ -46,13 +47,13 @@ class Probe(nn.Module):
         return out
 
 
-def photos(root: Path, count: int) -> DatasetIndex:
-    """`count` smooth 500x375 JPEGs of about 50 KB, as cameras make them, in folders by class; the same for validation."""
+def photos(root: Path, count: int, others: int = 1) -> DatasetIndex:
+    """`count` smooth 500x375 JPEGs of about 60 KB, as cameras make them, in folders by class; `others` in valid and test."""
     random = np.random.default_rng(0)
     splits = {}
-    for split in ("train", "valid"):
+    for split, wanted in (("train", count), ("valid", others), ("test", others)):
         found = []
-        for number in range(count):
+        for number in range(wanted):
             small = Image.fromarray(random.integers(0, 256, (24, 32, 3), dtype=np.uint8))
             coarse = small.resize((500, 375), Image.Resampling.BICUBIC)
             pixels = np.asarray(coarse, dtype=np.float64) + random.normal(0, 10, (375, 500, 3))
@@ -79,17 +80,18 @@ def job(root: Path, index: DatasetIndex, **config: object) -> TrainingJob:
 
 
 class Ours:
-    """One epoch of our trainer, polls, clocks and sums included; without evaluation."""
+    """One epoch of our trainer, polls, clocks and sums included; without evaluation. The photos are in `root`/photos."""
 
     def __init__(self, root: Path, index: DatasetIndex, *, probe: bool = False, memory: bool = False, **config: object) -> None:
+        self.root = root
         this = run.prepare(job(root, index, **config), StopRequest())
         self.run = dataclasses.replace(this, model=Probe()) if probe else this
         checkpoints = Checkpoints(root / "checkpoints", this.group)
-        self._trainer = Trainer(self.run, checkpoints, Recorder(root / "tensorboard", active=False), {})
-        self._phase = self._all(self.run, memory)
+        self.trainer = Trainer(self.run, checkpoints, Recorder(root / "tensorboard", active=True), {})
+        self.phase = self._start(self.run, memory)
 
     @staticmethod
-    def _all(this: Run, memory: bool) -> Phase:
+    def _start(this: Run, memory: bool) -> Phase:
         phase = phases.start(this, phases.ALL)
         if not memory:
             return phase
@@ -98,8 +100,8 @@ class Ours:
         return dataclasses.replace(phase, batches=_InMemory(batch, len(this.index.splits["train"]) // size))
 
     def __call__(self) -> None:
-        self._trainer.progress = Progress(phase=phases.ALL)
-        self._trainer._train_epoch(self._phase)
+        self.trainer.progress = Progress(phase=phases.ALL)
+        self.trainer._train_epoch(self.phase)
 
 
 @dataclasses.dataclass
@@ -115,55 +117,28 @@ class _InMemory:
             yield self.batch
 
 
+def twin(ours: Ours) -> nn.Module:
+    """Our net once more, with the same weights and layout."""
+    return copy.deepcopy(ours.run.model).train()
+
+
 def bare(ours: Ours, steps: int) -> Side:
     """Forward, backward and optimiser on one batch in memory: the same net, loss, layout and optimiser as ours."""
     config, spec = ours.run.config, ours.run.spec
+    net = twin(ours)
     torch.manual_seed(0)
-    net = Probe() if isinstance(ours.run.model, Probe) else architectures.build(config.architecture, CLASSES)
-    net = net.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     images = torch.randn(config.batch_size, 3, spec.crop, spec.crop).to(memory_format=torch.channels_last)
     labels = torch.arange(config.batch_size) % CLASSES
-    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, weight_decay=0.05, fused=True)
+    prefix = "fc" if isinstance(net, Probe) else architectures.head_prefix(config.architecture)
+    optimizer = make_optimizer(net, config, prefix)
     criterion = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
 
     def side() -> None:
         for _ in range(steps):
             loss = criterion(net(images), labels)
-            optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-
-    return side
-
-
-def reference(ours: Ours, root: Path, workers: int) -> Side:
-    """As pytorch/vision's references/classification/train.py does it: PIL, float tensors from the loader, NCHW, a metric
-    logger that reads the loss and top-1/top-5 at every step. Same photos, batch, augmentation, optimiser and net as ours."""
-    config, spec = ours.run.config, ours.run.spec
-    torch.manual_seed(0)
-    net = (Probe() if isinstance(ours.run.model, Probe) else architectures.build(config.architecture, CLASSES)).train()
-    steps = [
-        transforms.RandomResizedCrop(spec.crop, scale=(0.35, 1.0)), transforms.RandomHorizontalFlip(), transforms.PILToTensor(),
-        transforms.ConvertImageDtype(torch.float), transforms.Normalize(spec.mean, spec.std),
-    ]  # fmt: skip
-    dataset = ImageFolder(str(root / "train"), transforms.Compose(steps))
-    loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
-        dataset, config.batch_size, shuffle=True, num_workers=workers, persistent_workers=workers > 0
-    )
-    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, weight_decay=0.05, fused=True)
-    criterion = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
-
-    def side() -> None:
-        seen = []
-        for image, target in loader:
-            output = net(image)
-            loss = criterion(output, target)
             optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            with torch.inference_mode():
-                right = output.topk(min(5, CLASSES), 1)[1].t().eq(target[None])
-                seen.append((loss.item(), right[:1].sum().item(), right.sum().item()))
 
     return side
 

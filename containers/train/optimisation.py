@@ -227,4 +227,4 @@ class Stepper:
         if self._peers > 1:
             self.clock.backward_done()
         right = (logits.detach()[:counted].argmax(1) == labels[:counted]).sum()
-        return torch.stack([loss.detach().double(), right.double(), torch.tensor(counted, dtype=torch.float64).to(device)])
+        return torch.stack([loss.detach().double(), right.double(), right.new_full((), counted, dtype=torch.float64)])

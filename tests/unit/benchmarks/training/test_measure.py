@@ -1,0 +1,79 @@
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from benchmarks.training.__main__ import report
+from benchmarks.training.measure import Load, Row, interleaved, own_cpu, peak_rss_mb, successive, timed
+from benchmarks.training.rows import CLAIMS, ROWS
+
+
+def row(value, *, spread=0.01, lower=False):
+    goal, floor = (0.3, 1.0) if lower else (0.97, 0.93)
+    return Row(name="a claim", value=value, goal=goal, floor=floor, spread=spread, detail="d", lower=lower)
+
+
+@pytest.mark.parametrize(
+    ("value", "lower", "verdict"),
+    [(0.98, False, "goal"), (0.97, False, "goal"), (0.95, False, "floor"), (0.92, False, "missed"),
+     (0.2, True, "goal"), (0.9, True, "floor"), (1.1, True, "missed"), (None, False, "not measured")],
+)  # fmt: skip
+def test_a_verdict_is_by_goal_and_floor(value, lower, verdict):
+    assert row(value, lower=lower).verdict == verdict
+
+
+def test_a_row_whose_own_side_differs_by_a_tenth_does_not_count_and_others_still_do():
+    disturbed, calm = row(2.0, spread=0.10), row(2.0, spread=0.099)
+    assert (disturbed.verdict.startswith("does not count"), calm.verdict) == (True, "goal")
+    page = report([(disturbed, Load(foreign=0.5)), (calm, Load())], "where")
+    assert "| 10.0% | 50% | does not count" in page
+    assert "| 9.9% | 0% | goal" in page
+    assert "not measured: no GPU" in page
+
+
+def test_sides_take_turns_and_the_first_comes_again():
+    calls = []
+    found = interleaved({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 2)
+    assert calls == ["a", "b", "a", "b", "a", "a", "b", "a"]
+    assert {len(found.wall["a"]), len(found.wall["b"]), len(found.cpu["a"]), len(found.again)} == {2}
+
+
+def test_ratios_are_of_the_same_round():
+    found = interleaved({"a": lambda: None, "b": lambda: None}, 3)
+    found.wall.update(a=[1.0, 2.0, 4.0], b=[2.0, 4.0, 8.8])
+    found.again[:] = [1.0, 2.2, 4.0]
+    assert found.ratio("b", "a") == 2.0
+    assert found.spread == 0.0
+    assert successive([1.0, 2.0, 2.0]) == pytest.approx(0.25)
+
+
+def test_cpu_seconds_include_those_of_child_processes():
+    busy = "import time\nwhile time.process_time() < 0.5: pass"
+    wall, cpu = timed(lambda: subprocess.run([sys.executable, "-c", busy], check=True))
+    assert wall >= 0.4
+    assert cpu >= 0.4
+    began = own_cpu()
+    with subprocess.Popen([sys.executable, "-c", busy + "\ntime.sleep(60)"]) as alive:
+        deadline = time.monotonic() + 60
+        while own_cpu() - began < 0.4 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        spent = own_cpu() - began
+        alive.kill()
+    assert spent >= 0.4
+
+
+def test_peak_memory_is_of_the_process_and_its_children():
+    own = peak_rss_mb(os.getpid())
+    with subprocess.Popen([sys.executable, "-c", "import time; x = bytes(1 << 20); print(len(x), flush=True); time.sleep(60)"],
+                          stdout=subprocess.PIPE) as child:  # fmt: skip
+        child.stdout.readline()
+        both = peak_rss_mb(os.getpid())
+        child.kill()
+    assert both > own + 4
+
+
+def test_every_claim_of_the_issue_has_a_row_that_measures_it():
+    assert set(CLAIMS) == {"memory", "loader", "compute", "cost", "scaling", "head", "stop"}
+    assert set(ROWS) == set(CLAIMS) - {"memory"}, "compute measures both rows of ResNet-50"
