@@ -51,7 +51,7 @@ class Run:
 
     def to_input(self, images: Tensor) -> Tensor:
         """uint8 (N, S, S, 3) → normalised float (N, 3, S, S), channels_last."""
-        return artifact.normalise(images, self.spec.mean, self.spec.std)
+        return artifact.normalise(images, self.spec.mean, self.spec.std, repeat=images.shape[2])
 
     def forward(self, module: nn.Module, amp_dtype: torch.dtype | None) -> Callable[[Tensor], Tensor]:
         """uint8 photos → what `module` makes of them, in float32, without gradients. `module` must be in eval mode."""

@@ -284,3 +284,6 @@ def test_normalise_is_torchvisions(saved):
     theirs = v2.functional.normalize(pixels.permute(0, 3, 1, 2).float() / 255, list(spec.mean), list(spec.std))
     torch.testing.assert_close(ours, theirs)
     assert ours.is_contiguous(memory_format=torch.channels_last)
+    wide = artifact.normalise(pixels, spec.mean, spec.std, repeat=8)
+    assert torch.equal(wide, ours)
+    assert wide.is_contiguous(memory_format=torch.channels_last)
