@@ -26,7 +26,7 @@ def _photos(subject: Path, kind: str = "photos") -> list[bytes]:
 
 
 def _decode(data: bytes, spec: PreprocessSpec) -> np.ndarray:
-    return preprocessing.prepare(preprocessing.decode(data, spec), spec)
+    return preprocessing.preprocess(data, spec)
 
 
 def _loop(

@@ -85,8 +85,7 @@ class Classifier:
     def _fill(self, slot: int, photo: bytes) -> Error | None:
         with self._decoding, telemetry.DECODE_SECONDS.time():
             try:
-                image = preprocessing.decode(photo, self._spec, max_pixels=self._max_pixels)
-                self._pool.slots.images[slot] = preprocessing.prepare(image, self._spec)
+                self._pool.slots.images[slot] = preprocessing.preprocess(photo, self._spec, max_pixels=self._max_pixels)
             except ImageTooLarge as error:
                 return TooLarge(str(error))
             except ImageError as error:

@@ -1,0 +1,88 @@
+"""The quick way from the bytes of a JPEG to resized pixels: libjpeg-turbo into memory that is used again, then `resample.c`.
+
+Optional: without the package simplejpeg or the compiled file (`python -m scripts.native`, the images have it) there is nothing
+here, and Pillow does the work. What is here gives Pillow's very bytes: `load` compares before it is used.
+"""
+
+import ctypes
+import functools
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+LIBRARY = Path(__file__).with_name("_resample.so")
+MOST_PIXELS = 4_000_000
+"""Larger photos are Pillow's: the memory below is kept."""
+_READ_AHEAD = 32  # bytes after a photo that resample.c may read
+_KEPT = 4  # buffers: more threads than this do not decode at once
+
+Box = tuple[float, float, float, float]
+Resample = Callable[[np.ndarray, int, int, Box, int, bool, np.ndarray], int]
+_buffers: deque[np.ndarray] = deque(maxlen=_KEPT)
+
+
+def resize(data: bytes, width: int, height: int, box: Box, size: int, *, cubic: bool) -> np.ndarray | None:
+    """uint8 (size, size, 3): the `box` of the JPEG `data` of `width` × `height` pixels. None where Pillow must do it.
+
+    Raises ValueError where the JPEG is damaged.
+    """
+    resample = load()
+    if resample is None or width * height > MOST_PIXELS:
+        return None
+    import simplejpeg
+
+    try:
+        buffer = _buffers.pop()
+    except IndexError:
+        buffer = np.empty(0, np.uint8)
+    if len(buffer) < 3 * width * height + _READ_AHEAD:
+        buffer = np.empty(3 * width * height + _READ_AHEAD, np.uint8)
+    pixels = simplejpeg.decode_jpeg(data, colorspace="RGB", buffer=buffer)
+    out = np.empty((size, size, 3), np.uint8)
+    failed = pixels.shape != (height, width, 3) or resample(buffer, width, height, box, size, cubic, out)
+    _buffers.append(buffer)
+    return None if failed else out
+
+
+@functools.cache
+def load() -> Resample | None:
+    """The compiled function, once it has answered as Pillow does; None where it is not to be had."""
+    try:
+        import simplejpeg  # noqa: F401 - is it installed?
+
+        function = ctypes.CDLL(str(LIBRARY)).kennel_resample
+    except (ImportError, OSError, AttributeError):
+        return None
+    function.restype = ctypes.c_int
+
+    def resample(photo: np.ndarray, width: int, height: int, box: Box, size: int, cubic: bool, out: np.ndarray) -> int:
+        """`photo`: 3 × width × height bytes and _READ_AHEAD more. 0 where `out` (size, size, 3) was filled."""
+        code: int = function(
+            ctypes.c_void_p(photo.ctypes.data),
+            ctypes.c_int(width),
+            ctypes.c_int(height),
+            (ctypes.c_float * 4)(*box),
+            ctypes.c_int(size),
+            ctypes.c_int(cubic),
+            ctypes.c_void_p(out.ctypes.data),
+        )
+        return code
+
+    return resample if _as_pillow(resample) else None
+
+
+def _as_pillow(resample: Resample) -> bool:
+    """Both filters, both orders of the passes, smaller and larger: another Pillow or processor may round differently."""
+    for width, height, size in ((61, 47, 20), (29, 97, 20), (40, 40, 56)):
+        photo = np.random.default_rng(size + width).integers(0, 256, (height, width, 3), np.uint8)
+        padded = np.concatenate([photo.ravel(), np.zeros(_READ_AHEAD, np.uint8)])
+        box = (1.3, 2.6, width - 3.1, height - 1.7)
+        for cubic, kind in ((False, Image.Resampling.BILINEAR), (True, Image.Resampling.BICUBIC)):
+            out = np.empty((size, size, 3), np.uint8)
+            wanted = np.asarray(Image.fromarray(photo).resize((size, size), kind, box=box))
+            if resample(padded, width, height, box, size, cubic, out) or not np.array_equal(out, wanted):
+                return False
+    return True

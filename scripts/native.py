@@ -1,0 +1,45 @@
+"""Compile containers/core/resample.c where there is a C compiler: cc, or what CC names. Standard library only.
+
+    python3 -m scripts.native               what make setup does; photos are then resized two to four times as fast
+    python3 -m scripts.native --required    fails where it cannot: what the image build does, with the compiler of a wheel
+
+Without it everything works, with Pillow (docs/decisions/012-native-resampling.md).
+"""
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+SOURCE = Path(__file__).resolve().parent.parent / "containers" / "core" / "resample.c"
+LIBRARY = SOURCE.with_name("_resample.so")
+FLAGS = ("-std=gnu11", "-O3", "-ffp-contract=off", "-shared", "-fPIC", "-s")  # no fused multiply-add: Pillow's has none
+
+
+def build(source: Path = SOURCE, library: Path = LIBRARY) -> str:
+    """Compile `library` unless it is newer than `source`. Returns why it could not be made, empty where it is there."""
+    if library.exists() and library.stat().st_mtime >= source.stat().st_mtime:
+        return ""
+    compiler = shlex.split(os.environ.get("CC", "cc"))
+    if shutil.which(compiler[0]) is None:
+        return f"there is no C compiler {compiler[0]!r}"
+    fresh = library.with_name(f"{library.name}.{os.getpid()}")
+    done = subprocess.run([*compiler, *FLAGS, source, "-o", fresh, "-lm"], capture_output=True, text=True, check=False)
+    if done.returncode:
+        fresh.unlink(missing_ok=True)
+        return f"{compiler[0]} failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}"
+    fresh.replace(library)
+    return ""
+
+
+def main() -> int:
+    problem = build()
+    if problem:
+        print(f"native: {problem}; photos will be resized by Pillow", file=sys.stderr)
+    return int(bool(problem) and "--required" in sys.argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
