@@ -40,6 +40,7 @@ check: setup ## format, lint, types, import contracts, quick unit and contract t
 .PHONY: setup
 setup: python ## a virtual environment with everything for development, from the locks
 	@$(PYTHON) -m scripts.environment $(VENV) all
+	@$(PYTHON) -m containers.core.build_native
 
 .PHONY: base
 base: ## a base image out of Debian packages, where none can be pulled (root, debootstrap)

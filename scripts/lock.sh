@@ -18,3 +18,4 @@ compile -c requirements/all.lock --group core --group serve -o requirements/serv
 compile -c requirements/all.lock --group deploy -o requirements/deploy.lock
 compile --group local -o requirements/local.lock
 echo "uv==0.13.9" | compile - -o requirements/tools.lock
+echo "ziglang==0.17.1" | compile - -o requirements/native.lock # a C compiler, for the images

@@ -54,13 +54,11 @@ def main() -> int:
 
 
 def _sides(engines: list[str]) -> list[sides.Side]:
-    """Kennel twice with the artifact's engines, once with eager and with none; every peer with what it is compared on."""
-    own = [sides.kennel(engine, f" ({mark})") for engine in engines for mark in ("A", "A'")]
+    """Kennel twice with each engine, with eager and with none; every peer with what it is compared on."""
+    own = [sides.kennel(engine, f" ({mark})") for engine in (*engines, "eager", "none") for mark in ("A", "A'")]
     same = [side for engine in engines for side in sides.tuned(engine, ("byoc", "litserve"))]
     return [
         *own,
-        sides.kennel("eager"),
-        sides.kennel("none"),
         *sides.documented(),
         *sides.tuned("eager"),
         *same,

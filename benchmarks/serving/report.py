@@ -8,16 +8,21 @@ from statistics import median
 from benchmarks.serving.measure import Reading
 
 QUIET = 0.10
-"""A reading is marked as disturbed where others used more than this share of the machine."""
+"""A reading is disturbed where others used more than this share of the machine."""
+SAME = 0.10
+"""A claim counts where the same side, measured twice (A and A'), differs by less than this in what the claim is about."""
 
 _CPU_BOUNDS = {"openvino-fp32": (1.8, 1.5), "openvino-int8": (6.0, 5.0), "none": (2.5, 1.3)}
+Pick = Callable[[Reading], float]
+Limits = dict[str, list[dict[str, object]]]
 
 
 @dataclass(frozen=True)
 class Row:
     """`value` is NaN where it could not be measured; `higher` says which way is better.
 
-    `robust`: a ratio of CPU times or of memory, which others on the machine disturb little.
+    `robust`: a ratio of CPU times or of memory, which others on the machine disturb little. `a_a`: how much A and A' differ,
+    NaN where the side ran once. `disturbed`: a reading that this row rests on was.
     """
 
     claim: str
@@ -27,139 +32,161 @@ class Row:
     detail: str
     higher: bool = True
     robust: bool = False
+    a_a: float = math.nan
+    disturbed: bool = False
 
     def verdict(self, disturbed: bool = False) -> str:
         if math.isnan(self.value):
             return "not measured"
-        if disturbed and not self.robust:
+        if ((disturbed or self.disturbed) and not self.robust) or self.a_a >= SAME:
             return "does not count"
         sign = 1 if self.higher else -1
         by_goal, by_floor = sign * (self.value - self.goal), sign * (self.value - self.floor)
         return "goal" if by_goal >= 0 else "floor" if by_floor >= 0 else "missed"
 
 
-def rows(readings: Sequence[Reading], limits: dict[str, list[dict[str, object]]]) -> list[Row]:
+def rows(readings: Sequence[Reading], limits: Limits) -> list[Row]:
     every = _Sides(readings)
     found = []
     for engine, goal, floor in (("openvino-fp32", 1.8, 1.5), ("openvino-int8", 6.0, 5.0)):
-        own = every.rate(f"kennel {engine} (A)")
         for kind in ("documented", "tuned eager"):
-            name, peer = every.best(lambda r, kind=kind: bool(r.peer) and r.side.endswith(kind))  # type: ignore[misc]
-            found.append(Row(f"{engine} over the best peer with eager, {kind.split()[0]}", own / peer, goal, floor, name))
-        name, peer = every.best(lambda r, engine=engine: bool(r.peer) and r.engine == engine)  # type: ignore[misc]
-        found.append(Row(f"{engine} over the peers given the same engine", own / peer, 1.4, 1.2, name))
-        found.append(_limit_row(engine, own, limits))
-        found += _cpu_rows(engine, every, limits)
-    own = every.rate("kennel eager")
-    name, peer = every.best(lambda r: bool(r.peer) and r.engine == "eager")
-    found.append(Row("eager over the best peer with eager, documented or tuned", own / peer, 1.1, 1.0, name))
-    own = every.rate("kennel none")
-    name, peer = every.best(lambda r: bool(r.peer) and r.engine == "none")
-    found.append(Row("HTTP + decode alone, over the best peer", own / peer, 2.5, 1.3, f"{own:.0f}/s; {name}"))
-    found += _cpu_rows("none", every, limits)
-    return [*found, *_single_rows(every, limits)]
+            claim = f"{engine} over the best peer with eager, {kind.split()[0]}"
+            found.append(_over_peers(every, claim, engine, goal, floor, lambda r, kind=kind: r.side.endswith(kind)))  # type: ignore[misc]
+        claim = f"{engine} over the peers given the same engine"
+        found.append(_over_peers(every, claim, engine, 1.4, 1.2, lambda r, engine=engine: r.engine == engine))  # type: ignore[misc]
+        found += [_limit_row(engine, every, limits), *_cpu_rows(engine, every, limits)]
+    claim = "eager over the best peer with eager, documented or tuned"
+    found.append(_over_peers(every, claim, "eager", 1.1, 1.0, lambda r: r.engine == "eager"))
+    found.append(_over_peers(every, "HTTP + decode alone, over the best peer", "none", 2.5, 1.3, lambda r: r.engine == "none"))
+    return [*found, *_cpu_rows("none", every, limits), *_single_rows(every, limits)]
 
 
-def _limit_row(engine: str, own: float, limits: dict[str, list[dict[str, object]]]) -> Row:
-    limit = median([_number(found["images_per_second"]) for found in limits.get(engine, [])] or [math.nan])
-    return Row(f"{engine} over the in-process limit", own / limit, 0.95, 0.88, f"{own:.1f}/s of {limit:.1f}/s")
+def _over_peers(every: "_Sides", claim: str, engine: str, goal: float, floor: float, among: Callable[[Reading], bool]) -> Row:
+    own = every.own(engine)
+    name, best = every.best(lambda r: bool(r.peer) and among(r))
+    detail = "none" if math.isnan(best) else f"{name} {best:.1f}/s; ours {every.rate(own):.1f}/s"
+    return Row(
+        claim, every.rate(own) / best, goal, floor, detail, a_a=every.twins(engine, rate), disturbed=every.disturbed(own, name)
+    )
 
 
-def _cpu_rows(engine: str, every: "_Sides", limits: dict[str, list[dict[str, object]]]) -> list[Row]:
+def _limit_row(engine: str, every: "_Sides", limits: Limits) -> Row:
+    """The limit is measured before every round: it must repeat, too."""
+    rates = [_number(found["images_per_second"]) for found in limits.get(engine, [])] or [math.nan]
+    own, limit = every.own(engine), median(rates)
+    detail = f"{every.rate(own):.1f}/s of {limit:.1f}/s ({min(rates):.1f} to {max(rates):.1f})"
+    a_a = max(every.twins(engine, rate), max(rates) / min(rates) - 1)
+    claim = f"{engine} over the in-process limit"
+    return Row(claim, every.rate(own) / limit, 0.95, 0.88, detail, a_a=a_a, disturbed=every.disturbed(own))
+
+
+def _cpu_rows(engine: str, every: "_Sides", limits: Limits) -> list[Row]:
     """Not of the issue: what a disturbed machine still can tell. Peers with eager, or with no model where ours has none."""
     bare = median([_number(found["cpu_ms"]) for found in limits.get(engine, []) if "cpu_ms" in found] or [math.nan])
-    own = every.of(f"kennel {engine}" + " (A)" * (engine != "none"), lambda r: r.cpu_ms)
+    own, twins = every.of(every.own(engine), _cpu_ms), every.twins(engine, _cpu_ms)
     theirs = "none" if engine == "none" else "eager"
-    pairs = [
-        (r.side, every.of(r.side, lambda r: r.cpu_ms)) for r in every.readings if r.peer and r.engine == theirs and r.answers
-    ]
+    pairs = [(r.side, every.of(r.side, _cpu_ms)) for r in every.readings if r.peer and r.engine == theirs and r.answers]
     name, best = min(pairs, key=lambda pair: pair[1], default=("none", math.nan))
+    detail = f"{bare:.1f} ms of {own:.1f} ms"
+    goal, floor = _CPU_BOUNDS[engine]
     return [
-        Row(
-            f"{engine}: CPU per request, bare loop over server",
-            bare / own,
-            0.95,
-            0.88,
-            f"{bare:.1f} ms of {own:.1f} ms",
-            robust=True,
-        ),
+        Row(f"{engine}: CPU per request, bare loop over server", bare / own, 0.95, 0.88, detail, robust=True, a_a=twins),
         Row(
             f"{engine}: CPU per request, cheapest peer over ours",
             best / own,
-            *_CPU_BOUNDS[engine],
-            f"{name} {best:.1f} ms",
+            goal,
+            floor,
+            f"{name} {best:.1f} ms; ours {own:.1f} ms",
             robust=True,
+            a_a=twins,
         ),
     ]
 
 
-def _single_rows(every: "_Sides", limits: dict[str, list[dict[str, object]]]) -> list[Row]:
+def _single_rows(every: "_Sides", limits: Limits) -> list[Row]:
     engine = "openvino-int8" if limits.get("openvino-int8") else "openvino-fp32"
-    side = f"kennel {engine} (A)"
+    side = every.own(engine)
+
+    def own(claim: str, goal: float, floor: float, pick: Pick, over: float = 1.0, peer: str = "", **more: bool) -> Row:
+        value = every.of(side, pick)
+        detail = "" if over == 1.0 else f"{value:.1f} over {over:.1f}{peer and f' ({peer})'}"
+        twins, noise = every.twins(engine, pick), every.disturbed(side, peer)
+        return Row(claim, value / over, goal, floor, detail, **{"higher": False, **more}, a_a=twins, disturbed=noise)
+
     found = []
     large = [found["large"] for found in limits.get(engine, []) if "large" in found]
     if large:
         ratio = median([each["pillow_ms"] / each["ms"] for each in large])  # type: ignore[index]
         agree = min(each["agreement"] for each in large)  # type: ignore[index]
-        found.append(
-            Row(
-                "12-megapixel decode + preprocess, Pillow's way over ours",
-                ratio,
-                3,
-                2,
-                f"answers agree {agree:.3f}",
-                robust=True,
-            )
-        )
+        claim = "12-megapixel decode + preprocess, Pillow's way over ours"
+        found.append(Row(claim, ratio, 3, 2, f"answers agree {agree:.3f}", robust=True))
     bare = median([_number(each["latency_ms"]) for each in limits.get(engine, [])] or [math.nan])
-    alone = every.of(side, lambda r: r.p50_ms.get(1, math.nan))
-    found.append(
-        Row("idle server: latency over bare", alone / bare, 1.1, 1.25, f"{alone:.1f} ms over {bare:.1f} ms", higher=False)
-    )
-    spread = every.of(side, lambda r: r.p99_ms.get(16, math.nan) / r.p50_ms.get(16, math.nan))
-    found.append(Row("p99 over p50 at concurrency 16", spread, 1.5, 2, "", higher=False))
-    goodput = every.of(side, lambda r: r.overload.get("goodput_over_capacity", math.nan))
-    refusal = every.of(side, lambda r: r.overload.get("p99_ms_of_refusals", math.nan))
-    found.append(Row("overload at twice the capacity: goodput over capacity", goodput, 0.95, 0.86, ""))
-    found.append(Row("overload: p99 of refusals, ms", refusal, 25, 100, "", higher=False))
+    found.append(own("idle server: latency over bare", 1.1, 1.25, lambda r: _at(r.p50_ms, 1), bare))
+    found.append(own("p99 over p50 at concurrency 16", 1.5, 2, lambda r: _at(r.p99_ms, 16) / _at(r.p50_ms, 16)))
+    claim, goodput = "overload at twice the capacity: goodput over capacity", _overload("goodput_over_capacity")
+    found.append(own(claim, 0.95, 0.86, goodput, higher=True))
+    found.append(own("overload: p99 of refusals, ms", 25, 100, _overload("p99_ms_of_refusals")))
     peers = {r.side for r in every.readings if r.peer and r.engine != "none"}
-    for claim, pick, bounds, robust in (
-        ("exec to first 200 from /ping, over the fastest peer", lambda r: r.startup_seconds, (0.3, 0.5), False),
-        ("memory of all processes (PSS), over the lightest peer", lambda r: r.pss_mb, (0.35, 0.5), True),
+    for claim, pick, goal, floor, robust in (
+        ("exec to first 200 from /ping, over the fastest peer", lambda r: r.startup_seconds, 0.3, 0.5, False),
+        ("memory of all processes (PSS), over the lightest peer", lambda r: r.pss_mb, 0.35, 0.5, True),
     ):
-        own = every.of(side, pick)
-        name, best = min(((peer, every.of(peer, pick)) for peer in peers), key=lambda pair: pair[1], default=("none", math.nan))
-        found.append(
-            Row(claim, own / (best or math.nan), *bounds, f"{own:.1f} over {best:.1f} ({name})", higher=False, robust=robust)
-        )
+        pairs = [(peer, every.of(peer, pick)) for peer in peers]
+        name, best = min(pairs, key=lambda pair: pair[1], default=("none", math.nan))
+        found.append(own(claim, goal, floor, pick, best or math.nan, name, robust=robust))
     return found
 
 
 def a_a(readings: Sequence[Reading]) -> dict[str, float]:
-    """For each engine measured twice per round: the largest difference between the two, as a share."""
+    """For each engine measured twice per round: the difference in requests per second between the two, as a share."""
     every = _Sides(readings)
-    engines = {r.engine for r in readings if r.side.endswith("(A)")}
-    return {
-        engine: abs(every.rate(f"kennel {engine} (A)") / every.rate(f"kennel {engine} (A')") - 1) for engine in sorted(engines)
-    }
+    return {engine: every.twins(engine, rate) for engine in sorted({r.engine for r in readings if r.side.endswith("(A)")})}
+
+
+def rate(reading: Reading) -> float:
+    """The better of the high concurrencies."""
+    return max([rate for c, rate in reading.rates.items() if c >= 16] or [0.0])
+
+
+def _cpu_ms(reading: Reading) -> float:
+    return reading.cpu_ms
+
+
+def _overload(what: str) -> Pick:
+    return lambda reading: reading.overload.get(what, math.nan)
+
+
+def _at(values: dict[int, float], concurrency: int) -> float:
+    return values.get(concurrency, math.nan)
 
 
 class _Sides:
     def __init__(self, readings: Sequence[Reading]) -> None:
         self.readings = readings
 
-    def of(self, side: str, pick: Callable[[Reading], float]) -> float:
+    def own(self, engine: str) -> str:
+        """The name of Kennel's side."""
+        return next((r.side for r in self.readings if r.side == f"kennel {engine} (A)"), f"kennel {engine}")
+
+    def of(self, side: str, pick: Pick) -> float:
         return median([pick(reading) for reading in self.readings if reading.side == side] or [math.nan])
 
+    def twins(self, engine: str, pick: Pick) -> float:
+        """How much A and A' differ, as a share; NaN without both."""
+        first, second = (self.of(f"kennel {engine} ({mark})", pick) for mark in ("A", "A'"))
+        return abs(first / second - 1) if second else math.nan
+
+    def disturbed(self, *names: str) -> bool:
+        return any(reading.foreign > QUIET for reading in self.readings if reading.side in names)
+
     def rate(self, side: str) -> float:
-        """Median over rounds of the better of the high concurrencies; NaN where nothing was answered."""
-        return self.of(side, lambda r: max([rate for c, rate in r.rates.items() if c >= 16] or [0.0])) or math.nan
+        """Median over rounds; NaN where nothing was answered."""
+        return self.of(side, rate) or math.nan
 
     def best(self, among: Callable[[Reading], bool]) -> tuple[str, float]:
         names = {reading.side for reading in self.readings if among(reading)}
         pairs = [(name, self.rate(name)) for name in names if not math.isnan(self.rate(name))]
-        name, rate = max(pairs, key=lambda pair: pair[1], default=("none", math.nan))
-        return f"{name} {rate:.1f}/s" if pairs else name, rate
+        return max(pairs, key=lambda pair: pair[1], default=("none", math.nan))
 
 
 def _shown(value: float) -> str:
@@ -173,22 +200,21 @@ def _number(value: object) -> float:
 def text(found: Sequence[Row], readings: Sequence[Reading], absent: dict[str, str], failed: dict[str, str], where: str) -> str:
     """The report as Markdown."""
     disturbed = sum(reading.foreign > QUIET for reading in readings)
-    pairs = a_a(readings)
-    counts = not disturbed and all(share < 0.1 for share in pairs.values())
     lines = [where, ""]
     if disturbed:
         lines += [
             f"**Disturbed**: in {disturbed} of {len(readings)} readings others used more than {QUIET:.0%} of the machine's CPU "
-            f"(up to {max(r.foreign for r in readings):.0%}). Only ratios of CPU times and of memory count.",
+            f"(up to {max(r.foreign for r in readings):.0%}). Of the claims that rest on them only those on CPU times and "
+            "memory count.",
             "",
         ]
+    pairs = ", ".join(f"{name} {share:.1%}" for name, share in a_a(readings).items())
+    lines += [f"A–A: {pairs or 'none'} (requests per second; a claim counts below {SAME:.0%} in what it is about).", ""]
+    lines += ["| claim | measured | goal | floor | reached | A–A | against |", "| --- | --- | --- | --- | --- | --- | --- |"]
     lines += [
-        f"A–A: {', '.join(f'{name} {share:.1%}' for name, share in pairs.items()) or 'none'} (a run counts below 10 %).",
-        "",
-    ]
-    lines += ["| claim | measured | goal | floor | reached | against |", "| --- | --- | --- | --- | --- | --- |"]
-    lines += [
-        f"| {r.claim} | {_shown(r.value)} | {r.goal:g} | {r.floor:g} | {r.verdict(not counts)} | {r.detail} |" for r in found
+        f"| {r.claim} | {_shown(r.value)} | {r.goal:g} | {r.floor:g} | {r.verdict()} | "
+        f"{'–' if math.isnan(r.a_a) else f'{r.a_a:.1%}'} | {r.detail} |"
+        for r in found
     ]
     lines += ["", *_sides_table(readings)]
     lines += [f"\nAbsent: {peer}: {why}" for peer, why in {**absent, **failed}.items()]

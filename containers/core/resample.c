@@ -2,7 +2,7 @@
 // bit for bit: the same coefficients in 22-bit fixed point, two passes in the same order, rounding to 8 bits between them
 // (Pillow 13, src/libImaging/Resample.c). It is faster because it sums several channels at once and copies nothing.
 //
-// python -m scripts.native builds it.
+// python -m containers.core.build_native builds it.
 #include <math.h>
 #include <stdint.h>
 #include <stdlib.h>

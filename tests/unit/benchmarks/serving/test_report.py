@@ -69,3 +69,26 @@ def test_a_peer_that_answered_nothing_is_no_peer(readings):
     assert rows["openvino-fp32 over the best peer with eager, documented"].value == pytest.approx(31 / 12)
     silent = report.rows([reading("kennel eager", 0), reading("byoc documented", 0, peer="byoc")], {})
     assert {row.verdict() for row in silent} <= {"not measured", "missed", "goal", "floor"}
+
+
+def test_a_claim_counts_only_where_its_own_pair_agrees(readings):
+    claim = "openvino-fp32 over the best peer with eager, documented"
+    assert {row.claim: row for row in report.rows(readings, {})}[claim].a_a == pytest.approx(31 / 30 - 1)
+    readings += [reading("kennel openvino-fp32 (A')", rate, engine="openvino-fp32", pss_mb=405) for rate in (20, 21)]
+    rows = {row.claim: row for row in report.rows(readings, {})}
+    assert rows[claim].verdict() == "does not count"
+    assert rows["eager over the best peer with eager, documented or tuned"].verdict() == "floor"
+
+
+def test_a_disturbed_reading_spoils_the_claims_that_rest_on_it_and_no_other(readings):
+    next(r for r in readings if r.side == "litserve documented").foreign = 0.2
+    rows = {row.claim: row for row in report.rows(readings, {})}
+    assert rows["openvino-fp32 over the best peer with eager, documented"].verdict() == "does not count"
+    assert rows["openvino-fp32 over the best peer with eager, tuned"].verdict() == "goal"
+
+
+def test_a_limit_that_does_not_repeat_does_not_count(readings):
+    limits = {"openvino-fp32": [{"images_per_second": rate, "latency_ms": 9.5} for rate in (30.0, 34.0)]}
+    rows = {row.claim: row for row in report.rows(readings, limits)}
+    assert rows["openvino-fp32 over the in-process limit"].value == pytest.approx(31 / 32)
+    assert rows["openvino-fp32 over the in-process limit"].verdict() == "does not count"

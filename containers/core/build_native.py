@@ -1,9 +1,9 @@
-"""Compile containers/core/resample.c where there is a C compiler: cc, or what CC names. Standard library only.
+"""Compile resample.c where there is a C compiler: cc, or what CC names. Standard library only.
 
-    python3 -m scripts.native               what make setup does; photos are then resized two to four times as fast
-    python3 -m scripts.native --required    fails where it cannot: what the image build does, with the compiler of a wheel
+    python3 -m containers.core.build_native               what make setup does; without a compiler Pillow does the work
+    python3 -m containers.core.build_native --required    fails where it cannot: what the image build does
 
-Without it everything works, with Pillow (docs/decisions/012-native-resampling.md).
+See docs/decisions/012-native-resampling.md.
 """
 
 import os
@@ -13,7 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-SOURCE = Path(__file__).resolve().parent.parent / "containers" / "core" / "resample.c"
+SOURCE = Path(__file__).with_name("resample.c")
 LIBRARY = SOURCE.with_name("_resample.so")
 FLAGS = ("-std=gnu11", "-O3", "-ffp-contract=off", "-shared", "-fPIC", "-s")  # no fused multiply-add: Pillow's has none
 

@@ -1,0 +1,166 @@
+"""The quick way answers as the usual one does, byte for byte, or leaves the photo to it."""
+
+import io
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from containers.core import build_native, fast_jpeg, preprocessing
+from containers.core.errors import ImageError
+from containers.core.preprocessing import PreprocessSpec, decode, prepare, preprocess
+
+SPEC = PreprocessSpec()
+SMALL = PreprocessSpec(resize=64, crop=56)
+
+pytestmark = pytest.mark.skipif(
+    bool(build_native.build()) and not fast_jpeg.LIBRARY.exists(), reason="there is no C compiler to build resample.c with"
+)
+
+
+def jpeg(width=500, height=375, seed=0, **options) -> bytes:
+    coarse = np.random.default_rng(seed).integers(0, 256, (9, 9, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    image = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+    image.convert(options.pop("mode", "RGB")).save(buffer, "JPEG", **options)
+    return buffer.getvalue()
+
+
+def usual(data, spec=SPEC, **options):
+    return prepare(decode(data, spec, **options), spec)
+
+
+def quick(data, spec=SPEC, max_pixels=10**8):
+    return preprocessing._quick(data, spec, max_pixels)
+
+
+def test_it_is_there():
+    assert fast_jpeg.load() is not None
+
+
+@pytest.mark.parametrize("spec", [SPEC, SMALL, PreprocessSpec(resize=224, crop=224)], ids=["256-224", "64-56", "no-margin"])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize(
+    "size", [(500, 375), (375, 500), (256, 256), (224, 224), (333, 1000), (1000, 333), (61, 47), (1, 1), (3, 200), (200, 3)]
+)
+def test_every_shape_is_the_usual_ways_byte_for_byte(size, interpolation, spec):
+    spec = spec.model_copy(update={"interpolation": interpolation})
+    data = jpeg(*size, quality=90)
+    found = quick(data, spec)
+    if min(size) >= 4 * spec.resize:
+        assert found is None
+    else:
+        assert found.dtype == np.uint8
+        assert np.array_equal(found, usual(data, spec))
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    width=st.integers(1, 900), height=st.integers(1, 900), resize=st.integers(8, 300), crop=st.integers(8, 300),
+    interpolation=st.sampled_from(["bilinear", "bicubic"]),
+)  # fmt: skip
+def test_any_geometry(width, height, resize, crop, interpolation):
+    spec = PreprocessSpec(resize=resize, crop=crop, interpolation=interpolation)
+    data = jpeg(width, height, seed=width)
+    assert np.array_equal(preprocess(data, spec), usual(data, spec))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"subsampling": 0},
+        {"subsampling": 1},
+        {"subsampling": 2},
+        {"progressive": True},
+        {"restart_marker_blocks": 3},
+        {"quality": 5},
+    ],
+    ids=str,
+)
+def test_every_kind_of_jpeg(options):
+    data = jpeg(501, 333, **options)
+    assert np.array_equal(quick(data), usual(data))
+
+
+def test_what_needs_pillow_is_left_to_it():
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    png = io.BytesIO()
+    Image.new("RGB", (50, 50)).save(png, "PNG")
+    left = [jpeg(exif=turned), jpeg(mode="L"), jpeg(mode="CMYK"), jpeg(1200, 1100), png.getvalue()]
+    for data in left:
+        assert quick(data) is None
+        assert np.array_equal(preprocess(data, SPEC), usual(data))
+    upright = Image.Exif()
+    upright[0x0112] = 1
+    assert quick(jpeg(exif=upright)) is not None
+
+
+def test_the_limit_on_pixels_holds():
+    assert quick(jpeg(300, 200), max_pixels=59_999) is None
+    with pytest.raises(ImageError, match=r"^300x200 pixels; the limit is 59999 in all$"):
+        preprocess(jpeg(300, 200), SPEC, max_pixels=59_999)
+    assert preprocess(jpeg(300, 200), SPEC, max_pixels=60_000).shape == SPEC.shape
+
+
+def outcome(way, data):
+    try:
+        return way(data, SMALL).tobytes()
+    except ImageError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}], ids=["baseline", "progressive"])
+def test_a_photo_cut_short_anywhere_has_the_usual_outcome(options):
+    data = jpeg(60, 50, **options)
+    for length in range(len(data)):
+        assert outcome(preprocess, data[:length]) == outcome(usual, data[:length]), length
+
+
+@settings(max_examples=400, deadline=None)
+@given(edits=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), min_size=1, max_size=6), progressive=st.booleans())
+def test_damaged_bytes_have_the_usual_outcome(edits, progressive):
+    data = bytearray(jpeg(60, 50, progressive=progressive))
+    for where, value in edits:
+        data[min(int(where * len(data)), len(data) - 1)] = value
+    assert outcome(preprocess, bytes(data)) == outcome(usual, bytes(data))
+
+
+def test_buffers_are_kept_but_few_and_small():
+    big = fast_jpeg.resize(jpeg(2001, 2000), 2001, 2000, (0, 0, 2001, 2000), 224, cubic=False)
+    assert big is None
+    for _ in range(6):
+        quick(jpeg())
+    assert len(fast_jpeg._buffers) <= fast_jpeg._KEPT
+    assert all(len(buffer) <= 3 * fast_jpeg.MOST_PIXELS + fast_jpeg._READ_AHEAD for buffer in fast_jpeg._buffers)
+
+
+def test_a_function_that_rounds_otherwise_is_not_used():
+    good = fast_jpeg.load()
+
+    def off_by_one(photo, width, height, box, size, cubic, out):
+        code = good(photo, width, height, box, size, cubic, out)
+        out[0, 0, 0] ^= 1
+        return code
+
+    assert fast_jpeg._as_pillow(good)
+    assert not fast_jpeg._as_pillow(off_by_one)
+
+
+def test_without_the_compiled_file_pillow_does_the_work(tmp_path):
+    """In a process of its own: what is loaded stays loaded."""
+    package = tmp_path / "containers"
+    shutil.copytree(fast_jpeg.LIBRARY.parent, package / "core", ignore=shutil.ignore_patterns("*.so*", "__pycache__"))
+    (package / "__init__.py").touch()
+    (tmp_path / "photo.jpg").write_bytes(jpeg())
+    code = (
+        "import sys; from containers.core import fast_jpeg, preprocessing as p; assert fast_jpeg.load() is None;"
+        "sys.stdout.buffer.write(p.preprocess(open('photo.jpg', 'rb').read(), p.PreprocessSpec()).tobytes())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, env={"PYTHONPATH": str(tmp_path)})
+    assert done.stdout == quick(jpeg()).tobytes(), done.stderr.decode()
