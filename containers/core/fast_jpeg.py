@@ -1,7 +1,7 @@
 """The quick way from the bytes of a JPEG to resized pixels: libjpeg-turbo into memory that is used again, then `resample.c`.
 
-Optional: without the package simplejpeg or the compiled file (`python -m containers.core.build_native`; the images have it) there is nothing
-here, and Pillow does the work. What is here gives Pillow's very bytes: `load` compares before it is used.
+Optional: without the package simplejpeg or the compiled file (`python -m containers.core.build_native`; the images have it)
+there is nothing here, and Pillow does the work. What is here gives Pillow's very bytes: `load` compares before it is used.
 """
 
 import ctypes
