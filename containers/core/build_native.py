@@ -26,7 +26,7 @@ def build(source: Path = SOURCE, library: Path = LIBRARY) -> str:
     if shutil.which(compiler[0]) is None:
         return f"there is no C compiler {compiler[0]!r}"
     fresh = library.with_name(f"{library.name}.{os.getpid()}")
-    command = [*compiler, *FLAGS, source, "-o", fresh, "-lm"]
+    command: list[str | Path] = [*compiler, *FLAGS, source, "-o", fresh, "-lm"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - CC is the builder's own
     if done.returncode:
         fresh.unlink(missing_ok=True)
