@@ -73,8 +73,8 @@ def test_two_hosts_train_as_docker_compose_starts_them(project, few, train_image
         DATA=str(data), KENNEL_TRAIN_IMAGE=train_image, KENNEL_DEVICE="cpu",
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
-    first, second = (project / "runs" / "two-hosts" / name / "model" for name in ("algo-1", "algo-2"))
-    manifest.verify(first, manifest.read(first))
-    assert [path.name for path in second.iterdir()] == []
+    models = [project / "runs" / "two-hosts" / name / "model" for name in ("algo-1", "algo-2")]
+    (written,) = [model for model in models if any(model.iterdir())]  # rank 0's host, which may be either
+    manifest.verify(written, manifest.read(written))
     states = compose(project, "--profile", "train", "ps", "--all", "--format", "{{.Service}} {{.ExitCode}}").stdout
     assert sorted(states.split("\n"))[-2:] == ["algo-1 0", "algo-2 0"]
