@@ -179,7 +179,138 @@ CALLERS = {  # principal → who calls → what. None of it is called by deploy,
         "Docker's awslogs driver, into the group that deploy made": ["logs:CreateLogStream", "logs:PutLogEvents"],
         "S3 uses the stage's key": KMS,
     },
+    "ec2serve": {
+        "deploy/serve_user_data.sh, docker pull": PULL,
+        "deploy/serve_user_data.sh, aws s3 cp": ["s3:GetObject", *WRITE],
+        "Docker's awslogs driver, into the group that deploy made": ["logs:CreateLogStream", "logs:PutLogEvents"],
+        "S3 uses the stage's key": KMS,
+    },
 }
+
+
+@pytest.mark.parametrize("principal", iam.PRINCIPALS)
+def test_the_boundary_holds_every_role_entirely(scope, principal):
+    """Otherwise a role would be refused what its own policy grants."""
+    for row in iam.role_policy(scope, principal)["Statement"]:
+        values = {key: value for keys in row.get("Condition", {}).values() for key, value in keys.items()}
+        seen = {key: value if isinstance(value, str) else value[0] for key, value in values.items()}
+        for action in row["Action"]:
+            for resource in [row["Resource"]] if isinstance(row["Resource"], str) else row["Resource"]:
+                assert granted([iam.boundary(scope)], Need(action, resource, seen)), (action, resource)
+
+
+@pytest.mark.parametrize("duty", ["foundation", "training", "release", "ec2"])
+def test_whoever_names_the_key_may_pass_its_use_on(scope, duty):
+    granting = Need("kms:CreateGrant", KEY, {"kms:GrantIsForAWSResource": "true"})
+    assert granted([document(scope, duty)], granting)
+    assert not granted([document(scope, duty)], Need("kms:CreateGrant", KEY))
+
+
+def test_an_accounts_first_spot_request_makes_its_role(scope):
+    role = "arn:aws:iam::123456789012:role/aws-service-role/spot.amazonaws.com/AWSServiceRoleForEC2Spot"
+    assert granted(
+        [document(scope, "ec2")], Need("iam:CreateServiceLinkedRole", role, {"iam:AWSServiceName": "spot.amazonaws.com"})
+    )
+
+
+def test_every_document_fits_one_managed_policy(scope):
+    for name, found in policies.every_document(scope).items():
+        assert len(json.dumps(found, separators=(",", ":"))) <= 6144, name
+
+
+BY_NATURE = {
+    (
+        "deployer-foundation",
+        "RESOURCE_POLICY_PRIVILEGE_ESCALATION",
+    ): "who writes the bucket's policy could open it to themselves",
+    (
+        "deployer-ec2",
+        "RESOURCE_MISMATCH",
+    ): "one action over several statements, as AWS documents; public parameters have no account",
+}
+
+
+def findings(name, text):
+    parliament = pytest.importorskip("parliament", reason="parliament is not installed", exc_type=ImportError)
+    return [(name, row.issue, str(row.detail)) for row in parliament.analyze_policy_string(json.dumps(text)).findings]
+
+
+def test_the_linter_finds_nothing(scope):
+    documents = {name: text for name, text in policies.every_document(scope).items() if not name.startswith("trust-")}
+    found = [row for name, text in documents.items() for row in findings(name, text)]
+    assert [row for row in found if row[:2] not in BY_NATURE] == []
+    assert {row[:2] for row in found} == set(BY_NATURE), "explained though the linter says nothing"
+
+
+@pytest.mark.parametrize(
+    ("change", "issue"),
+    [
+        ({"Action": ["sagemaker:InvokeEndpont"]}, "UNKNOWN_ACTION"),
+        ({"Resource": "arn:aws:s3:::kennel-dev-123456789012-eu-west-1"}, "RESOURCE_MISMATCH"),
+        ({"Condition": {"StringEquals": {"s3:prefix": "data"}}}, "UNKNOWN_CONDITION_FOR_ACTION"),
+        ({"Condition": {"StringEqual": {"aws:SourceAccount": "123456789012"}}}, "UNKNOWN_OPERATOR"),
+    ],
+)
+def test_the_linter_sees_a_planted_fault(scope, change, issue):
+    text = iam.role_policy(scope, "lambda")
+    text["Statement"][0] |= change
+    assert issue in {row[1] for row in findings("lambda", text)}
+
+
+PULL = ["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetAuthorizationToken", "ecr:GetDownloadUrlForLayer"]
+WRITE = ["s3:AbortMultipartUpload", "s3:PutObject"]
+LOGS = ["logs:CreateLogGroup", "logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"]
+NETWORK = [
+    *(f"ec2:Describe{what}" for what in ("DhcpOptions", "NetworkInterfaces", "SecurityGroups", "Subnets", "Vpcs")),
+    *(f"ec2:{verb}NetworkInterface{what}" for verb in ("Create", "Delete") for what in ("", "Permission")),
+]
+KMS = ["kms:Decrypt", "kms:GenerateDataKey"]
+CALLERS = {  # principal → who calls → what. None of it is called by deploy, so nothing here is proved by a recorded call
+    "train": {
+        "SageMaker pulls the image": PULL,
+        "SageMaker brings the photos, and keeps checkpoints and model": ["s3:ListBucket", "s3:GetObject", *WRITE],
+        "SageMaker takes away a checkpoint that the job removed": ["s3:DeleteObject"],
+        "SageMaker writes the container's output and its metrics": [*LOGS, "cloudwatch:PutMetricData"],
+        "SageMaker joins the stage's subnets": NETWORK,
+        "S3 and volumes use the stage's key": [*KMS, "kms:CreateGrant"],
+    },
+    "serve": {
+        "SageMaker pulls the image": PULL,
+        "SageMaker reads the model, and what asynchronous endpoints and transforms are asked": [
+            "s3:ListBucket",
+            "s3:GetObject",
+        ],
+        "SageMaker writes their answers and what it captures": WRITE,
+        "SageMaker asks the alarms that roll an update back": ["cloudwatch:DescribeAlarms"],
+        "SageMaker writes the container's output and its metrics": [*LOGS, "cloudwatch:PutMetricData"],
+        "SageMaker joins the stage's subnets": NETWORK,
+        "S3 and volumes use the stage's key": [*KMS, "kms:CreateGrant"],
+    },
+    "lambda": {
+        "lambda/invoke_endpoint.py": ["sagemaker:InvokeEndpoint", "s3:GetObject"],
+        "Lambda writes the function's output into the group that deploy made": ["logs:CreateLogStream", "logs:PutLogEvents"],
+        "S3 uses the stage's key": KMS,
+    },
+    "ec2": {
+        "deploy/user_data.sh, docker pull": PULL,
+        "deploy/user_data.sh, aws s3 cp and sync": ["s3:ListBucket", "s3:GetObject", "s3:DeleteObject", *WRITE],
+        "Docker's awslogs driver, into the group that deploy made": ["logs:CreateLogStream", "logs:PutLogEvents"],
+        "S3 uses the stage's key": KMS,
+    },
+    "ec2serve": {
+        "deploy/serve_user_data.sh, docker pull": PULL,
+        "deploy/serve_user_data.sh, aws s3 cp": ["s3:GetObject", *WRITE],
+        "Docker's awslogs driver, into the group that deploy made": ["logs:CreateLogStream", "logs:PutLogEvents"],
+        "S3 uses the stage's key": KMS,
+    },
+}
+
+
+def test_an_instance_that_serves_writes_its_own_reports_only(scope):
+    role = [iam.role_policy(scope, "ec2serve")]
+    runs = "arn:aws:s3:::kennel-dev-123456789012-eu-west-1/ec2"
+    assert granted(role, Need("s3:PutObject", f"{runs}/kennel-dev-serve-20261122-000000-ab12/status.json"))
+    assert not granted(role, Need("s3:PutObject", f"{runs}/kennel-dev-20261122-000000-ab12/stop"))
 
 
 @pytest.mark.parametrize("principal", iam.PRINCIPALS)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from deploy import stack
+from deploy import iam, stack
 from deploy.errors import DeployError, Refused
 from tests.support import moto_ext
 from tests.support.applied import FULL, apply, destroy, endpoint, plan, writes_of
@@ -152,7 +152,7 @@ def test_a_boundary_that_is_turned_off_goes_once_no_role_carries_it(aws):
     apply()
     off = stage(security={"boundary": False})
     written = [name for name in writes_of(apply, off) if name.startswith("iam:")]
-    assert written == ["iam:DeleteRolePermissionsBoundary"] * 4 + ["iam:DeletePolicy"]
+    assert written == ["iam:DeleteRolePermissionsBoundary"] * len(iam.PRINCIPALS) + ["iam:DeletePolicy"]
     assert everything()["policies"] == []
     assert writes_of(apply, off) == []
 
