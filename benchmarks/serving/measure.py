@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from benchmarks.serving import machine
 from benchmarks.serving.load import Load, Result
@@ -37,6 +38,12 @@ class Reading:
     cpu_seconds: float = 0.0
     answers: int = 0
     overload: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, raw: dict[str, Any]) -> "Reading":
+        """What `asdict` and JSON made of one: JSON's keys are strings."""
+        numbered = {name: {int(key): value for key, value in raw[name].items()} for name in ("rates", "p50_ms", "p99_ms")}
+        return cls(**{**raw, **numbered})
 
     @property
     def cpu_ms(self) -> float:

@@ -85,7 +85,7 @@ def _cpu_rows(engine: str, every: "_Sides", limits: Limits) -> list[Row]:
     bare = median([_number(found["cpu_ms"]) for found in limits.get(engine, []) if "cpu_ms" in found] or [math.nan])
     own, twins = every.of(every.own(engine), _cpu_ms), every.twins(engine, _cpu_ms)
     theirs = "none" if engine == "none" else "eager"
-    pairs = [(r.side, every.of(r.side, _cpu_ms)) for r in every.readings if r.peer and r.engine == theirs and r.answers]
+    pairs = [(r.side, every.of(r.side, _cpu_ms)) for r in every.readings if r.peer and r.engine == theirs and rate(r)]
     name, best = min(pairs, key=lambda pair: pair[1], default=("none", math.nan))
     detail = f"{bare:.1f} ms of {own:.1f} ms"
     goal, floor = _CPU_BOUNDS[engine]
@@ -138,8 +138,8 @@ def _single_rows(every: "_Sides", limits: Limits) -> list[Row]:
 
 
 def a_a(readings: Sequence[Reading]) -> dict[str, float]:
-    """For each engine measured twice per round: the difference in requests per second between the two, as a share."""
-    every = _Sides(readings)
+    """For each engine measured twice per round: the difference in requests per second of all rounds, as a share."""
+    every = _Sides(readings, drop=False)
     return {engine: every.twins(engine, rate) for engine in sorted({r.engine for r in readings if r.side.endswith("(A)")})}
 
 
@@ -161,8 +161,13 @@ def _at(values: dict[int, float], concurrency: int) -> float:
 
 
 class _Sides:
-    def __init__(self, readings: Sequence[Reading]) -> None:
-        self.readings = readings
+    """Rounds in which a side answered nothing, then those that were disturbed, are left out where the side has others."""
+
+    def __init__(self, readings: Sequence[Reading], *, drop: bool = True) -> None:
+        self.readings = list(readings)
+        for good in (lambda r: any(r.rates.values()), lambda r: r.foreign <= QUIET) if drop else ():
+            sides = {reading.side for reading in self.readings if good(reading)}
+            self.readings = [reading for reading in self.readings if good(reading) or reading.side not in sides]
 
     def own(self, engine: str) -> str:
         """The name of Kennel's side."""
@@ -209,7 +214,7 @@ def text(found: Sequence[Row], readings: Sequence[Reading], absent: dict[str, st
             "",
         ]
     pairs = ", ".join(f"{name} {share:.1%}" for name, share in a_a(readings).items())
-    lines += [f"A–A: {pairs or 'none'} (requests per second; a claim counts below {SAME:.0%} in what it is about).", ""]
+    lines += [f"A–A: {pairs or 'none'} (requests per second, all rounds; a claim counts below {SAME:.0%} in its own).", ""]
     lines += ["| claim | measured | goal | floor | reached | A–A | against |", "| --- | --- | --- | --- | --- | --- | --- |"]
     lines += [
         f"| {r.claim} | {_shown(r.value)} | {r.goal:g} | {r.floor:g} | {r.verdict()} | "

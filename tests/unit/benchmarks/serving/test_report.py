@@ -1,4 +1,6 @@
+import json
 import math
+from dataclasses import asdict
 
 import pytest
 
@@ -92,3 +94,20 @@ def test_a_limit_that_does_not_repeat_does_not_count(readings):
     rows = {row.claim: row for row in report.rows(readings, limits)}
     assert rows["openvino-fp32 over the in-process limit"].value == pytest.approx(31 / 32)
     assert rows["openvino-fp32 over the in-process limit"].verdict() == "does not count"
+
+
+def test_disturbed_rounds_are_left_out_where_there_are_others(readings):
+    readings += [reading("litserve documented", 99, peer="litserve", foreign=0.5)]
+    rows = {row.claim: row for row in report.rows(readings, {})}
+    assert rows["openvino-fp32 over the best peer with eager, documented"].value == pytest.approx(31 / 12)
+    assert rows["openvino-fp32 over the best peer with eager, documented"].verdict() == "goal"
+
+
+def test_a_round_without_an_answer_is_left_out_where_there_are_others(readings):
+    readings += [reading("litserve documented", 0, peer="litserve")]
+    rows = {row.claim: row for row in report.rows(readings, {})}
+    assert rows["openvino-fp32 over the best peer with eager, documented"].value == pytest.approx(31 / 12)
+
+
+def test_a_reading_survives_json(readings):
+    assert [Reading.from_json(json.loads(json.dumps(asdict(each)))) for each in readings] == readings
