@@ -7,7 +7,10 @@ MODEL_URI=@MODEL_URI@ RUN_URI=@RUN_URI@ ENVIRONMENT=@ENVIRONMENT@
 ROOT=${ROOT:-} # tests run below a directory of their own
 LOG=$ROOT/var/log/kennel-serve.log
 WORK=$ROOT/run/kennel
+SERVED=$ROOT/var/lib/kennel/served # there from its first healthy answer on
+AT_BOOT=$ROOT/var/lib/cloud/scripts/per-boot/kennel-serve
 INSTANCE=unknown ADDRESS=unknown STATE=starting
+[ ! -e "$SERVED" ] || STATE=rebooted
 export AWS_DEFAULT_REGION=$REGION
 mkdir -p "$WORK" "${LOG%/*}"
 exec >>"$LOG" 2>&1 # all of it is brought to the bucket: what Docker says before there is a container, too
@@ -15,8 +18,10 @@ exec >>"$LOG" 2>&1 # all of it is brought to the bucket: what Docker says before
 say() { printf '%s %s\n' "$(date -u +%FT%TZ)" "$*"; }
 copy() { aws s3 cp --only-show-errors "$@"; }
 
-# 1. A dead man's switch until it serves: the instance's shutdown behaviour turns it into its end
-shutdown -h "+$((START_MINUTES + 10))" || say 'no shutdown timer could be set'
+# 1. A dead man's switch until it serves: the instance's shutdown behaviour turns it into its end. A reboot forgets the timer, and
+# cloud-init runs user data once: from here on this script is run at every boot
+[ "$STATE" = rebooted ] || shutdown -h "+$((START_MINUTES + 10))" || say 'no shutdown timer could be set'
+[ -e "$AT_BOOT" ] || install -D -m 755 "$0" "$AT_BOOT"
 
 # 2. What deploy reads; and the end of an instance that never served: its log, then the status, then itself
 report() {
@@ -51,10 +56,35 @@ imds() {
 INSTANCE=$(imds instance-id)
 ADDRESS=$(imds local-ipv4)
 
-# 4. A GPU and a driver, before gigabytes are pulled
+# 4. Kept healthy: three missed answers are a restart, which then has two minutes. The state is reported when it changes, and
+# every five minutes
+healthy() { curl -fsS -m 5 -o /dev/null "http://127.0.0.1:$PORT/ping"; }
+watch() { # $1: the answers that are missed already, less than none where it may take its time
+  local missed=$1 turn=0
+  while sleep "${WATCH:-10}"; do
+    turn=$((turn + 1))
+    if healthy; then
+      missed=0
+      [ "$STATE" = healthy ] && [ $((turn % 30)) != 0 ] || report healthy || say 'could not report'
+      continue
+    fi
+    missed=$((missed + 1))
+    [ "$missed" -ge 3 ] || continue
+    missed=-12
+    report unhealthy 'three answers missed, restarting the container' || say 'could not report'
+    docker restart -t 30 serve || say 'could not restart the container'
+  done
+}
+# Docker starts the container again after a reboot; one that has served is never ended here
+if [ "$STATE" = rebooted ]; then
+  watch -12
+  exit
+fi
+
+# 5. A GPU and a driver, before gigabytes are pulled
 [ "$GPUS" = none ] || nvidia-smi -L || fail 66 'no GPU, or no driver on this machine image'
 
-# 5. After a reboot the container is there already, and only the watch below begins again
+# 6. A reboot before the first healthy answer may have come after this
 if ! docker inspect serve >/dev/null 2>&1; then
   MODEL=$ROOT/opt/ml/model
   mkdir -p "$MODEL"
@@ -72,33 +102,16 @@ if ! docker inspect serve >/dev/null 2>&1; then
     -v "$MODEL:/opt/ml/model:ro" --env-file "$WORK/environment" -e SERVE_PORT=8080 \
     --log-driver awslogs --log-opt "awslogs-region=$REGION" --log-opt "awslogs-group=$LOG_GROUP" --log-opt "awslogs-stream=$RELEASE/$INSTANCE" "$IMAGE" serve ||
     fail 70 'the container could not be started'
-  install -D -m 755 "$0" "$ROOT/var/lib/cloud/scripts/per-boot/kennel-serve"
 fi
 
-# 6. Healthy means that /ping answers 200: the server does so once its model gave the golden photo's probabilities
-healthy() { curl -fsS -m 5 -o /dev/null "http://127.0.0.1:$PORT/ping"; }
+# 7. Healthy means that /ping answers 200: the server does so once its model gave the golden photo's probabilities
 deadline=$((START_MINUTES * ${MINUTE:-60})) # SECONDS counts from this script's start
 until healthy; do
   [ "$SECONDS" -lt "$deadline" ] || fail 71 "no healthy answer within $START_MINUTES minutes"
   [ "$(docker inspect -f '{{.RestartCount}}' serve)" -lt 3 ] || fail 72 'the server ended three times'
   sleep "${POLL:-5}"
 done
+install -D /dev/null "$SERVED"
 shutdown -c || say 'the shutdown timer could not be taken back'
 report healthy || say 'could not report'
-
-# 7. Kept healthy: three missed answers are a restart, which then has two minutes. The state is reported when it changes, and
-# every five minutes
-missed=0 turn=0
-while sleep "${WATCH:-10}"; do
-  turn=$((turn + 1))
-  if healthy; then
-    missed=0
-    [ "$STATE" = healthy ] && [ $((turn % 30)) != 0 ] || report healthy || say 'could not report'
-    continue
-  fi
-  missed=$((missed + 1))
-  [ "$missed" -ge 3 ] || continue
-  missed=-12
-  report unhealthy 'three answers missed, restarting the container' || say 'could not report'
-  docker restart -t 30 serve || say 'could not restart the container'
-done
+watch 0

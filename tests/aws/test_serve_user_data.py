@@ -129,6 +129,35 @@ def test_after_a_reboot_only_the_watch_begins_again(tmp_path):
     assert status(instance)["state"] == "healthy"
 
 
+def booted_again(folder, pings, **trouble):
+    """What user data left for the next boot, run; `calls` are those of this boot."""
+    for name in ("calls", "naps"):
+        (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / "bin")
+    again = folder / "root/var/lib/cloud/scripts/per-boot/kennel-serve"
+    return serve(folder, again.read_text(), pings, **trouble)
+
+
+@pytest.mark.parametrize("trouble", [{"NO_GPU": "1"}, {"MINUTE": "0"}, {"RESTARTS": "3"}, {"NO_IMAGE": "1"}])
+def test_one_that_has_served_is_not_ended_by_a_reboot(tmp_path, trouble):
+    """Not even where Docker and the model are slow to come: it may be the only one."""
+    serve(tmp_path, script(), [200])
+    (tmp_path / "container").unlink()  # Docker does not answer yet
+    instance = booted_again(tmp_path, [503] * 20, **trouble)
+    assert not [call for call in instance.calls if call.startswith("shutdown")]
+    assert not instance.called("docker run")
+    assert sum(call.startswith("docker restart") for call in instance.calls) == 1, "it is given its time, then helped"
+    assert status(instance)["state"] == "unhealthy"
+
+
+def test_a_reboot_before_the_first_healthy_answer_sets_the_timer_again(tmp_path):
+    instance = serve(tmp_path, script(), [503], NO_IMAGE="1")
+    assert instance.exit_code == 69
+    instance = booted_again(tmp_path, [503, 200])
+    assert instance.calls[0] == "shutdown -h +15"
+    assert status(instance)["state"] == "healthy"
+
+
 def test_a_cpu_type_asks_for_no_gpu(tmp_path):
     instance = serve(tmp_path, script("c6i.large"), [200], NO_GPU="1")
     assert status(instance)["state"] == "healthy"
