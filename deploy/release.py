@@ -51,6 +51,7 @@ def run(args: argparse.Namespace, context: Context) -> None:
             result = smoke.check(context, release)
         except DeployError as error:
             raise _taken_back(context, before, error) from error
+        _no_longer_wrong(context)
     document = plan.as_dict(done, release, context) | {"config": releases.live_config(context), "smoke": result}
     context.emit(document, lambda: f"released {document['config']}: {release.model_data} on {release.image}")
 
@@ -121,6 +122,14 @@ def _add_model(context: Context, model_data: str, name: str) -> None:
     with explained(model_data):
         source = {"Bucket": bucket, "Key": key}
         context.client("s3").copy_object(Bucket=context.names.bucket, Key=f"{MODELS}/{name}.tar.gz", CopySource=source)
+
+
+def _no_longer_wrong(context: Context) -> None:
+    """A configuration that answered wrongly once, and rightly now that it was released again, is a way back."""
+    live = releases.live_config(context)
+    with explained(f"endpoint-config/{live}"):
+        if live and releases.outcome(context, live) == releases.WRONG:
+            releases.mark(context, live, releases.SERVED)
 
 
 def _taken_back(context: Context, before: str | None, error: DeployError) -> DeployError:

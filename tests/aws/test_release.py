@@ -130,6 +130,18 @@ def test_rollback_passes_over_what_never_served_and_what_answered_wrongly(releas
     assert released("rollback")[1]["config"] == released.first
 
 
+def test_one_that_answered_wrongly_and_now_does_not_is_a_way_back_again(released):
+    again = ["release", "--image", push(content="b")]
+    will_answer((0.1, 0.2, 0.7))
+    assert released(*again)[0] == 1
+    will_answer()
+    code, document, err = released(*again)
+    assert code == 0, err
+    will_answer()
+    assert released("release", "--image", push(content="c"))[0] == 0
+    assert released("rollback")[1]["config"] == document["config"] != released.first
+
+
 def test_a_first_release_that_answers_wrongly_is_no_way_back(deploy):
     assert deploy("apply")[0] == 0
     will_answer((0.1, 0.2, 0.7))
