@@ -16,10 +16,11 @@ from deploy.engine import found
 from deploy.errors import Refused, code_of, explained
 
 Use = Literal["endpoint", "training job", "spot training job", "training warm pool", "transform job"]
-_FAMILIES = {  # of EC2 types → (name, code on demand, code for spot); the codes are the same in every account
-    r"(g|vt)\d": ("G and VT", "L-DB2E81BA", "L-3819A6DF"),
-    r"p\d": ("P", "L-417A185B", "L-7212CCBC"),
-    r"[acdhimrtz]\d": ("Standard", "L-1216C47A", "L-34B43A08"),
+_FAMILIES = {  # of EC2 types → (code on demand, code for spot); the codes are the same in every account
+    r"(g|vt)\d": ("L-DB2E81BA", "L-3819A6DF"),
+    r"p[2-4]": ("L-417A185B", "L-7212CCBC"),
+    r"p5": ("L-417A185B", "L-C4BD4855"),  # "Running On-Demand P instances", but "All P5 Spot Instance Requests"
+    r"[acdhimrtz]\d": ("L-1216C47A", "L-34B43A08"),
 }
 _DENIED = ("AccessDenied", "AccessDeniedException")
 
@@ -51,8 +52,10 @@ def require_endpoint(context: Context, where: str, live: dict[str, Any] | None) 
     if endpoint.kind == "serverless":
         return
     needed = max(1, scaling.minimum)
+    if live and scaling.profile != "none":
+        needed = max(needed, int(live.get("DesiredInstanceCount", 1)))  # the new ones are as many as there are now
     if live and live.get("InstanceType") == endpoint.instance_type:
-        needed = 2 * max(needed, int(live.get("DesiredInstanceCount", 1)))
+        needed += int(live.get("DesiredInstanceCount", 1))
     quota = require_instances(context, where, endpoint.instance_type, "endpoint", needed)
     if quota and scaling.profile != "none" and quota.value < scaling.maximum:
         context.say(f"quota '{quota.name}' is {quota.value:g}: scaling cannot reach its maximum of {scaling.maximum}")
@@ -60,16 +63,14 @@ def require_endpoint(context: Context, where: str, live: dict[str, Any] | None) 
 
 def require_vcpus(context: Context, where: str, instance_type: str, count: int, *, spot: bool) -> None:
     """EC2's vCPUs of the type's family, less what runs. Raises Refused."""
-    family = next((row for pattern, row in _FAMILIES.items() if re.match(pattern, instance_type)), None)
-    if family is None:
+    if (code := _code(instance_type, spot=spot)) is None:
         return
-    name, on_demand, of_spot = family
-    quota = _readable(context, lambda: _ec2(context, of_spot if spot else on_demand))
+    quota = _readable(context, lambda: _ec2(context, code))
     if quota is None:
         return
     with explained(where):
         needed = count * _vcpus(context, [instance_type])[instance_type]
-        used = _used(context, name, spot=spot)
+        used = _used(context, quota.code)
     if used + needed > quota.value:
         raise _refused(context, where, quota, used + needed, f"{count} × {instance_type} ({needed} vCPUs, {used} more in use)")
 
@@ -118,17 +119,18 @@ def _quota(row: dict[str, Any], service: str) -> Quota:
     return Quota(service=service, name=row["QuotaName"], code=row["QuotaCode"], value=float(row["Value"]))
 
 
-def _used(context: Context, family: str, *, spot: bool) -> int:
-    """vCPUs of the family that run in the account and region now."""
+def _code(instance_type: str, *, spot: bool) -> str | None:
+    """Of the quota that counts the type's vCPUs; None for a family that is not known here."""
+    return next((codes[spot] for pattern, codes in _FAMILIES.items() if re.match(pattern, instance_type)), None)
+
+
+def _used(context: Context, code: str) -> int:
+    """vCPUs that run in the account and region now and count in this quota."""
     states = [{"Name": "instance-state-name", "Values": ["pending", "running"]}]
     pages = context.client("ec2").get_paginator("describe_instances").paginate(Filters=states)
     rows = [row for page in pages for reservation in page["Reservations"] for row in reservation["Instances"]]
-    pattern = next(pattern for pattern, (name, *_) in _FAMILIES.items() if name == family)
-    kinds = [
-        row["InstanceType"]
-        for row in rows
-        if re.match(pattern, row["InstanceType"]) and (row.get("InstanceLifecycle") == "spot") == spot
-    ]
+    machines = [(row["InstanceType"], row.get("InstanceLifecycle") == "spot") for row in rows]
+    kinds = [kind for kind, spot in machines if _code(kind, spot=spot) == code]
     sizes = _vcpus(context, sorted(set(kinds)))
     return sum(sizes[kind] for kind in kinds)
 

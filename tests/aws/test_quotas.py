@@ -16,6 +16,7 @@ from tests.support.aws import FakeClock, Recorder, SharedSession, client, contex
 
 ENDPOINT = "ml.g4dn.xlarge for endpoint usage"
 G, G_SPOT, STANDARD = "L-DB2E81BA", "L-3819A6DF", "L-1216C47A"
+P, P_SPOT, P5_SPOT = "L-417A185B", "L-7212CCBC", "L-C4BD4855"
 
 
 def check(config=None, which="b"):
@@ -56,8 +57,11 @@ def test_a_new_release_needs_room_beside_the_old_one(aws):
     with pytest.raises(Refused, match="needs 6 × ml"):
         check()
     other = "ml.g4dn.2xlarge for endpoint usage"
-    moto_ext.QUOTAS[other] = 1
+    moto_ext.QUOTAS[other] = 3
     check(stage(endpoint={"instance_type": "ml.g4dn.2xlarge"}))  # another type has another quota
+    moto_ext.QUOTAS[other] = 2
+    with pytest.raises(Refused, match=r"needs 3 × ml\.g4dn\.2xlarge"):
+        check(stage(endpoint={"instance_type": "ml.g4dn.2xlarge"}))  # and an update keeps the number of instances
 
 
 def test_nothing_is_asked_where_the_endpoint_stays(aws):
@@ -80,6 +84,10 @@ def test_serverless_counts_no_instances(aws):
         ("g4dn.2xlarge", True, G_SPOT, 15, False),
         ("c5.large", False, STANDARD, 3, False),
         ("c5.large", False, G, 0, True),
+        ("p5.48xlarge", True, P5_SPOT, 383, False),
+        ("p5.48xlarge", True, P_SPOT, 0, True),  # the one of P4, P3 and P2
+        ("p5.48xlarge", False, P, 383, False),  # on demand there is one for all of them
+        ("p4d.24xlarge", True, P_SPOT, 191, False),
         ("inf2.xlarge", False, STANDARD, 0, True),  # a family that is not known here: AWS decides
     ],
 )
