@@ -54,7 +54,7 @@ def run(args: argparse.Namespace, context: Context, release: Release) -> None:
         where = {"image_id": image_id, "root_device": root_device, "group_id": group_id}
         return serving_machine(config, names, **where)
 
-    name = f"{names.base}-serve-{context.clock.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    name = f"{names.ec2_release}{context.clock.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     request = run_instances(config, names, name, release, context.tags)
     context.say(_price(args, config.ec2_serving.instance_type))
     if not context.dry_run:

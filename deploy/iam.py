@@ -188,7 +188,7 @@ def _ec2_serve(scope: Scope) -> Document:
     return document(
         _pull(scope, "serve"),
         allow("ReadModel", "s3:GetObject", [names.s3_arn(f"{prefix}/*") for prefix in (TRAINING, MODELS)]),
-        allow("Report", ["s3:AbortMultipartUpload", "s3:PutObject"], names.s3_arn(f"{EC2}/*")),
+        allow("Report", ["s3:AbortMultipartUpload", "s3:PutObject"], names.s3_arn(f"{EC2}/{names.ec2_release}*")),
         allow(
             "Logs",
             ["logs:CreateLogStream", "logs:PutLogEvents"],

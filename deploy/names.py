@@ -72,7 +72,7 @@ class Names:
 
     # principals
     def role(self, principal: str) -> str:
-        """`principal` is train, serve, lambda or ec2."""
+        """`principal` is one of `iam.PRINCIPALS`."""
         return f"{self.base}-{principal}"
 
     def role_arn(self, principal: str) -> str:
@@ -104,6 +104,11 @@ class Names:
     def endpoint_log_group(self) -> str:
         """SageMaker makes it; `destroy` removes it."""
         return f"/aws/sagemaker/Endpoints/{self.endpoint}"
+
+    @property
+    def ec2_release(self) -> str:
+        """What the name of every release on EC2 begins with."""
+        return f"{self.base}-serve-"
 
     @property
     def ec2_log_group(self) -> str:
