@@ -141,8 +141,11 @@ def _described(context: Context, row: dict[str, Any]) -> Serving:
 
 
 def _check(args: argparse.Namespace, context: Context, release: Release) -> None:
-    """Driver and price. Raises DeployError or Refused."""
+    """One archive, driver and price. Raises DeployError or Refused."""
     config = context.config
+    if release.model_data.endswith("/"):
+        hint = "name one archive: --job NAME, or --model-data s3://…/model.tar.gz"
+        raise DeployError("release", f"{release.model_data} holds many models, and an instance serves one", hint=hint)
     kind = config.ec2_serving.instance_type
     if has_gpu(kind) and release.cuda == "none":
         hint = "set [ec2_serving] instance_type to a CPU type, or release an image built with CUDA"
@@ -173,9 +176,9 @@ def _wait(context: Context, name: str, started: list[str]) -> dict[str, Any]:
     born, limit = context.clock.monotonic(), context.config.ec2_serving.start_minutes * 60 + _LATE_SECONDS
     try:
         ended = context.wait(f"release {name}", state, until={"healthy", "failed", "gone"}, limit_seconds=limit)
-    except TimedOut:
+    except TimedOut as late:
         _end(context, started)
-        raise
+        raise DeployError(late.where, f"{late.problem}; {', '.join(started)} was ended", hint=_look(context, name)) from None
     report = _report(context, name)
     if ended == "healthy":
         return report
@@ -183,9 +186,11 @@ def _wait(context: Context, name: str, started: list[str]) -> dict[str, Any]:
     reason = report.get("reason") or "the instance ended without a word"
     before = [serving.release for serving in standing(context) if serving.state == "healthy"]
     still = f"; {before[0]} still serves" if before else ""
-    where = run_uri(context.names, name, "instance.log")
-    hint = f"python -m deploy logs ec2 {name}; the instance's own log: {where}"
-    raise DeployError(name, f"does not serve: {reason}{still}", hint=hint)
+    raise DeployError(name, f"does not serve: {reason}{still}", hint=_look(context, name))
+
+
+def _look(context: Context, name: str) -> str:
+    return f"python -m deploy logs ec2 {name}; the instance's own log: {run_uri(context.names, name, 'instance.log')}"
 
 
 def _retire(context: Context, *, keep: list[str]) -> list[str]:

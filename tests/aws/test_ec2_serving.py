@@ -101,6 +101,8 @@ def test_an_instance_that_says_nothing_is_ended(serving):
     code, _, err = serving("release", "--on", "ec2", "--image", push(content="silent"))
     assert code == 1
     assert "still starting after" in err
+    assert "was ended" in err
+    assert "run the same command again" not in err
     assert [row["InstanceId"] for row in machines("running", "pending")] == [before["InstanceId"]]
 
 
@@ -156,6 +158,16 @@ def test_an_image_without_cuda_is_not_put_on_a_gpu(deploy):
     assert "the image has no CUDA" in err
     deploy.write(instance_type="c6i.large")
     assert deploy(*words, "--yes-cost")[0] == 0
+
+
+def test_a_prefix_of_many_models_is_refused_before_anything_starts(deploy):
+    push()
+    client("s3").put_object(Bucket=BUCKET, Key="models/a.tar.gz", Body=b"x")
+    recorder = Recorder()
+    code, _, err = deploy("release", "--on", "ec2", "--model-data", f"s3://{BUCKET}/models/", recorder=recorder)
+    assert code == 1
+    assert "an instance serves one" in err
+    assert recorder.writes == []
 
 
 def test_a_run_on_ec2_is_released_by_its_name(deploy):
