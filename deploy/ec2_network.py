@@ -26,7 +26,9 @@ def vpc_and_subnets(context: Context) -> tuple[str, list[str]]:
 
 @dataclass(frozen=True, order=True)
 class Rule:
-    """Ports that `source` may reach: an IPv4 range, another group's id, or "" for whoever carries the group itself."""
+    """Ports that `source` may reach: a range of addresses, a prefix list's or another group's id, or "" for whoever carries
+    the group itself.
+    """
 
     first: int
     last: int
@@ -38,7 +40,10 @@ class Rule:
         if self.protocol != "-1":  # all protocols: there are no ports to name
             ports |= {"FromPort": self.first, "ToPort": self.last}
         if "/" in self.source:
-            return ports | {"IpRanges": [{"CidrIp": self.source}]}
+            six = ":" in self.source
+            return ports | ({"Ipv6Ranges": [{"CidrIpv6": self.source}]} if six else {"IpRanges": [{"CidrIp": self.source}]})
+        if self.source.startswith("pl-"):
+            return ports | {"PrefixListIds": [{"PrefixListId": self.source}]}
         return ports | {"UserIdGroupPairs": [{"GroupId": self.source or own}]}
 
 
@@ -112,6 +117,8 @@ def _rules_of(group: dict[str, Any]) -> list[Rule]:
     for row in group["IpPermissions"]:
         sources = [pair["GroupId"].replace(group["GroupId"], "") for pair in row.get("UserIdGroupPairs", [])]
         sources += [cidr["CidrIp"] for cidr in row.get("IpRanges", [])]
+        sources += [cidr["CidrIpv6"] for cidr in row.get("Ipv6Ranges", [])]
+        sources += [prefixes["PrefixListId"] for prefixes in row.get("PrefixListIds", [])]
         ports = (row.get("FromPort", -1), row.get("ToPort", -1))
         rules += [Rule(*ports, source, row["IpProtocol"]) for source in sources]
     return sorted(rules)

@@ -261,13 +261,16 @@ def test_a_group_is_brought_back_to_its_rules(aws):
     where = {"GroupId": group.group_id}
     ssh = {"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22, "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}
     everything = {"IpProtocol": "-1", "IpRanges": [{"CidrIp": "10.0.0.0/8"}]}
-    fake.client("ec2").authorize_security_group_ingress(**where, IpPermissions=[ssh, everything])
+    six = {"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22, "Ipv6Ranges": [{"CidrIpv6": "::/0"}]}
+    listed = {"IpProtocol": "tcp", "FromPort": 23, "ToPort": 23, "PrefixListIds": [{"PrefixListId": "pl-0123"}]}
+    fake.client("ec2").authorize_security_group_ingress(**where, IpPermissions=[ssh, everything, six, listed])
     (step,) = Engine([SecurityGroup(context, "train")]).apply()
     assert step.action == "update"
     (step,) = Engine([SecurityGroup(context, "train")]).plan()
     assert step.action == "keep"
     (seen,) = fake.client("ec2").describe_security_groups(GroupIds=[group.group_id])["SecurityGroups"]
-    assert [row["IpRanges"] for row in seen["IpPermissions"]] == [[]]
+    (row,) = seen["IpPermissions"]
+    assert (row["IpRanges"], row["Ipv6Ranges"], row["PrefixListIds"]) == ([], [], [])
 
 
 def test_destroy_ends_running_instances_and_removes_what_they_started_from(aws):
