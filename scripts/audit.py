@@ -14,7 +14,7 @@ from typing import Any
 
 from scripts.machine import ROOT
 
-LOCKS = ("all", "local", "tools")
+LOCKS = ("all", "local", "tools", "compose", "native", "pretrained")  # the others hold nothing that all does not
 ALLOWED = ROOT / "requirements" / "audit-allow.txt"
 
 

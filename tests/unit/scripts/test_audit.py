@@ -1,6 +1,8 @@
+import re
 from datetime import date
 
 from scripts import audit
+from scripts.environment import REQUIREMENTS
 
 CLEAN = {"name": "a", "version": "1", "vulns": []}
 SKIPPED = {"name": "b", "skip_reason": "not found"}
@@ -24,3 +26,14 @@ def test_an_allowed_advisory_runs_out() -> None:
 
 def test_the_list_that_is_committed_can_be_read() -> None:
     audit.read_allowed(audit.ALLOWED.read_text(), date(2026, 1, 1))
+
+
+def _pinned(name: str) -> set[tuple[str, str]]:
+    return set(re.findall(r"^([A-Za-z0-9._-]+)==([^ ;\\\n]+)", (REQUIREMENTS / f"{name}.lock").read_text(), re.M))
+
+
+def test_whatever_a_lock_pins_is_looked_at() -> None:
+    looked_at = set().union(*map(_pinned, audit.LOCKS))
+    assert {path.stem: _pinned(path.stem) - looked_at for path in REQUIREMENTS.glob("*.lock")} == {
+        path.stem: set() for path in REQUIREMENTS.glob("*.lock")
+    }
