@@ -1,4 +1,4 @@
-"""The launch template: what every instance of one purpose has, whoever starts it from here, the console or elsewhere.
+"""The launch template: what every instance of one purpose has.
 
 No key, IMDSv2 only, an encrypted disk, a role of its own, a shutdown that ends the instance. RunInstances adds what differs
 from run to run: how many, where, spot, tags, and the user data. A version is named after its content; one that exists is used
