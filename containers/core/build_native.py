@@ -22,7 +22,7 @@ def build(source: Path = SOURCE, library: Path = LIBRARY) -> str:
     """Compile `library` unless it is newer than `source`. Returns why it could not be made, empty where it is there."""
     if library.exists() and library.stat().st_mtime >= source.stat().st_mtime:
         return ""
-    compiler = shlex.split(os.environ.get("CC", "cc"))
+    compiler = shlex.split(os.environ.get("CC", "")) or ["cc"]  # set to nothing is not set
     if shutil.which(compiler[0]) is None:
         return f"there is no C compiler {compiler[0]!r}"
     fresh = library.with_name(f"{library.name}.{os.getpid()}")
