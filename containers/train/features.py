@@ -112,7 +112,7 @@ class FeatureCache:
         try:
             save_file({"features": features.contiguous()}, temporary)
             temporary.rename(self._directory / name)
-        except OSError as error:  # a full scratch disk costs a restart its shortcut, nothing else
+        except (OSError, SafetensorError) as error:  # a full scratch disk costs a restart its shortcut, nothing else
             temporary.unlink(missing_ok=True)
             _log.warning("cached features not kept", extra={"file": name, "reason": str(error)})
         return features

@@ -8,6 +8,7 @@ from containers.core.preprocessing import PreprocessSpec
 from containers.train import features
 from containers.train.data import LoaderPlan
 from containers.train.distributed import Group, StopRequested
+from tests.support.full_disk import files_of_at_most
 from tests.support.training import in_ranks, make_index, same
 
 SPEC = PreprocessSpec(resize=36, crop=32)
@@ -76,6 +77,14 @@ def test_a_torn_chunk_is_computed_again_loudly(tmp_path, photos, caplog):
     assert torch.equal(again.features(photos), found)
     assert again.computed in (64, 22)
     assert caplog.records[-1].file == chunk.name
+
+
+def test_a_full_scratch_disk_costs_the_shortcut_and_nothing_else(tmp_path, photos, caplog):
+    with files_of_at_most(64):
+        found = cache(tmp_path / "full").features(photos)
+    assert "cached features not kept" in caplog.text
+    assert list((tmp_path / "full").iterdir()) == []
+    assert torch.equal(found, cache(tmp_path / "roomy").features(photos))
 
 
 def test_a_stop_keeps_the_chunks_that_are_done(tmp_path, photos):
