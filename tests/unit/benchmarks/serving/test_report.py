@@ -94,6 +94,9 @@ def test_a_limit_that_does_not_repeat_does_not_count(readings):
     rows = {row.claim: row for row in report.rows(readings, limits)}
     assert rows["openvino-fp32 over the in-process limit"].value == pytest.approx(31 / 32)
     assert rows["openvino-fp32 over the in-process limit"].verdict() == "does not count"
+    alone = [reading for reading in readings if not reading.side.endswith("(A')")]
+    rows = {row.claim: row for row in report.rows(alone, limits)}
+    assert rows["openvino-fp32 over the in-process limit"].verdict() == "does not count"
 
 
 def test_disturbed_rounds_are_left_out_where_there_are_others(readings):
