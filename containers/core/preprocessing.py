@@ -55,7 +55,7 @@ def _quick(data: bytes, spec: PreprocessSpec, max_pixels: int) -> np.ndarray | N
     if fast_jpeg.load() is None:
         return None
     try:
-        with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
+        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
             width, height = image.size
             reduced = min(width, height) >= 4 * spec.resize
             if type(image) is not JpegImageFile or image.mode != "RGB" or reduced or width * height > max_pixels:

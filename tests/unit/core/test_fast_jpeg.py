@@ -4,6 +4,7 @@ import io
 import shutil
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -129,6 +130,21 @@ def test_damaged_bytes_have_the_usual_outcome(edits, progressive):
     for where, value in edits:
         data[min(int(where * len(data)), len(data) - 1)] = value
     assert outcome(preprocess, bytes(data)) == outcome(usual, bytes(data))
+
+
+def test_what_pillow_says_of_odd_metadata_reaches_nobody():
+    """An entry of 50 bytes that are not in the file. `warnings` keeps each wording for good, and callers choose the wording."""
+    entry = b"II*\0\x08\0\0\0\x01\0\x0e\x01\x02\0\x32\0\0\0\x1a\0\0\0\0\0\0\0"
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        assert quick(jpeg(exif=b"Exif\0\0" + entry)) is not None
+    assert said == []
+
+
+def test_an_empty_cc_is_no_compiler_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("CC", "")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert build_native.build(library=tmp_path / "none.so") == "there is no C compiler 'cc'"
 
 
 def test_buffers_are_kept_but_few_and_small():
