@@ -64,7 +64,7 @@ def replace_engines(model_dir: Path, facts: Manifest, engines: tuple[EngineEntry
     """Give a written model directory these engines instead of those it has; returns the manifest as written.
 
     `files` maps a name in the directory to a file to copy there. Whenever it is interrupted, what the manifest lists is whole.
-    Raises OSError where the disk refuses; the model then has no engines.
+    Raises OSError where the disk refuses; the model then has no engines, or still those it had.
     """
     old = {name for name in facts.files if name.startswith(ENGINES_DIR)}
     kept = {name: digest for name, digest in facts.files.items() if name not in old}

@@ -6,6 +6,7 @@ its memory for certain. Which model must go when memory is short is SageMaker's 
 Contract: developer guide, "Custom containers contract for multi-model endpoints".
 """
 
+import errno
 import http.client
 import os
 import socket
@@ -13,7 +14,6 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -141,8 +141,13 @@ def _listen(safe: str | None) -> socket.socket:
     first, _, last = (safe or "").partition("-")
     ports = range(int(first), int(last) + 1) if first.isdecimal() and last.isdecimal() else [0]
     for port in ports:
-        with suppress(OSError, OverflowError):  # taken, or no port
+        try:
             return socket.create_server(("127.0.0.1", port), backlog=512)
+        except OverflowError:  # no port
+            continue
+        except OSError as error:
+            if error.errno not in (errno.EADDRINUSE, errno.EACCES):
+                raise
     raise ModelFailed(f"no port of SAGEMAKER_SAFE_PORT_RANGE={safe} is free: unload a model first")
 
 

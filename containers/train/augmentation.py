@@ -14,7 +14,7 @@ from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms import v2
 
 from containers.core.errors import ImageError
-from containers.core.preprocessing import PreprocessSpec, decode, prepare
+from containers.core.preprocessing import PreprocessSpec, decode, preprocess
 from containers.train.config import TrainConfig
 from containers.train.errors import DataError
 
@@ -51,7 +51,7 @@ def read_photo(path: Path) -> bytes:
 def evaluation_photo(path: Path, spec: PreprocessSpec) -> Tensor:
     """Exactly what serving feeds the model: uint8 (crop, crop, 3)."""
     try:
-        pixels = prepare(decode(read_photo(path), spec), spec)
+        pixels = preprocess(read_photo(path), spec)
     except ImageError as error:
         raise DataError(f"{path}: {error}: remove or replace it") from error
     return torch.from_numpy(np.array(pixels))

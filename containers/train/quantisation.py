@@ -56,7 +56,7 @@ def decoded(paths: Sequence[Path], spec: PreprocessSpec) -> np.ndarray:
     """uint8 (N, crop, crop, 3), as serving makes them."""
 
     def one(path: Path) -> np.ndarray:
-        return preprocessing.prepare(preprocessing.decode(path.read_bytes(), spec), spec)
+        return preprocessing.preprocess(path.read_bytes(), spec)
 
     with ThreadPoolExecutor() as pool:
         return np.stack(list(pool.map(one, paths)))

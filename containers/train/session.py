@@ -63,6 +63,10 @@ def _train(this: Run, request: StopRequest, trainer: Trainer, checkpoints: Check
 
 def _pretrained(this: Run) -> str:
     """Rank 0 finds the weights; a phase begins by making all ranks equal to it."""
-    if this.config.pretrained == "none" or not this.group.is_first:
+    if this.config.pretrained == "none":
         return "none"
-    return pretrained.load(this.model, this.config.architecture, this.job.channels.get("pretrained"))
+    found = "none"
+    if this.group.is_first:
+        found = pretrained.load(this.model, this.config.architecture, this.job.channels.get("pretrained"))
+    this.group.barrier()  # a download may take longer than other waits are given
+    return found

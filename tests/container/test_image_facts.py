@@ -56,6 +56,13 @@ def test_the_cuda_label_is_what_torch_was_built_with(image, engine) -> None:
 
 
 @pytest.mark.parametrize("image", ROLES, indirect=True)
+def test_photos_take_the_quick_way(image, engine) -> None:
+    """The compiled resize is there, can be loaded, and gives Pillow's bytes: `load` is None where it does not."""
+    command = ["python", "-c", "from containers.core import fast_jpeg; print(fast_jpeg.load() is not None)"]
+    assert engine.containers.run(image.id, command, remove=True, network_disabled=True).decode().strip() == "True"
+
+
+@pytest.mark.parametrize("image", ROLES, indirect=True)
 def test_the_builds_secret_left_no_trace(image, engine) -> None:
     history = " ".join(layer["CreatedBy"] for layer in image.history())
     assert "BEGIN CERTIFICATE" not in history

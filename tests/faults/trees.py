@@ -16,7 +16,7 @@ from tests.faults import invariants
 from tests.faults.invariants import Broken, hold
 
 ROOT = Path(__file__).parents[2]
-DEADLINE = 600.0
+DEADLINE = 300.0
 """Seconds, for a machine under load."""
 FLAGS = {
     "architecture": "mobilenet_v3_small", "pretrained": "none", "image_size": 64, "head_epochs": 2, "epochs": 6,
