@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from tests.support.requirement import unavailable
+from tests.support.requirement import docker_client, unavailable
 
 
 class _Stack(ctypes.Structure):
@@ -33,12 +33,7 @@ def signals_on_the_usual_stack():
 @pytest.fixture(scope="session")
 def engine():
     """A client of the Docker engine."""
-    docker = pytest.importorskip("docker", reason="the docker package is not installed")
-    try:
-        client = docker.from_env(timeout=120)
-        client.ping()
-    except docker.errors.DockerException as error:
-        unavailable(f"no Docker engine answers: {str(error)[:120]}")
+    client = docker_client()
     yield client
     client.close()
 

@@ -12,7 +12,8 @@ from deploy import images
 from deploy.config import load
 from deploy.context import Context
 from deploy.errors import DeployError
-from tests.support.registry import engine_or_skip, path_with_buildkit, registry
+from tests.support.registry import path_with_buildkit, registry
+from tests.support.requirement import docker_client
 
 pytestmark = pytest.mark.docker
 DOCKERFILE = 'FROM scratch AS train\nARG VERSION\nCOPY file /file\nLABEL org.kennel.cuda="12.8" version="${VERSION}"\n'
@@ -39,7 +40,7 @@ def log_in(monkeypatch: pytest.MonkeyPatch, folder: Path, host: str, password: s
 
 
 def test_build_push_digest_label_and_errors(context, source, tmp_path, monkeypatch, capfd):
-    engine_or_skip()
+    docker_client()
     monkeypatch.setenv("PATH", path_with_buildkit())
     with registry(tmp_path, user="AWS", password="right") as host:
         target, login = f"{host}/kennel/dev/train", None

@@ -12,7 +12,8 @@ from deploy import images
 from deploy.config import load
 from deploy.context import Context
 from deploy.errors import DeployError
-from tests.support.registry import engine_or_skip, registry
+from tests.support.registry import registry
+from tests.support.requirement import docker_client
 
 pytestmark = pytest.mark.docker
 
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.docker
 @pytest.fixture
 def pushed(tmp_path):
     """(engine, name with tag, name with digest, the registry's folder) of a small image that is in the registry only."""
-    engine, context = engine_or_skip(), Context(load("dev", {"stage": {"region": "eu-west-1"}}, where="test"))
+    engine, context = docker_client(), Context(load("dev", {"stage": {"region": "eu-west-1"}}, where="test"))
     with registry(tmp_path) as host:
         target = f"{host}/kennel/dev/train"
         archive = io.BytesIO()

@@ -15,19 +15,6 @@ from tests.support.requirement import unavailable
 DEADLINE_SECONDS = 60
 
 
-def engine_or_skip():
-    """A Docker client; skips the test where no engine answers (fails it where it must)."""
-    import docker
-    from docker.errors import DockerException
-
-    try:
-        engine = docker.from_env()
-        engine.ping()
-    except (DockerException, OSError) as error:
-        unavailable(f"no Docker engine answers: {error}")
-    return engine
-
-
 def path_with_buildkit() -> str:
     """PATH, led by a docker command that can use BuildKit: up to version 22 it is inside, later it is the buildx plugin."""
     for folder in os.environ["PATH"].split(os.pathsep):
