@@ -3,6 +3,7 @@
 Exit code 0: done; 75: interrupted, and what was done is kept in the checkpoint; otherwise the error's own.
 """
 
+import multiprocessing
 import signal
 import sys
 from pathlib import Path
@@ -14,7 +15,20 @@ def main(job_file: Path) -> int:
     """Raises Interrupted, and whatever else ends a run early."""
     from containers.train import session  # torch: seconds, in which a request to stop must wait and not kill
 
-    return session.train(job_file)
+    try:
+        return session.train(job_file)
+    finally:
+        end_loaders()
+
+
+def end_loaders() -> None:
+    """Kill the loader processes that are left. They ignore SIGTERM, by which Python ends its children before it waits for
+    them: where anything still refers to a loader at exit, a rank that has written everything would never end.
+    """
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would call their end an error
+    for child in multiprocessing.active_children():
+        child.kill()
+        child.join()
 
 
 if __name__ == "__main__":
