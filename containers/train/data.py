@@ -184,18 +184,25 @@ def _loader(
     )
 
 
+def died(error: RuntimeError) -> WorkerFailed | None:
+    """A loader's death with its name. Torch raises it from a signal handler: out of whatever the rank is doing just then."""
+    if "DataLoader worker" not in str(error):
+        return None
+    return WorkerFailed(
+        f"a process that loads photos died ({str(error).splitlines()[0]}): it ran out of memory or shared memory; "
+        "set num_workers=0 or use an instance with more memory"
+    )
+
+
 def _guarded(loader: DataLoader[Any]) -> Iterator[tuple[Tensor, Tensor]]:
     """Turns a dead loader process, and an error inside one, into an error with a name."""
     try:
         for images, labels in loader:
             yield torch.as_tensor(images), torch.as_tensor(labels)
     except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise WorkerFailed(
-            f"a process that loads photos died ({str(error).splitlines()[0]}): it ran out of memory or shared memory; "
-            "set num_workers=0 or use an instance with more memory"
-        ) from error
+        if named := died(error):
+            raise named from error
+        raise
     except DataError as error:
         # torch appends the worker's traceback to the message
         raise DataError(str(error).strip().splitlines()[-1].removeprefix("containers.train.errors.DataError: ")) from None

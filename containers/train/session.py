@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from containers.core import logs
-from containers.train import pretrained, results, resume, run
+from containers.train import data, pretrained, results, resume, run
 from containers.train.checkpoint import Checkpoints
 from containers.train.distributed import StopRequest, StopRequested
 from containers.train.errors import Interrupted, NonFiniteLoss
@@ -30,7 +30,12 @@ def train(job_file: Path) -> int:
     trainer = Trainer(this, checkpoints, recorder, facts)
     if restored is not None:
         trainer.resume(restored)
-    _train(this, request, trainer, checkpoints, recorder)
+    try:
+        _train(this, request, trainer, checkpoints, recorder)
+    except RuntimeError as error:
+        if named := data.died(error):
+            raise named from error
+        raise
     this.group.barrier()  # no rank leaves before rank 0 has written everything
     this.group.leave()
     return 0

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -14,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from containers.core import artifact, manifest, preprocessing
-from containers.train import features, recorder, run, worker
+from containers.train import features, optimisation, recorder, run, worker
 from tests.support import full_disk
 from tests.support.training import Workers, events, learned, make_index, make_job, newest, same, train
 
@@ -240,6 +241,26 @@ def test_a_disk_without_room_for_the_model_says_so_and_costs_nothing_that_was_le
     again = train(ended)
     assert not events(again, "epoch")
     assert same(weights(ended), weights(undisturbed))
+
+
+def test_a_loader_that_dies_while_its_rank_computes_has_the_same_name(job):
+    def main(job_file):
+        step = optimisation.Stepper.step
+
+        def killing(self, batch, rate, number):
+            if number == 8:  # torch raises from its signal handler, out of whatever runs
+                for loader in multiprocessing.active_children():
+                    loader.kill()
+                time.sleep(5)
+            return step(self, batch, rate, number)
+
+        optimisation.Stepper.step = killing  # in a forked process of its own
+        return worker.main(job_file)
+
+    workers = train(job(num_workers=1), expect=1, main=main)
+    (failed,) = events(workers, "failed")
+    assert failed["kind"] == "WorkerFailed"
+    assert "a process that loads photos died" in failed["reason"]
 
 
 def test_ranks_of_which_one_lacks_memory_for_features_all_take_photos(job):
