@@ -72,7 +72,7 @@ class Serving:
         self._model = folder / "model"
         artifacts.save(self._model)
         self._server = Server(self._model, folder / "server.log", clock.environ)
-        self._server.await_ready()
+        self._server.await_ready(patience=300)  # beside four other lanes
         self._photo = artifacts.photo(1, (200, 150), format="JPEG")
         self._before = self._server.invoke(self._photo).json()
 

@@ -75,14 +75,14 @@ class Server:
 
         return until(look, f"log line {name!r}")[0]
 
-    def await_ready(self) -> "Server":
+    def await_ready(self, patience: float = PATIENCE) -> "Server":
         def answered() -> bool:
             try:
                 return self.process.poll() is not None or self.ping() == 200
             except requests.ConnectionError:  # a port that was given is not open yet
                 return False
 
-        until(answered, "/ping says 200")
+        until(answered, "/ping says 200", patience)
         assert self.process.poll() is None, f"the server ended:\n{self.log.read_text()}"
         return self
 
