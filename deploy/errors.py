@@ -11,6 +11,7 @@ from botocore.exceptions import (
     NoRegionError,
     TokenRetrievalError,
 )
+from botocore.parsers import ResponseParserError
 
 from containers.core.errors import Error
 
@@ -75,5 +76,8 @@ def explained(where: str) -> Iterator[None]:
         raise DeployError(where, str(error), hint="set region in the stage's file") from error
     except EndpointConnectionError as error:
         raise DeployError(where, str(error), hint="check the network, the proxy and the stage's region") from error
+    except ResponseParserError as error:  # no BotoCoreError, and its text is the whole answer
+        problem = "AWS's answer arrived cut short or altered"
+        raise DeployError(where, problem, hint="run the same command again; a proxy or the network breaks answers") from error
     except BotoCoreError as error:
         raise DeployError(where, str(error)) from error
