@@ -4,16 +4,14 @@ import io
 import json
 import re
 import shutil
-import subprocess
 import tarfile
 from pathlib import Path
 
 import pytest
 
-from deploy.ec2_request import USER_DATA_LIMIT_BYTES
 from deploy.ec2_serving import user_data
 from tests.support import aws as fake
-from tests.support.instance import PROGRAMS, boot
+from tests.support.instance import PROGRAMS, boot, check_script
 
 BUCKET = f"kennel-dev-{fake.ACCOUNT}-{fake.REGION}"
 STATUS = "ec2/r1/status.json"
@@ -51,14 +49,7 @@ def reports(instance) -> list[str]:
 
 def test_it_is_clean_bash_and_fits():
     text = script(engine="eager")
-    assert len(text.encode()) < USER_DATA_LIMIT_BYTES
-    assert re.search("@[A-Z_]+@", text) is None
-    assert subprocess.run(["bash", "-n"], input=text, text=True).returncode == 0
-    checker = shutil.which("shellcheck")
-    if checker is None:
-        pytest.skip("shellcheck is not installed")
-    found = subprocess.run([checker, "-S", "style", "-"], input=text, capture_output=True, text=True)
-    assert found.returncode == 0, found.stdout
+    check_script(text)
 
 
 def test_it_serves_and_says_where(tmp_path):

@@ -6,10 +6,15 @@ a stand-in too, it succeeds NAPS times.
 """
 
 import os
+import re
+import shutil
 import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+
+from deploy.ec2_request import USER_DATA_LIMIT_BYTES
+from tests.support.requirement import unavailable
 
 PROGRAMS = ("aws", "docker", "curl", "shutdown", "nvidia-smi", "iptables", "ip", "chown")
 STAND_IN = r"""#!/bin/bash
@@ -128,3 +133,13 @@ def boot(
     calls = (folder / "calls").read_text().splitlines()
     text = (folder / "root/var/log" / log).read_text()
     return Instance(folder / "root", folder / "s3", done.returncode, text + done.stdout + done.stderr, calls)
+
+
+def check_script(text: str) -> None:
+    """User data that EC2 takes, with every placeholder filled in, in bash that shellcheck finds nothing in."""
+    assert len(text.encode()) < USER_DATA_LIMIT_BYTES
+    assert re.search("@[A-Z_]+@", text) is None
+    assert subprocess.run(["bash", "-n"], input=text, text=True).returncode == 0
+    checker = shutil.which("shellcheck") or unavailable("shellcheck is not installed")
+    found = subprocess.run([checker, "-S", "style", "-"], input=text, capture_output=True, text=True)
+    assert found.returncode == 0, found.stdout
