@@ -16,6 +16,7 @@ from rich.console import Console
 from deploy.config import StageConfig
 from deploy.errors import DeployError, Refused, TimedOut, explained
 from deploy.names import Names, dns_suffix_of, partition_of
+from deploy.whole_answers import insist
 
 _RETRIES = Config(retries={"mode": "standard", "total_max_attempts": 6}, connect_timeout=5, read_timeout=60)
 
@@ -112,7 +113,9 @@ class Context:
         where = region or self.region
         if (service, where) not in self._clients:
             with explained("credentials"):
-                self._clients[service, where] = self.session.client(service, region_name=where, config=_RETRIES)
+                client = self.session.client(service, region_name=where, config=_RETRIES)
+                insist(client)
+                self._clients[service, where] = client
         return self._clients[service, where]
 
     def emit(self, data: Any, render: Callable[[], Any]) -> None:

@@ -7,6 +7,7 @@ from botocore.exceptions import (
     BotoCoreError,
     ClientError,
     EndpointConnectionError,
+    IncompleteReadError,
     NoCredentialsError,
     NoRegionError,
     TokenRetrievalError,
@@ -76,7 +77,7 @@ def explained(where: str) -> Iterator[None]:
         raise DeployError(where, str(error), hint="set region in the stage's file") from error
     except EndpointConnectionError as error:
         raise DeployError(where, str(error), hint="check the network, the proxy and the stage's region") from error
-    except ResponseParserError as error:  # no BotoCoreError, and its text is the whole answer
+    except (ResponseParserError, IncompleteReadError) as error:  # the first's text is the whole answer
         problem = "AWS's answer arrived cut short or altered"
         raise DeployError(where, problem, hint="run the same command again; a proxy or the network breaks answers") from error
     except BotoCoreError as error:

@@ -103,7 +103,9 @@ class Serving:
         hold(not wrong, "I6", f"answered with {wrong} after: {kind}")
         good = [answer for answer in caller.answers if answer.status_code == 200]
         hold(all(answer.json() == self._before for answer in good), "I6", f"another answer after: {kind}")
-        hold(server.invoke(self._photo).json() == self._before, "I6", f"another answer once recovered from: {kind}")
+        again = server.invoke(self._photo)
+        hold(again.status_code == 200, "I6", f"answered {again.status_code} once recovered from: {kind}")
+        hold(again.json() == self._before, "I6", f"another answer once recovered from: {kind}")
         if kind.startswith("the clock"):
             hold(
                 len(good) == len(caller.answers) and not caller.refused, "I8", f"{len(caller.answers) - len(good)} not answered"
@@ -112,13 +114,14 @@ class Serving:
 
     def _lose(self, kind: str) -> None:
         prefix = next(prefix for word, prefix in _PREFIX.items() if word in kind)
-        victim = self._dice.choice(self._server.processes(prefix))
+        before = self._server.processes(prefix)
+        victim = self._dice.choice(before)
         victim.send_signal(signal.SIGSTOP if kind.startswith("stop") else signal.SIGKILL)
         limit = time.monotonic() + READY_SECONDS
         while True:
             with contextlib.suppress(requests.exceptions.RequestException):
-                gone = not victim.is_running() or victim.status() == psutil.STATUS_ZOMBIE
-                if gone and self._server.ping(timeout=10) == 200:
+                now = self._server.processes(prefix)  # replaced: until its parent knows of the loss, /ping may still say 200
+                if victim not in now and len(now) >= len(before) and self._server.ping(timeout=10) == 200:
                     return
             hold(time.monotonic() < limit, "I6", f"not ready again within {READY_SECONDS:.0f} s after: {kind}")
             time.sleep(0.1)

@@ -110,6 +110,8 @@ class Tree:
             hold(not kind or "SIGTERM" in hit or started.logged("result"), "I2", f"exit code 0 without a result, after: {kind}")
         elif "SIGTERM" in hit:
             hold(code == 75, "I2", f"exit code {code} after SIGTERM:\n{started.tail()}")
+        elif "replaced" in kind and hit == "rank":
+            hold(False, "I2", f"exit code {code}: a rank that was killed was not replaced:\n{started.tail()}")
         elif hit == "first process":
             hold(code == -signal.SIGKILL, "I2", f"exit code {code} of a first process that was killed")
         else:

@@ -103,7 +103,7 @@ class Pair:
             if hit and event:
                 waiting.pop(0)
                 self._done(f"{event.kind} (hit: {hit}) -> exit codes {codes}")
-            self._check_end(hosts, starts, event.kind if hit and event else "", codes)
+            self._check_end(hosts, starts, event.kind if hit and event else "", hit, codes)
             if all(code == 0 for code in codes) and any(started.logged("result") for started in starts):
                 break
             if hit and event and event.kind == "go on with one host":
@@ -149,7 +149,7 @@ class Pair:
                     process.resume()
         return "every process of it, SIGSTOP"
 
-    def _check_end(self, hosts: list[Host], starts: list[Started], kind: str, codes: list[int]) -> None:
+    def _check_end(self, hosts: list[Host], starts: list[Started], kind: str, hit: str, codes: list[int]) -> None:
         """I2; a run that was at its end anyway may have ended well."""
         tails = "\n".join(started.tail() for started in starts)
         if not kind or set(codes) == {0}:
@@ -162,6 +162,8 @@ class Pair:
             hold(codes[survivor] == 75, "I2", f"exit codes {codes} after: {kind}:\n{tails}")
             told = invariants.failure_told(hosts[survivor].failure, kind)
             hold(told.startswith("PeerLost") and lost in told, "I2", f"{lost} was lost, and the other says: {told}")
+        elif "replaced" in kind and hit == "rank":
+            hold(False, "I2", f"exit codes {codes}: a rank that was killed was not replaced:\n{tails}")
         elif kind.startswith("ask"):
             hold(set(codes) <= {0, 75}, "I2", f"exit codes {codes} after: {kind}:\n{tails}")
         else:
