@@ -7,12 +7,14 @@ one made from Debian packages (make base). This machine's CA bundle goes to the 
 import os
 import subprocess
 import sys
+import time
 import tomllib
 from pathlib import Path
 
 from scripts.machine import GB, ROOT, Docker, NoDocker, Stop, check_disk, find_docker, output, run, say
 
-PUBLIC_BASE = "python:3.11-slim-bookworm"
+PUBLIC_BASE = "python:3.11-slim-bookworm@sha256:528257d48c1da0dcecc2e725d1ae34498d60c965f1241e39cd6a85a8859bdf84"
+"""By digest; Dockerfile and docker-compose.yml have the same. docs/decisions/003 says how to move to a newer one."""
 OWN_BASE = "kennel-base:bookworm"
 TAGS = {"serve": "kennel-serve:dev", "train": "kennel-train:dev"}
 PULL_SECONDS = 20.0
@@ -32,13 +34,15 @@ def base_image(docker: Docker) -> str:
         if docker.has_image(present):
             return present
     say(f"Base image: pulling {PUBLIC_BASE} ({PULL_SECONDS:.0f} seconds at most)")
-    if output([docker.cli, "pull", "-q", PUBLIC_BASE], timeout=PULL_SECONDS) is not None:
-        return PUBLIC_BASE
+    deadline = time.monotonic() + PULL_SECONDS
+    for name in (PUBLIC_BASE, PUBLIC_BASE.partition("@")[0]):  # a registry may have dropped what is pinned, but not the tag
+        if output([docker.cli, "pull", "-q", name], timeout=max(0.1, deadline - time.monotonic())) is not None:
+            return name
     say("It cannot be pulled here: making one from Debian packages")
     made = subprocess.run([ROOT / "scripts" / "make_base.sh", OWN_BASE], check=False, cwd=ROOT, env=_with_cli(docker))
     if made.returncode == 0:
         return OWN_BASE
-    raise NoBase(f"the base image can neither be pulled nor made (BASE_IMAGE={PUBLIC_BASE})")
+    raise NoBase(f"the base image can neither be pulled nor made ({PUBLIC_BASE}): set BASE_IMAGE")
 
 
 def build(docker: Docker) -> None:
@@ -48,7 +52,8 @@ def build(docker: Docker) -> None:
         if root and Path(root).exists():
             check_disk(Path(root), DISK_BYTES, "building the images")
     base = base_image(docker)
-    arguments = ["--build-arg", f"BASE_IMAGE={pinned(docker, base)}", "--label", f"org.opencontainers.image.base.name={base}"]
+    arguments = ["--build-arg", f"BASE_IMAGE={pinned(docker, base)}"]
+    arguments += ["--label", f"org.opencontainers.image.base.name={base.partition('@')[0]}"]
     arguments += ["--label", f"org.opencontainers.image.base.digest={digest(docker, base)}"]
     arguments += ["--build-arg", f"VERSION={version()}"]
     arguments += ["--build-arg", f"REVISION={output(['git', 'rev-parse', 'HEAD']) or 'unknown'}"]

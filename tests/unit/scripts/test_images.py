@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,12 @@ def test_a_base_that_is_here_is_not_pulled_again(fake_docker) -> None:
 
 def test_the_public_base_is_pulled_where_it_can_be(fake_docker) -> None:
     assert images.base_image(Docker(fake_docker(pull="exit 0"))) == images.PUBLIC_BASE
+
+
+def test_a_build_by_hand_and_by_compose_stand_on_the_same_digest() -> None:
+    assert re.fullmatch(r"[a-z]+:[a-z0-9.-]+@sha256:[0-9a-f]{64}", images.PUBLIC_BASE)
+    assert f"\nARG BASE_IMAGE={images.PUBLIC_BASE}\n" in (images.ROOT / "containers" / "Dockerfile").read_text()
+    assert f"BASE_IMAGE: ${{BASE_IMAGE:-{images.PUBLIC_BASE}}}\n" in (images.ROOT / "docker-compose.yml").read_text()
 
 
 def test_no_base_at_all_is_said_in_one_sentence(fake_docker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
