@@ -3,7 +3,7 @@
 import contextlib
 import json
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import psutil
@@ -20,6 +20,13 @@ class Broken(AssertionError):
 def hold(condition: object, invariant: str, message: str) -> None:
     if not condition:
         raise Broken(f"{invariant}: {message}")
+
+
+def shuffled(kinds: Sequence[str], count: int, dice: random.Random) -> list[str]:
+    """`count` events, every kind about equally often, in an order that `dice` decides."""
+    chosen = [kinds[number % len(kinds)] for number in range(count)]
+    dice.shuffle(chosen)
+    return chosen
 
 
 def ended(processes: Iterable[psutil.Process], seconds: float = 60.0) -> None:

@@ -25,7 +25,7 @@ from deploy import stack
 from deploy.context import Context
 from deploy.errors import DeployError
 from tests.faults.impatient import Impatient
-from tests.faults.invariants import hold
+from tests.faults.invariants import hold, shuffled
 from tests.faults.trees import ROOT
 from tests.support import aws as fake
 from tests.support import moto_ext
@@ -39,10 +39,7 @@ _RATE = 0.4
 
 def schedule(count: int, seed: int) -> list[str]:
     """Every kind about equally often; apply, the dearest, half as often."""
-    pattern = [*KINDS[:3], *KINDS]
-    kinds = [pattern[number % len(pattern)] for number in range(count)]
-    random.Random(seed).shuffle(kinds)
-    return kinds
+    return shuffled([*KINDS[:3], *KINDS], count, random.Random(seed))
 
 
 class Network:

@@ -53,9 +53,10 @@ class Event:
 
 def schedule(count: int, seed: int) -> list[Event]:
     dice = random.Random(seed)
-    kinds = [KINDS[number % len(KINDS)] for number in range(count)]
-    dice.shuffle(kinds)
-    return [Event(kind, dice.choice((0, 1, 2, 3)), round(dice.uniform(0, 1.2), 2), dice.random()) for kind in kinds]
+    return [
+        Event(kind, dice.choice((0, 1, 2, 3)), round(dice.uniform(0, 1.2), 2), dice.random())
+        for kind in invariants.shuffled(KINDS, count, dice)
+    ]
 
 
 class Ranks:

@@ -35,9 +35,7 @@ _CLOCK_SECONDS = 4.0
 
 
 def schedule(count: int, seed: int) -> list[str]:
-    kinds = [KINDS[number % len(KINDS)] for number in range(count)]
-    random.Random(seed).shuffle(kinds)
-    return kinds
+    return invariants.shuffled(KINDS, count, random.Random(seed))
 
 
 class Caller(threading.Thread):

@@ -35,9 +35,7 @@ class Event:
 def schedule(count: int, seed: int) -> list[Event]:
     """Every kind about equally often. A rank or a loader is only there once training is under way."""
     dice = random.Random(seed)
-    kinds = [KINDS[number % len(KINDS)] for number in range(count)]
-    dice.shuffle(kinds)
-    return [_event(kind, dice) for kind in kinds]
+    return [_event(kind, dice) for kind in invariants.shuffled(KINDS, count, dice)]
 
 
 def _event(kind: str, dice: random.Random) -> Event:

@@ -46,9 +46,9 @@ class Event:
 
 def schedule(count: int, seed: int) -> list[Event]:
     dice = random.Random(seed)
-    kinds = [KINDS[number % len(KINDS)] for number in range(count)]
-    dice.shuffle(kinds)
-    return [Event(kind, dice.choice((1, 2, 3)), round(dice.uniform(0, 1.5), 2)) for kind in kinds]
+    return [
+        Event(kind, dice.choice((1, 2, 3)), round(dice.uniform(0, 1.5), 2)) for kind in invariants.shuffled(KINDS, count, dice)
+    ]
 
 
 class Pair:
