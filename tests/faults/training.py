@@ -106,6 +106,8 @@ class Tree:
         if not kind or code == 0:
             hold(code == 0, "I2", f"exit code {code}, undisturbed:\n{started.tail()}")
             hold(not kind or "SIGTERM" in hit or started.logged("result"), "I2", f"exit code 0 without a result, after: {kind}")
+        elif "SIGTERM" in hit and not started.text():
+            hold(code in (75, -signal.SIGTERM), "I2", f"exit code {code} after SIGTERM")  # Python itself was not up yet
         elif "SIGTERM" in hit:
             hold(code == 75, "I2", f"exit code {code} after SIGTERM:\n{started.tail()}")
         elif "replaced" in kind and hit == "rank":
