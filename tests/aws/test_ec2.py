@@ -12,7 +12,6 @@ from deploy import ec2, ec2_launch, training
 from deploy.ec2_network import Instances, SecurityGroup
 from deploy.ec2_request import run_instances, training_machine
 from deploy.ec2_template import LaunchTemplate
-from deploy.engine import Engine
 from deploy.errors import DeployError, Refused
 from deploy.training_request import Run
 from tests.support import aws as fake
@@ -140,7 +139,7 @@ class Zones:
 
 
 def launch(zones: Zones):
-    context = fake.context(session=argparse.Namespace(client=lambda *_, **__: zones))
+    context = fake.context(session=fake.Instead(zones))
     return ec2_launch.launch(context, {}, "r1"), context
 
 
@@ -171,108 +170,6 @@ def test_flags_and_what_is_missing(aws):
         ec2_launch.machine_image(fake.context(fake.stage(ec2={"ami_parameter": "/no/such"})))
 
 
-def report(host: str, code: int = 0, interrupted: str = "", **files: str) -> None:
-    """What a node leaves in the bucket."""
-    s3, bucket = fake.client("s3"), f"kennel-dev-{fake.ACCOUNT}-{fake.REGION}"
-    status = {"run": "r1", "host": host, "instance": "i", "exit_code": code, "interrupted": interrupted}
-    s3.put_object(Bucket=bucket, Key=f"ec2/r1/status/{host}.json", Body=json.dumps(status))
-    for name, text in files.items():
-        s3.put_object(Bucket=bucket, Key=f"ec2/r1/output/{host}/{name.replace('_', '.')}", Body=text)
-
-
-def started(nodes: int = 2):
-    """`nodes` instances of run r1, and the job that watches them."""
-    fake.bare_bucket()
-    context = fake.context()
-    tags = [{"Key": key, "Value": value} for key, value in (context.names.tags | {"run": "r1"}).items()]
-    described = [{"ResourceType": "instance", "Tags": tags}]
-    fake.client("ec2").run_instances(ImageId=MACHINE_IMAGE, MinCount=nodes, MaxCount=nodes, TagSpecifications=described)
-    return context, ec2.Ec2Job(context, "r1", nodes)
-
-
-def watch(context, job, decide=lambda: "leave"):
-    ec2.follow(context, job, decide)
-    ec2.conclude(context, RUN, job)
-
-
-def test_all_nodes_report_success(aws):
-    context, job = started()
-    context.clock.on_sleep = lambda: [report("algo-1"), report("algo-2")]
-    watch(context, job)
-    assert "training/r1/output/model.tar.gz" in context.out.text
-    assert "2 of 2 instances alive, 0 finished" in context.console.text
-
-
-def test_a_failure_is_told_in_the_nodes_own_words(aws):
-    context, job = started()
-    report("algo-1", 1, failure="WorkerFailed: rank 0 was killed (out of memory?)")
-    report("algo-2", 66, instance_log="start\nno GPU, or no driver on this machine image\n… ended with exit code 66\n")
-    with pytest.raises(DeployError, match="rank 0 was killed") as caught:
-        watch(context, job)
-    assert "algo-2 (exit code 66): no GPU" in str(caught.value)
-
-
-def test_an_interrupted_run_is_not_a_failure(aws):
-    context, job = started()
-    report("algo-1", 0, "spot notice")
-    report("algo-2", 1)  # it lost its peer
-    watch(context, job)
-    assert "Stopped" in context.out.text
-    assert "model" not in context.out.text
-    assert "--resume r1" in context.console.text
-
-
-def test_instances_that_vanish_without_a_word(aws):
-    context, job = started()
-    Instances(context).delete()
-    report("algo-2")
-    with pytest.raises(DeployError, match="algo-1 ended without a status"):
-        watch(context, job)
-
-
-def test_instances_that_are_not_listed_yet_are_not_gone(aws):
-    fake.bare_bucket()
-    context = fake.context()
-    job = ec2.Ec2Job(context, "r1", 1)
-    assert job.poll().startswith("0 of 1 instances alive")
-    assert not job.ended
-    context.clock.seconds += 121
-    job.poll()
-    assert job.ended
-
-
-def test_a_stop_is_an_object_that_the_nodes_look_for(aws):
-    context, job = started(1)
-
-    def interrupt():
-        context.clock.on_sleep = lambda: report("algo-1", 0, "asked to stop")
-        raise KeyboardInterrupt
-
-    context.clock.on_sleep = interrupt
-    watch(context, job, lambda: "stop")
-    fake.client("s3").head_object(Bucket=context.names.bucket, Key="ec2/r1/stop")
-    assert "asked to stop" in context.console.text
-
-
-def test_a_group_is_brought_back_to_its_rules(aws):
-    context = ready()
-    group = SecurityGroup(context, "train")
-    list(Engine([group]).apply())
-    where = {"GroupId": group.group_id}
-    ssh = {"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22, "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}
-    everything = {"IpProtocol": "-1", "IpRanges": [{"CidrIp": "10.0.0.0/8"}]}
-    six = {"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22, "Ipv6Ranges": [{"CidrIpv6": "::/0"}]}
-    listed = {"IpProtocol": "tcp", "FromPort": 23, "ToPort": 23, "PrefixListIds": [{"PrefixListId": "pl-0123"}]}
-    fake.client("ec2").authorize_security_group_ingress(**where, IpPermissions=[ssh, everything, six, listed])
-    (step,) = Engine([SecurityGroup(context, "train")]).apply()
-    assert step.action == "update"
-    (step,) = Engine([SecurityGroup(context, "train")]).plan()
-    assert step.action == "keep"
-    (seen,) = fake.client("ec2").describe_security_groups(GroupIds=[group.group_id])["SecurityGroups"]
-    (row,) = seen["IpPermissions"]
-    assert (row["IpRanges"], row["Ipv6Ranges"], row["PrefixListIds"]) == ([], [], [])
-
-
 def test_destroy_ends_running_instances_and_removes_what_they_started_from(aws):
     context = ready()
     training.run(arguments("--detach"), context)
@@ -285,6 +182,6 @@ def test_destroy_ends_running_instances_and_removes_what_they_started_from(aws):
 
 def test_a_region_without_subnets_is_refused():
     empty = argparse.Namespace(describe_subnets=lambda **_: {"Subnets": []})
-    context = fake.context(session=argparse.Namespace(client=lambda *_, **__: empty))
+    context = fake.context(session=fake.Instead(empty))
     with pytest.raises(Refused, match="no default subnets"):
         ec2_launch.launch(context, {}, "r1")

@@ -1,51 +1,10 @@
 """`release --on ec2` through the command line, in a fake account: what is started, when the one before ends, what is said."""
 
-import json
-
 import pytest
 
-from deploy import __main__ as program
-from tests.support.aws import FakeClock, Killed, Recorder, SharedSession, client, everything
-from tests.support.fleet import BUCKET, Node, machines
+from tests.support.aws import Killed, Recorder, client, everything
+from tests.support.fleet import BUCKET, machines
 from tests.support.released import push, upload
-
-AMI = "/machine-images/test"
-
-
-@pytest.fixture
-def deploy(aws, tmp_path, capsys):
-    """Runs `python -m deploy …` in this process; returns (exit code, its JSON or None, stderr)."""
-    node, stage = Node(), tmp_path / "dev.toml"
-
-    def write(**serving) -> None:
-        table = "".join(f"{name} = {json.dumps(value)}\n" for name, value in serving.items())
-        ceiling = 'price_ceiling_per_month = 5000\n[ec2]\nami_parameter = "' + AMI + '"\n'
-        quick = "[function]\nenabled = false\n"
-        stage.write_text(f'[stage]\nregion = "eu-west-1"\n{ceiling}{quick}[ec2_serving]\n{table}')
-
-    def run(*words, recorder=None):
-        SharedSession.recorder = recorder
-        clock = FakeClock()
-        clock.on_sleep = node.report
-        code = program.main([*words, "--environments", str(tmp_path), "--json"], session=SharedSession(), clock=clock)
-        captured = capsys.readouterr()
-        return code, json.loads(captured.out) if captured.out else None, " ".join(captured.err.split())
-
-    run.node, run.write = node, write
-    write()
-    assert run("apply")[0] == 0
-    ami = client("ec2").describe_images(Owners=["amazon"])["Images"][0]["ImageId"]
-    client("ssm").put_parameter(Name=AMI, Value=ami, Type="String")
-    return run
-
-
-@pytest.fixture
-def serving(deploy):
-    """One instance that serves."""
-    deploy.image, deploy.artifact = push(), upload()
-    code, deploy.first, err = deploy("release", "--on", "ec2", "--model-data", deploy.artifact, "--image", deploy.image)
-    assert code == 0, err
-    return deploy
 
 
 def tags_of(row) -> dict[str, str]:
@@ -123,10 +82,10 @@ def test_who_may_call_and_where_follow_the_file(serving):
     assert sources == {callers, group["GroupId"]}
 
 
-def test_a_dry_run_prints_what_would_be_sent_and_writes_nothing(deploy):
+def test_a_dry_run_prints_what_would_be_sent_and_writes_nothing(on_ec2):
     recorder = Recorder()
     artifact, image = upload(), push()
-    code, planned, err = deploy(
+    code, planned, err = on_ec2(
         "release", "--on", "ec2", "--model-data", artifact, "--image", image, "--dry-run", recorder=recorder
     )
     assert code == 0, err
@@ -136,44 +95,43 @@ def test_a_dry_run_prints_what_would_be_sent_and_writes_nothing(deploy):
     assert "g4dn.xlarge: $0.53 an hour, $384 a month" in err
 
 
-def test_the_price_ceiling_holds_for_it_too(deploy, tmp_path):
-    deploy.write(instance_type="g4dn.12xlarge")
-    text = (tmp_path / "dev.toml").read_text()
-    (tmp_path / "dev.toml").write_text(text.replace("= 5000", "= 1000"))
+def test_the_price_ceiling_holds_for_it_too(on_ec2):
+    on_ec2.write(instance_type="g4dn.12xlarge")
+    on_ec2.stage.write_text(on_ec2.stage.read_text().replace("= 5000", "= 1000"))
     artifact, image = upload(), push()
     words = ["release", "--on", "ec2", "--model-data", artifact, "--image", image]
     recorder = Recorder()
-    code, _, err = deploy(*words, recorder=recorder)
+    code, _, err = on_ec2(*words, recorder=recorder)
     assert code == 2
     assert "can cost $2,8" in err, "the instance, not the endpoint that does not exist"
     assert recorder.writes == []
-    assert deploy(*words, "--yes-cost")[0] == 0
+    assert on_ec2(*words, "--yes-cost")[0] == 0
 
 
-def test_an_image_without_cuda_is_not_put_on_a_gpu(deploy):
+def test_an_image_without_cuda_is_not_put_on_a_gpu(on_ec2):
     artifact = upload()
     words = ["release", "--on", "ec2", "--model-data", artifact]
-    code, _, err = deploy(*words, "--image", push(cuda="none"))
+    code, _, err = on_ec2(*words, "--image", push(cuda="none"))
     assert code == 1
     assert "the image has no CUDA" in err
-    deploy.write(instance_type="c6i.large")
-    assert deploy(*words, "--yes-cost")[0] == 0
+    on_ec2.write(instance_type="c6i.large")
+    assert on_ec2(*words, "--yes-cost")[0] == 0
 
 
-def test_a_prefix_of_many_models_is_refused_before_anything_starts(deploy):
+def test_a_prefix_of_many_models_is_refused_before_anything_starts(on_ec2):
     push()
     client("s3").put_object(Bucket=BUCKET, Key="models/a.tar.gz", Body=b"x")
     recorder = Recorder()
-    code, _, err = deploy("release", "--on", "ec2", "--model-data", f"s3://{BUCKET}/models/", recorder=recorder)
+    code, _, err = on_ec2("release", "--on", "ec2", "--model-data", f"s3://{BUCKET}/models/", recorder=recorder)
     assert code == 1
     assert "an instance serves one" in err
     assert recorder.writes == []
 
 
-def test_a_run_on_ec2_is_released_by_its_name(deploy):
+def test_a_run_on_ec2_is_released_by_its_name(on_ec2):
     push()
     client("s3").put_object(Bucket=BUCKET, Key="training/r1/output/model.tar.gz", Body=b"x")
-    code, document, err = deploy("release", "--on", "ec2", "--job", "r1")
+    code, document, err = on_ec2("release", "--on", "ec2", "--job", "r1")
     assert code == 0, err
     assert document["model_data"] == f"s3://{BUCKET}/training/r1/output/model.tar.gz"
 
@@ -192,14 +150,14 @@ def test_status_shows_it_and_destroy_takes_it_away(serving):
     assert names == {"default"}
 
 
-def test_killed_anywhere_the_next_release_leaves_one_instance(deploy):
+def test_killed_anywhere_the_next_release_leaves_one_instance(on_ec2):
     words = ["release", "--on", "ec2", "--image", push(), "--model-data", upload()]
 
     def killed(at: int) -> str:
         """The last call that came through."""
         recorder = Recorder(kill_at_write=at)
         with pytest.raises(Killed):
-            deploy(*words, recorder=recorder)
+            on_ec2(*words, recorder=recorder)
         return recorder.writes[-1] if recorder.writes else ""
 
     assert [killed(at) for at in (1, 2, 2, 2, 2, 2)] == [
@@ -211,10 +169,10 @@ def test_killed_anywhere_the_next_release_leaves_one_instance(deploy):
         "ec2:RunInstances",  # the rehearsal
     ]
     assert not machines()
-    assert deploy(*words)[0] == 0
+    assert on_ec2(*words)[0] == 0
     assert killed(3) == "ec2:RunInstances"
     assert len(machines("pending", "running")) == 2, "both serve, until somebody releases again"
-    code, document, err = deploy(*words)
+    code, document, err = on_ec2(*words)
     assert code == 0, err
     assert len(document["retired"]) == 2
     assert [row["InstanceId"] for row in machines("pending", "running")] == [document["instance"]]

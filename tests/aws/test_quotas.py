@@ -1,18 +1,15 @@
 """Quotas are looked at before the first write, and the refusal says which, and how to ask for more."""
 
-import argparse
-import json
 from contextlib import nullcontext
 
 import pytest
 from botocore.exceptions import ClientError
 
-from deploy import __main__ as program
 from deploy import quotas, stack
 from deploy.errors import DeployError, Refused
 from tests.support import moto_ext, moto_quotas
 from tests.support.applied import apply
-from tests.support.aws import FakeClock, Recorder, SharedSession, client, context, everything, release, stage
+from tests.support.aws import Instead, Recorder, client, context, everything, release, stage
 
 ENDPOINT = "ml.g4dn.xlarge for endpoint usage"
 G, G_SPOT, STANDARD = "L-DB2E81BA", "L-3819A6DF", "L-1216C47A"
@@ -119,19 +116,18 @@ class Failing:
 
 
 def test_who_may_not_read_quotas_goes_on_and_is_told():
-    ctx = context(session=argparse.Namespace(client=lambda *_, **__: Failing("AccessDeniedException")))
+    ctx = context(session=Instead(Failing("AccessDeniedException")))
     quotas.require_vcpus(ctx, "run r1", "g4dn.xlarge", 1, spot=False)
     assert "may not read quotas" in ctx.console.text
-    ctx = context(session=argparse.Namespace(client=lambda *_, **__: Failing("InternalError")))
+    ctx = context(session=Instead(Failing("InternalError")))
     with pytest.raises(DeployError, match="InternalError"):
         quotas.require_vcpus(ctx, "run r1", "g4dn.xlarge", 1, spot=False)
 
 
-def test_a_plan_says_what_apply_would_refuse_and_writes_nothing(aws, tmp_path, capsys):
+def test_a_plan_says_what_apply_would_refuse_and_writes_nothing(deploy):
     moto_ext.ACCOUNT.update(ConcurrentExecutions=10, UnreservedConcurrentExecutions=10)
-    (tmp_path / "dev.toml").write_text('[stage]\nregion = "eu-west-1"\nprice_ceiling_per_month = 5000\n')
-    SharedSession.recorder = recorder = Recorder()
-    words = ["plan", "--environments", str(tmp_path), "--json"]
-    assert program.main(words, session=SharedSession(), clock=FakeClock()) == 0
-    assert "10 are free of 10" in json.loads(capsys.readouterr().out)["refused"]
+    recorder = Recorder()
+    code, planned, err = deploy("plan", recorder=recorder)
+    assert code == 0, err
+    assert "10 are free of 10" in planned["refused"]
     assert recorder.writes == []

@@ -22,9 +22,6 @@ class Cloud:
     def __init__(self, states: list[tuple[str, list[str]]], reason: str = "") -> None:
         self.states, self.reason, self.stopped, self.polls, self.lines = states, reason, [], 0, []
 
-    def client(self, service: str, **_: object) -> "Cloud":
-        return self
-
     def describe_training_job(self, *, TrainingJobName: str) -> dict:
         state, lines = self.states[min(self.polls, len(self.states) - 1)]
         self.lines += lines if self.polls < len(self.states) else []
@@ -52,7 +49,7 @@ def epoch(number: int) -> str:
 
 
 def watching(cloud: Cloud) -> Context:
-    return fake.context(session=cloud)
+    return fake.context(session=fake.Instead(cloud))
 
 
 RUN = Run(

@@ -82,9 +82,6 @@ class Cloud:
     def __init__(self, *states: str) -> None:
         self.states, self.stopped = list(states), 0
 
-    def client(self, *_, **__):
-        return self
-
     def describe_hyper_parameter_tuning_job(self, **_):
         state = self.states.pop(0) if len(self.states) > 1 else self.states[0]
         value = {"MetricName": "m", "Value": 0.42}
@@ -97,14 +94,14 @@ class Cloud:
 
 
 def test_the_best_trial_is_reported():
-    context = fake.context(session=Cloud("InProgress", "Completed"))
+    context = fake.context(session=fake.Instead(Cloud("InProgress", "Completed")))
     tuning.conclude(context, "t", tuning.watch(context, "t", "ask"), "validation:best_loss")
     assert "t-7" in context.out.text
     assert "0.42" in context.out.text
 
 
 def test_a_failed_search_says_why():
-    context = fake.context(session=Cloud("Failed"))
+    context = fake.context(session=fake.Instead(Cloud("Failed")))
     with pytest.raises(DeployError, match="no capacity"):
         tuning.conclude(context, "t", tuning.watch(context, "t", "ask"), "validation:best_loss")
 
@@ -112,7 +109,7 @@ def test_a_failed_search_says_why():
 @pytest.mark.parametrize(("flag", "stops", "status"), [("stop", 1, "Stopped"), ("leave", 0, "InProgress")])
 def test_ctrl_c_stops_or_leaves(flag, stops, status):
     cloud = Cloud("InProgress", "Stopped")
-    context = fake.context(session=cloud)
+    context = fake.context(session=fake.Instead(cloud))
 
     def interrupt():
         context.clock.on_sleep = lambda: None

@@ -1,12 +1,9 @@
 """From an empty account to an empty account, with everything on, through the command line."""
 
-import json
-
 import pytest
 
-from deploy import __main__ as program
 from tests.support import moto_ext
-from tests.support.aws import FakeClock, SharedSession, client
+from tests.support.aws import client
 from tests.support.leftovers import held, more
 from tests.support.released import push, upload, will_answer
 
@@ -40,8 +37,8 @@ topic_arn = "{topic}"
 
 
 @pytest.fixture
-def deploy(aws, tmp_path, capsys):
-    """Runs `python -m deploy …`; returns (exit code, its JSON or None, stderr). What the stage uses is the user's own."""
+def everything_on(deploy):
+    """What the stage uses is the user's own."""
     vpc = client("ec2").describe_vpcs()["Vpcs"][0]["VpcId"]
     own = {
         "key": client("kms").create_key()["KeyMetadata"]["Arn"],
@@ -49,23 +46,16 @@ def deploy(aws, tmp_path, capsys):
         "subnet": client("ec2").describe_subnets()["Subnets"][0]["SubnetId"],
         "group": client("ec2").create_security_group(GroupName="own", Description="own", VpcId=vpc)["GroupId"],
     }
-    (tmp_path / "dev.toml").write_text(STAGE.format(**own))
-
-    def run(*words):
-        SharedSession.recorder = None
-        words = [*words, "--environments", str(tmp_path), "--json"]
-        code = program.main(words, session=SharedSession(), clock=FakeClock())
-        captured = capsys.readouterr()
-        return code, json.loads(captured.out) if captured.out else None, " ".join(captured.err.split())
-
-    return run
+    deploy.stage.write_text(STAGE.format(**own))
+    return deploy
 
 
 def served() -> str:
     return client("sagemaker").describe_endpoint(EndpointName="kennel-dev")["EndpointConfigName"]
 
 
-def test_from_an_empty_account_to_an_empty_account_with_everything_on(deploy):
+def test_from_an_empty_account_to_an_empty_account_with_everything_on(everything_on):
+    deploy = everything_on
     assert deploy("plan")[0] == 0  # every service is in use from here on, with what it holds by itself
     before = held()
     assert deploy("apply")[0] == 0

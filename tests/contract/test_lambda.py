@@ -12,7 +12,7 @@ from tests.support import aws as fake
 
 
 def variables(**function) -> dict[str, str]:
-    context = fake.context(fake.stage(function=function), session=SimpleNamespace(client=lambda *_, **__: None))
+    context = fake.context(fake.stage(function=function), session=fake.Instead(SimpleNamespace()))
     context.names = context.names_in(fake.ACCOUNT)
     assert isinstance(context, Context)
     return Lambda(context).settings["Environment"]["Variables"]

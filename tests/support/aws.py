@@ -7,6 +7,7 @@ import os
 import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import boto3
 from rich.console import Console
@@ -97,6 +98,17 @@ class SharedSession:
         if (service, region_name) not in cls._clients:
             cls._clients[service, region_name] = cls._session.client(service, region_name=region_name, config=config)
         return cls._clients[service, region_name]
+
+
+class Instead:
+    """A session whose every client is `service`, which the test has written."""
+
+    def __init__(self, service) -> None:
+        self._service = service
+        service.meta = SimpleNamespace(events=SimpleNamespace(register=lambda *_: None))  # no answers of a network to look at
+
+    def client(self, *_, **__):
+        return self._service
 
 
 def client(service, region_name=REGION):

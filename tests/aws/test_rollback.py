@@ -1,0 +1,91 @@
+"""`rollback` through the command line, in a fake account: what it goes back to, and what it passes over."""
+
+from tests.support import moto_ext
+from tests.support.applied import endpoint
+from tests.support.aws import client, everything
+from tests.support.released import push, upload, will_answer
+
+
+def test_rollback_goes_to_the_one_before_and_apply_stays_there(released):
+    will_answer()
+    code, document, err = released("release", "--image", push(content="second"))
+    assert code == 0, err
+    assert endpoint()["EndpointConfigName"] == document["config"] != released.first
+    code, document, _ = released("rollback")
+    assert (code, document["config"]) == (0, released.first)
+    assert endpoint()["EndpointConfigName"] == released.first
+    assert {step["action"] for step in released("apply")[1]["steps"]} == {"keep"}
+
+
+def test_rollback_passes_over_what_never_served_and_what_answered_wrongly(released):
+    """Each leaves a configuration that is newer than the release before."""
+    moto_ext.FAIL["kennel-dev"] = "no capacity"
+    assert released("release", "--image", push(content="bad"))[0] == 1
+    will_answer((0.1, 0.2, 0.7))
+    assert released("release", "--image", push(content="wrong"))[0] == 1
+    code, _, err = released("rollback")
+    assert code == 1
+    assert "(never served)" in err
+    assert "(answered-wrongly)" in err
+    will_answer()
+    assert released("release", "--image", push(content="better"))[0] == 0
+    assert released("rollback")[1]["config"] == released.first
+
+
+def test_one_that_answered_wrongly_and_now_does_not_is_a_way_back_again(released):
+    again = ["release", "--image", push(content="b")]
+    will_answer((0.1, 0.2, 0.7))
+    assert released(*again)[0] == 1
+    will_answer()
+    code, document, err = released(*again)
+    assert code == 0, err
+    will_answer()
+    assert released("release", "--image", push(content="c"))[0] == 0
+    assert released("rollback")[1]["config"] == document["config"] != released.first
+
+
+def test_a_first_release_that_answers_wrongly_is_no_way_back(deploy):
+    assert deploy("apply")[0] == 0
+    will_answer((0.1, 0.2, 0.7))
+    assert deploy("release", "--image", push(content="wrong"), "--model-data", upload())[0] == 1
+    assert deploy("apply")[0] == 0
+    will_answer()
+    assert deploy("release", "--image", push(content="right"))[0] == 0
+    code, _, err = deploy("rollback")
+    assert code == 1
+    assert "(answered-wrongly)" in err
+
+
+def test_failed_releases_do_not_push_out_the_good_ones(released):
+    will_answer()
+    assert released("release", "--image", push(content="second"))[0] == 0
+    for content in ("bad", "worse", "worst"):
+        moto_ext.FAIL["kennel-dev"] = "no capacity"
+        assert released("release", "--image", push(content=content))[0] == 1
+    assert released("apply")[0] == 0
+    assert len(everything()["configs"]) == 3
+    assert released("rollback")[1]["config"] == released.first
+
+
+def test_rollback_to_another_instance_type_puts_back_what_wakes_an_asynchronous_endpoint(deploy):
+    """Deregistering takes every policy with it: without wake-up, an endpoint on no instance would sleep for ever."""
+    plain = deploy.stage.read_text()
+
+    def on(kind):
+        deploy.stage.write_text(f'{plain}[endpoint]\nkind = "async"\ninstance_type = "{kind}"\n[scaling]\nminimum = 0\n')
+
+    on("ml.g4dn.xlarge")
+    assert deploy("apply")[0] == 0
+    assert deploy("release", "--image", push(), "--model-data", upload())[0] == 0
+    on("ml.g4dn.2xlarge")
+    assert deploy("apply")[0] == 0
+    code, _, err = deploy("rollback")
+    assert code == 0, err
+    policies = client("application-autoscaling").describe_scaling_policies(ServiceNamespace="sagemaker")["ScalingPolicies"]
+    assert "wake-up" in {policy["PolicyName"] for policy in policies}
+
+
+def test_rollback_names_what_there_is(released):
+    code, _, err = released("rollback", "--to", "kennel-dev-0123456789")
+    assert code == 1
+    assert f"there is none besides the live {released.first}" in err
