@@ -2,9 +2,14 @@
 
 A connection waits in the poller until its first bytes arrive, and must then have sent all its headers within HEADER_SECONDS.
 (The time a body may take is the application's business.) What is not HTTP gets a JSON answer like every other error.
+
+A thread that has answered waits a moment for the same client's next request: handing the connection to the poller and back
+wakes two threads and costs as much as all of Flask.
 """
 
+import functools
 import json
+import select
 import socket
 import time
 from contextlib import suppress
@@ -13,21 +18,45 @@ from selectors import EVENT_READ
 from typing import Any
 
 from gunicorn import util
+from gunicorn.http import wsgi
 from gunicorn.http.errors import LimitRequestHeaders, LimitRequestLine, ParseException
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 HEADER_SECONDS = 10.0
 _DISCARD_SECONDS = 2.0
 _STALL_SECONDS = 0.25
+_NEXT_REQUEST_MS = 100  # more than a busy client takes from an answer to its next request
 
 body_limits: dict[socket.socket, float] = {}
 """Connections from which a thread reads a body, and until when (time.monotonic()). One call of gunicorn's may wait for a
 megabyte, byte by byte, so a thread cannot watch the time itself: the main loop ends the stream, the thread reads its end."""
 
 
+class _Answer(wsgi.Response):  # type: ignore[misc]
+    """gunicorn's response; one whose whole body is at hand goes out together with its head: one packet, one system call."""
+
+    def write(self, part: bytes) -> None:
+        if self.headers_sent or self._omits_body or len(part) != self.response_length:
+            super().write(part)
+            return
+        first = f"HTTP/{self.req.version[0]}.{self.req.version[1]} {self.status}\r\nServer: {self.version}\r\n"
+        state = f"Date: {_date(int(time.time()))}\r\nConnection: {'close' if self.should_close() else 'keep-alive'}\r\n"
+        rest = "".join([f"{name}: {value}\r\n" for name, value in self.headers])
+        self.headers_sent, self.sent = True, len(part)
+        util.write(self.sock, f"{first}{state}{rest}\r\n".encode("latin-1") + part)
+
+
+@functools.lru_cache(maxsize=1)
+def _date(second: int) -> str:
+    date: str = util.http_date(second)
+    return date
+
+
 class FrontWorker(ThreadWorker):  # type: ignore[misc]
     def init_process(self) -> None:
         self._reading: dict[TConn, float] = {}  # connections whose headers a thread reads, and since when
+        self._held: set[TConn] = set()  # connections that have a thread
+        self._most_patient = self.cfg.threads // 2
         super().init_process()
 
     def enqueue_req(self, conn: TConn) -> None:
@@ -40,6 +69,26 @@ class FrontWorker(ThreadWorker):  # type: ignore[misc]
         self.poller.register(conn.sock, EVENT_READ, partial(self.on_pending_socket_readable, conn))
 
     def handle(self, conn: TConn) -> Any:
+        self._held.add(conn)
+        try:
+            keep = self._handle_one(conn)
+            while keep is True and self._goes_on(conn):
+                keep = self._handle_one(conn)
+            return keep
+        finally:
+            self._held.discard(conn)
+
+    def _goes_on(self, conn: TConn) -> bool:
+        """Whether the next request is here within _NEXT_REQUEST_MS. Not while many threads are taken, nor at the end."""
+        if not self.alive or len(self._held) > self._most_patient:
+            return False
+        if conn.parser.unreader.buf.getvalue():  # read together with this one
+            return True
+        waiter = select.poll()
+        waiter.register(conn.sock, select.POLLIN)
+        return bool(waiter.poll(_NEXT_REQUEST_MS))
+
+    def _handle_one(self, conn: TConn) -> Any:
         self._reading[conn] = time.monotonic()
         try:
             keep = super().handle(conn)
@@ -49,9 +98,22 @@ class FrontWorker(ThreadWorker):  # type: ignore[misc]
             util.close_graceful(conn.sock, timeout=_STALL_SECONDS)
         return keep
 
-    def handle_request(self, req: Any, conn: TConn) -> Any:
+    def handle_request(self, req: Any, conn: TConn) -> bool:
+        """gunicorn's, without the hooks, the access log and the count of requests that no setting of ours asks for."""
         self._reading.pop(conn, None)
-        return super().handle_request(req, conn)
+        answer, environ = wsgi.create(req, conn.sock, conn.client, conn.server, self.cfg, response_class=_Answer)
+        environ["wsgi.multithread"] = True
+        if not self.alive or len(self.keepalived_conns) >= self.max_keepalived:
+            answer.force_close()
+        parts = self.wsgi(environ, answer.start_response)
+        try:
+            for part in parts:
+                answer.write(part)
+            answer.close()
+        finally:
+            if hasattr(parts, "close"):
+                parts.close()
+        return not answer.should_close()
 
     def _keepalive_after(self, conn: TConn, keepalive: bool) -> bool:
         """Read what an early answer left of the body, while it flows: else the client meets a reset, not the answer."""
