@@ -42,7 +42,8 @@ class _Answer(wsgi.Response):  # type: ignore[misc]
         first = f"HTTP/{self.req.version[0]}.{self.req.version[1]} {self.status}\r\nServer: {self.version}\r\n"
         state = f"Date: {_date(int(time.time()))}\r\nConnection: {'close' if self.should_close() else 'keep-alive'}\r\n"
         rest = "".join([f"{name}: {value}\r\n" for name, value in self.headers])
-        self.headers_sent, self.sent = True, len(part)
+        self.headers_sent: bool = True
+        self.sent: int = len(part)
         util.write(self.sock, f"{first}{state}{rest}\r\n".encode("latin-1") + part)
 
 

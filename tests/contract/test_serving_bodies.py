@@ -3,6 +3,7 @@
 import io
 import socket
 import struct
+import time
 import zlib
 
 import pytest
@@ -52,6 +53,24 @@ def test_a_client_that_asks_first_is_told_to_go_on(server: Server):
         assert connection.recv(100).startswith(b"HTTP/1.1 100")
         connection.sendall(JPEG)
         assert connection.recv(1000).startswith(b"HTTP/1.1 200")
+
+
+def test_one_connection_carries_request_after_request_with_or_without_pauses(server: Server):
+    head = b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(JPEG)
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
+
+        def answers(count: int) -> None:
+            received = b""
+            while received.count(b'"predictions"') < count or not received.endswith(b"}"):
+                received += connection.recv(1 << 16)
+            assert received.count(b"HTTP/1.1 200 OK") == count
+
+        for pause in (0.0, 0.02, 0.5):  # while the thread waits for it, and after it gave the connection back
+            time.sleep(pause)
+            connection.sendall(head + JPEG)
+            answers(1)
+        connection.sendall(2 * (head + JPEG))  # at once: the second is read together with the first
+        answers(2)
 
 
 def with_chunk(kind: bytes, content: bytes) -> bytes:
