@@ -3,6 +3,7 @@
 import base64
 import binascii
 import csv
+import functools
 import io
 import json
 from collections.abc import Callable, Sequence
@@ -156,14 +157,29 @@ class Labels:
     top_k: int
     model: dict[str, str]
 
-    def describe(self, outcome: Outcome) -> dict[str, Any]:
+    @functools.cached_property
+    def _pairs(self) -> list[str]:
+        """For each class "class" and "probability", with a place for the number. Made once, not for every answer."""
+        return [f'"class": {_quoted(name)}, "probability": %.6f' for name in self.class_names]
+
+    @functools.cached_property
+    def _every(self) -> str:
+        return "{" + ", ".join(f"{_quoted(name)}: %.6f" for name in self.class_names) + "}"
+
+    def describe(self, outcome: Outcome) -> str:
         """One prediction as JSON: class, probability, the best `top_k`, and the probability of every class."""
         if isinstance(outcome, Error):
-            return {"error": describe_error(outcome)}
-        values = [round(value, 6) for value in outcome.tolist()]
+            return json.dumps({"error": describe_error(outcome)})
         best = np.argsort(-outcome, kind="stable")[: self.top_k].tolist()
-        top = [{"class": self.class_names[index], "probability": values[index]} for index in best]
-        return {**top[0], "top": top, "probabilities": dict(zip(self.class_names, values, strict=True))}
+        values = outcome.tolist()
+        pairs = [self._pairs[index] % values[index] for index in best]
+        top = ", ".join([f"{{{pair}}}" for pair in pairs])
+        return f'{{{pairs[0]}, "top": [{top}], "probabilities": {self._every % tuple(values)}}}'
+
+
+def _quoted(name: str) -> str:
+    """As a JSON string, safe in a format."""
+    return json.dumps(name).replace("%", "%%")
 
 
 def describe_error(error: Error) -> dict[str, str]:
@@ -172,11 +188,12 @@ def describe_error(error: Error) -> dict[str, str]:
 
 
 def _as_json(outcomes: Sequence[Outcome], labels: Labels) -> str:
-    return json.dumps({"predictions": [labels.describe(outcome) for outcome in outcomes], "model": labels.model})
+    predictions = ", ".join([labels.describe(outcome) for outcome in outcomes])
+    return f'{{"predictions": [{predictions}], "model": {json.dumps(labels.model)}}}'
 
 
 def _as_json_lines(outcomes: Sequence[Outcome], labels: Labels) -> str:
-    return "".join(json.dumps(labels.describe(outcome)) + "\n" for outcome in outcomes)
+    return "".join(labels.describe(outcome) + "\n" for outcome in outcomes)
 
 
 def _as_csv(outcomes: Sequence[Outcome], labels: Labels) -> str:

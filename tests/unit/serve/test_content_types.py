@@ -12,7 +12,7 @@ from containers.serve import content_types
 from containers.serve.content_types import Body, Labels, choose_writer, kind_of
 from containers.serve.errors import BadRequest, NotAcceptable, RequestError
 
-LABELS = Labels(("a", "b", 'c"ß'), 2, {"architecture": "x", "id": "y"})
+LABELS = Labels(("a", "100 %s", 'c"ß'), 2, {"architecture": "x", "id": "y"})
 
 
 @settings(max_examples=200, deadline=None, derandomize=True, database=None)
@@ -36,10 +36,22 @@ def test_any_json_is_understood_or_refused(document: object):
 
 
 def test_the_prediction_names_the_best_first_and_every_class():
-    described = LABELS.describe(np.array([0.2, 0.1, 0.7], np.float32))
+    described = json.loads(LABELS.describe(np.array([0.2, 0.1, 0.7], np.float32)))
     assert described["class"] == 'c"ß'
     assert described["top"] == [{"class": 'c"ß', "probability": 0.7}, {"class": "a", "probability": 0.2}]
-    assert described["probabilities"] == {"a": 0.2, "b": 0.1, 'c"ß': 0.7}
+    assert described["probabilities"] == {"a": 0.2, "100 %s": 0.1, 'c"ß': 0.7}
+
+
+@settings(max_examples=200, deadline=None, derandomize=True, database=None)
+@given(st.lists(st.tuples(st.text(), st.floats(0, 1, width=32)), min_size=1, max_size=8, unique_by=lambda pair: pair[0]))
+def test_an_answer_is_json_with_the_probabilities_to_six_digits(pairs: list[tuple[str, float]]):
+    labels = Labels(tuple(name for name, _ in pairs), 3, {"id": "y"})
+    answer = np.array([value for _, value in pairs], np.float32)
+    lines = content_types.WRITERS[content_types.JSON_LINES]([answer, BadRequest("bad")], labels).splitlines()
+    document = json.loads(content_types.WRITERS[content_types.JSON]([answer, BadRequest("bad")], labels))
+    assert document == {"predictions": [json.loads(line) for line in lines], "model": {"id": "y"}}
+    assert document["predictions"][0]["probabilities"] == {name: round(value, 6) for name, value in pairs}
+    assert document["predictions"][1] == {"error": {"kind": "BadRequest", "message": "bad"}}
 
 
 def test_an_error_stays_below_what_sagemaker_passes_on():
