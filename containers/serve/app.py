@@ -4,11 +4,9 @@ A front speaks HTTP and decodes photos. It never imports torch or an engine; the
 """
 
 import json
-import re
 import socket
 import threading
 import time
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +17,7 @@ from werkzeug.exceptions import HTTPException
 
 from containers.core import logs
 from containers.core.errors import Error
-from containers.serve import content_types, telemetry
+from containers.serve import admission, content_types, exchange, telemetry
 from containers.serve.config import ServeConfig
 from containers.serve.content_types import Labels
 from containers.serve.errors import BadRequest, NotReady, Overloaded, RequestError, ServiceError, TooLarge, TooSlow
@@ -30,12 +28,10 @@ from containers.serve.invocations import Classifier
 log = logs.get(__name__)
 
 HERE = Path(__file__).parent
-ATTRIBUTES, INFERENCE_ID = "X-Amzn-SageMaker-Custom-Attributes", "X-Amzn-SageMaker-Inference-Id"
 _RECEIVE_SECONDS = 10.0  # a client that sends nothing for so long has lost its turn
 _UPLOAD_SECONDS = 30.0
 _CHUNK = 1 << 20
 _OVER_LIMIT = "the body is larger than the limit (SERVE_MAX_BODY_MB)"
-_QUIET = {"/ping", "/metrics"}
 
 
 @dataclass(frozen=True)
@@ -54,6 +50,10 @@ class Front:
 
     def has_model(self) -> bool:
         return self.health.serving(self.config.stuck_after_seconds) > 0
+
+    def is_full(self) -> bool:
+        """Whether every request must be refused now: not for want of a model, which another answer tells."""
+        return self.classifier.is_full() and self.has_model()
 
 
 def base_app(is_serving: Callable[[], bool], gauges: telemetry.Now) -> Flask:
@@ -110,6 +110,7 @@ def create_app(front: Front) -> Flask:
     def try_it() -> Response:
         return Response(page, content_type="text/html; charset=utf-8")
 
+    app.wsgi_app = admission.refuse_when(front.is_full, app.wsgi_app)  # type: ignore[assignment, method-assign]
     return app
 
 
@@ -168,34 +169,14 @@ def read_body(limit: int) -> bytes:
 
 def _begin() -> None:
     g.started = time.perf_counter()
-    wanted = re.sub(r"[^\x21-\x7e]", "", request.headers.get(INFERENCE_ID, ""))[:64]
-    g.request_id = wanted or uuid.uuid4().hex
+    g.request_id = exchange.request_id(request.headers.get(exchange.INFERENCE_ID, ""))
 
 
 def _finish(response: Response) -> Response:
+    response.headers.extend(exchange.headers(g.request_id, request.headers.get(exchange.ATTRIBUTES, "")))
     route = request.url_rule.rule if request.url_rule else "unknown"
-    telemetry.REQUESTS.labels(route, str(response.status_code)).inc()
-    response.headers["X-Request-Id"] = g.request_id
-    attributes = request.headers.get(ATTRIBUTES, "")
-    if attributes and attributes.isascii() and attributes.isprintable():
-        response.headers[ATTRIBUTES] = attributes[:1024]
-    if route in _QUIET:
-        return response
-    seconds = time.perf_counter() - g.started
-    if route.endswith(("/invocations", "/invoke")):
-        telemetry.REQUEST_SECONDS.observe(seconds)
-    log.info(
-        "request",
-        extra={
-            "request_id": g.request_id,
-            "route": route,
-            "status": response.status_code,
-            "ms": round(seconds * 1000, 1),
-            "bytes": g.get("bytes"),
-            "photos": g.get("photos"),
-            "error": g.get("error"),
-        },
-    )
+    noted = {name: g.get(name) for name in ("bytes", "photos", "error")}
+    exchange.record(route, response.status_code, g.started, g.request_id, **noted)
     return response
 
 
@@ -210,8 +191,7 @@ def _answer_error(error: Exception) -> Response:
         log.exception("unexpected error", extra={"request_id": g.get("request_id")})
         status, kind, message = 500, "InternalError", "the server made a mistake; its log has the reason under this request id"
     g.error = kind
-    described = {"kind": kind, "message": message[:1000], "request_id": g.get("request_id", "")}
-    response = json_response({"error": described}, status)
+    response = Response(exchange.error_body(kind, message, g.get("request_id", "")), status, content_type="application/json")
     if isinstance(error, ServiceError) and error.retry_after_seconds is not None:
         response.headers["Retry-After"] = str(error.retry_after_seconds)
     if isinstance(error, HTTPException) and error.code == 405 and getattr(error, "valid_methods", None):

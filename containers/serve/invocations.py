@@ -11,6 +11,7 @@ from containers.core import preprocessing
 from containers.core.errors import Error, ImageError, ImageTooLarge
 from containers.core.preprocessing import PreprocessSpec
 from containers.serve import telemetry
+from containers.serve.admission import FULL
 from containers.serve.content_types import Item, Outcome
 from containers.serve.errors import (
     BadRequest,
@@ -36,6 +37,10 @@ class Classifier:
         self._max_pixels = max_pixels
         self._max_in_flight = max_in_flight
         self._decoding = threading.BoundedSemaphore(_CONCURRENT_DECODES)
+
+    def is_full(self) -> bool:
+        """Whether `classify` would raise Overloaded now."""
+        return self._pool.is_full()
 
     def classify(self, items: Sequence[Item], deadline: float) -> list[Outcome]:
         """One outcome per item, in order. `deadline` in time.monotonic() seconds.
@@ -74,7 +79,7 @@ class Classifier:
         if slot is not None:
             return slot
         if not pending:
-            raise Overloaded("every slot is taken: try again in a moment, or add instances")
+            raise Overloaded(FULL)
         slot = self._collect(pending, outcomes, deadline)
         if not self._pool.slots.state(slot).final:  # given up, but it may still be written
             self._pool.release(slot)

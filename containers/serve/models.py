@@ -23,9 +23,10 @@ from flask import Flask, Response, request
 from containers.core import host, logs
 from containers.core.errors import ArtifactError
 from containers.serve import telemetry
-from containers.serve.app import ATTRIBUTES, INFERENCE_ID, base_app, json_response, read_body
+from containers.serve.app import base_app, json_response, read_body
 from containers.serve.config import ServeConfig
 from containers.serve.errors import AlreadyLoaded, BadRequest, ModelFailed, NotFound, OutOfMemory, Overloaded
+from containers.serve.exchange import ATTRIBUTES, INFERENCE_ID
 from containers.serve.health import Health
 from containers.serve.model_process import EXIT_NO_MEMORY
 from containers.serve.sizing import Sizing

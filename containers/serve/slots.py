@@ -233,6 +233,12 @@ class SlotPool:
             except IndexError:  # another thread was faster
                 return
 
+    def is_full(self) -> bool:
+        """Whether `acquire` would find nothing."""
+        if not self._free:
+            self._reclaim()
+        return not self._free
+
     @property
     def free(self) -> int:
         return len(self._free)

@@ -16,6 +16,7 @@ import requests
 
 from tests.support.artifacts import photo
 from tests.support.server import Server, serving, until
+from tests.support.slow_model import gauge, in_flight, model, stopped
 
 JPEG = photo(1, format="JPEG")
 SLOTS = 4
@@ -32,44 +33,6 @@ def server(model_dir: Path, tmp_path_factory: pytest.TempPathFactory):
 def pool():
     with ThreadPoolExecutor(32) as executor:
         yield executor
-
-
-def model(server: Server) -> psutil.Process:
-    return until(lambda: server.processes("kennel-model"), "a model process")[0]
-
-
-@contextmanager
-def stopped(process: psutil.Process):
-    process.suspend()
-    try:
-        yield
-    finally:
-        if process.is_running():
-            process.resume()
-
-
-def gauge(server: Server, name: str) -> float:
-    text = requests.get(f"{server.url}/metrics", timeout=60).text
-    return next(float(line.split()[-1]) for line in text.splitlines() if line.startswith(name + " "))
-
-
-def in_flight(server: Server, count: int) -> None:
-    until(lambda: gauge(server, "kennel_photos_submitted") == count, f"{count} photos submitted")  # decoded, not only accepted
-
-
-def test_overload_is_refused_at_once_and_pings_are_answered(server: Server, pool: ThreadPoolExecutor):
-    with stopped(model(server)):
-        accepted = [pool.submit(server.invoke, JPEG) for _ in range(SLOTS)]
-        in_flight(server, SLOTS)
-        for _ in range(3 * SLOTS):
-            started = time.monotonic()
-            refused = server.invoke(JPEG)
-            assert refused.status_code == 503, refused.text
-            assert refused.json()["error"]["kind"] == "Overloaded"
-            assert refused.headers["Retry-After"] == "1"
-            assert time.monotonic() - started < 2
-            assert server.ping(timeout=2) == 200
-    assert [future.result().status_code for future in accepted] == [200] * SLOTS
 
 
 def test_a_request_waiting_for_a_killed_model_process_is_answered_by_its_replacement(server: Server, pool: ThreadPoolExecutor):

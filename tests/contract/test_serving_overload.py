@@ -1,0 +1,84 @@
+"""What the server does when it has more requests than slots: it refuses at once, cheaply, and answers what it accepted."""
+
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import requests
+
+from tests.support.artifacts import photo
+from tests.support.server import Server, serving
+from tests.support.slow_model import gauge, in_flight, model, stopped
+
+JPEG = photo(1, format="JPEG")
+SLOTS = 4
+HEADERS = {
+    "Content-Type": "image/jpeg",
+    "X-Amzn-SageMaker-Inference-Id": "mine 7",
+    "X-Amzn-SageMaker-Custom-Attributes": "a=b",
+}
+
+
+@pytest.fixture(scope="module")
+def server(model_dir: Path, tmp_path_factory: pytest.TempPathFactory):
+    log = tmp_path_factory.mktemp("log") / "log"
+    with serving(model_dir, log, fronts=1, slots=SLOTS, stuck_after_seconds=600, max_batch=2) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def pool():
+    with ThreadPoolExecutor(32) as executor:
+        yield executor
+
+
+@pytest.fixture
+def full(server: Server, pool: ThreadPoolExecutor):
+    """The server with every slot taken; what took them is answered afterwards."""
+    with stopped(model(server)):
+        accepted = [pool.submit(server.invoke, JPEG) for _ in range(SLOTS)]
+        in_flight(server, SLOTS)
+        yield server
+    assert [future.result().status_code for future in accepted] == [200] * SLOTS
+
+
+def test_overload_is_refused_at_once_and_pings_are_answered(full: Server):
+    for _ in range(3 * SLOTS):
+        started = time.monotonic()
+        refused = full.invoke(JPEG)
+        assert refused.status_code == 503, refused.text
+        assert refused.json()["error"]["kind"] == "Overloaded"
+        assert refused.headers["Retry-After"] == "1"
+        assert time.monotonic() - started < 2
+        assert full.ping(timeout=2) == 200
+
+
+def test_a_refusal_does_not_wait_for_the_body(full: Server):
+    with socket.create_connection(("127.0.0.1", full.port), timeout=5) as connection:
+        connection.sendall(
+            b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: 60000\r\n\r\n"
+        )
+        assert connection.recv(4096).split()[1] == b"503"
+
+
+def test_a_refusal_has_all_that_an_answer_has(full: Server):
+    counted = 'kennel_requests_total{route="/invocations",status="503"}'
+    assert full.invoke(JPEG).status_code == 503  # so that there is a count
+    before = gauge(full, counted)
+    with requests.Session() as session:
+        for _ in range(3):  # on one connection, whose bodies must not be taken for requests
+            refused = session.post(f"{full.url}/invocations", data=JPEG * 50, headers=HEADERS, timeout=60)
+            assert refused.status_code == 503
+            assert refused.headers["Content-Type"] == "application/json"
+            assert refused.headers["X-Request-Id"] == refused.json()["error"]["request_id"] == "mine7"
+            assert refused.headers["X-Amzn-SageMaker-Custom-Attributes"] == "a=b"
+    assert gauge(full, counted) == before + 3
+    lines = [line for line in full.events("request") if line["request_id"] == "mine7"]
+    assert [(line["route"], line["status"], line["error"]) for line in lines] == [("/invocations", 503, "Overloaded")] * 3
+
+
+def test_a_full_server_still_tells_other_mistakes_and_answers_other_routes(full: Server):
+    assert requests.get(f"{full.url}/invocations", timeout=60).status_code == 405
+    assert requests.get(f"{full.url}/execution-parameters", timeout=60).status_code == 200

@@ -1,0 +1,31 @@
+"""A model process as slow as a test wants it to be: stopped by SIGSTOP; and what the server tells of its photos meanwhile."""
+
+from contextlib import contextmanager
+
+import psutil
+import requests
+
+from tests.support.server import Server, until
+
+
+def model(server: Server) -> psutil.Process:
+    return until(lambda: server.processes("kennel-model"), "a model process")[0]
+
+
+@contextmanager
+def stopped(process: psutil.Process):
+    process.suspend()
+    try:
+        yield
+    finally:
+        if process.is_running():
+            process.resume()
+
+
+def gauge(server: Server, name: str) -> float:
+    text = requests.get(f"{server.url}/metrics", timeout=60).text
+    return next(float(line.split()[-1]) for line in text.splitlines() if line.startswith(name + " "))
+
+
+def in_flight(server: Server, count: int) -> None:
+    until(lambda: gauge(server, "kennel_photos_submitted") == count, f"{count} photos submitted")  # decoded, not only accepted
