@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _serve(flags: argparse.Namespace, signals: Signals) -> int:
-    from containers.core import host, logs
+    from containers.core import fast_jpeg, host, logs
     from containers.core.errors import Error
     from containers.serve import sizing
     from containers.serve.config import from_environment
@@ -56,6 +56,7 @@ def _serve(flags: argparse.Namespace, signals: Signals) -> int:
             "fronts": sizes.fronts,
             "slots": sizes.slots,
             "models": list(sizes.devices),
+            "quick_jpeg": fast_jpeg.load() is not None,  # else Pillow does it all: the same answers, half as fast
         },
     )
     return supervisor.run()

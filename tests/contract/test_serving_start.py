@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from containers.core import fast_jpeg
 from tests.support.scripted_server import VARIABLE, Script
 from tests.support.server import Server
 
@@ -125,7 +126,7 @@ def test_settings_that_cannot_be_used_are_one_message(model_dir: Path, tmp_path:
 
 def test_sigterm_while_loading_exits_0(model_dir: Path, tmp_path: Path):
     server = Server(model_dir, tmp_path / "log")
-    server.await_event("listening")
+    assert server.await_event("listening")["quick_jpeg"] == (fast_jpeg.load() is not None)
     assert server.ping() == 503
     refused = server.invoke(b"photo")
     assert refused.status_code == 503

@@ -51,6 +51,15 @@ def test_ratios_are_of_medians_and_against_the_best_peer(readings):
     assert rows["memory of all processes (PSS), over the lightest peer"].verdict(disturbed=True) == "goal"
 
 
+def test_beside_the_ratio_to_peers_with_our_engine_stands_what_no_server_could_exceed(readings):
+    readings += [reading("byoc tuned openvino-fp32", 25, peer="byoc", engine="openvino-fp32")]
+    limits = {"openvino-fp32": [{"images_per_second": rate, "latency_ms": 9.5} for rate in (31.0, 32.0, 40.0)]}
+    rows = {row.claim: row for row in report.rows(readings, limits)}
+    same = rows["openvino-fp32 over the peers given the same engine"]
+    assert same.value == pytest.approx(31 / 25)
+    assert same.detail == "byoc tuned openvino-fp32 25.0/s; ours 31.0/s; the bare loop would reach 1.28"
+
+
 def test_what_was_not_measured_is_said(readings):
     rows = {row.claim: row for row in report.rows(readings, {})}
     assert math.isnan(rows["openvino-int8 over the in-process limit"].value)
