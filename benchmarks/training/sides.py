@@ -26,9 +26,10 @@ from containers.train.index import DatasetIndex, Photo
 from containers.train.job import JobPaths, TrainingJob
 from containers.train.optimisation import make_optimizer
 from containers.train.phases import Phase
+from containers.train.progress import Progress
 from containers.train.recorder import Recorder
 from containers.train.run import Run
-from containers.train.trainer import Progress, Trainer
+from containers.train.trainer import Trainer
 
 CLASSES = 4
 LIGHT_SCALE = (0.35, 1.0)

@@ -164,9 +164,18 @@ class Checkpoints:
         best = self._from_first(self.best_file)
         return None if best is None else (best, self._from_first(best["base_file"]))
 
+    def read_best(self) -> tuple[dict[str, Any], dict[str, Tensor] | None] | None:
+        """As `load_best`, on rank 0 alone, and of the file only what is used: the optimiser's part is the larger one."""
+        if self.best_file is None:
+            return None
+        best = _parse(self._directory / self.best_file)
+        return best, _parse(self._directory / best["base_file"]) if best["base_file"] else None
+
     def _from_first(self, name: str | None) -> dict[str, Any] | None:
         if not self._group.broadcast(float(name is not None)):
             return None
+        if self._group.world_size == 1 and name:
+            return _parse(self._directory / name)
         data = (self._directory / name).read_bytes() if self._group.is_first and name else None
         return _parse(self._group.broadcast_bytes(data, 0))
 
@@ -219,9 +228,11 @@ class Checkpoints:
             temporary.rename(path)
 
 
-def _parse(data: bytes) -> dict[str, Any]:
+def _parse(source: bytes | Path) -> dict[str, Any]:
+    """A file is mapped into memory, not read: its tensors are valid as long as they are held, also when it is deleted."""
+    data, mapped = (io.BytesIO(source), False) if isinstance(source, bytes) else (source, True)
     try:
-        content: dict[str, Any] = torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
+        content: dict[str, Any] = torch.load(data, weights_only=True, map_location="cpu", mmap=mapped)
     except (RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile, EOFError, ValueError) as error:
         raise _Unusable(f"cannot be read: {error}") from error
     return content

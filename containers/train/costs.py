@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from containers.train.trainer import Row
+from containers.train.progress import Row
 
 _ASSUMED_PHOTOS_PER_SECOND = 400.0
 """ResNet-50 at 224 pixels with mixed precision on a T4: derived from its memory bandwidth, not measured (docs/training.md)."""

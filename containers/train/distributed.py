@@ -179,6 +179,10 @@ class Agreement:
         self._saved_at = time.monotonic()
         self._pending: tuple[Any, Tensor] | None = None
 
+    def asked(self) -> bool:
+        """This process has had its signal; what other ranks know is for `poll`."""
+        return self._request.asked
+
     def saved(self) -> None:
         """A checkpoint was written: the clock starts again."""
         self._saved_at, self._announced = time.monotonic(), False

@@ -16,7 +16,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Self
+from typing import NoReturn, Self
 
 from pydantic import BaseModel, ConfigDict
 
@@ -185,6 +185,13 @@ def guarded(main: Callable[[], int]) -> int:
         return made.exit_code
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def leave(code: int) -> NoReturn:
+    """End this process without Python's own end, which takes torch apart for half a second and frees what the kernel frees."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def of_process(

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from containers.train.calibration import Reliability
-from containers.train.trainer import Row
+from containers.train.progress import Row
 
 mpl.use("Agg")
 mpl.rcParams["svg.hashsalt"] = "kennel"  # equal runs draw equal files

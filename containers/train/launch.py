@@ -149,8 +149,7 @@ class Launcher:
 def _end_at_once(why: Interrupted | PeerLost) -> NoReturn:
     """Without the agent's thread, which may sit in native code for minutes."""
     failure.report(why)
-    sys.stdout.flush()
-    os._exit(RESUMABLE)
+    failure.leave(RESUMABLE)
 
 
 def main(arguments: list[str]) -> int:
@@ -166,4 +165,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    failure.leave(main(sys.argv[1:]))

@@ -22,8 +22,9 @@ from containers.train.checkpoint import Checkpoints
 from containers.train.early_stopping import StopReason
 from containers.train.errors import TrainingError
 from containers.train.evaluation import Scores
+from containers.train.progress import Row
 from containers.train.run import Run
-from containers.train.trainer import Row, Trainer
+from containers.train.trainer import Trainer
 
 GOLDEN_SIDE = 96
 _log = logs.get(__name__)
@@ -96,8 +97,8 @@ def finish(run: Run, trainer: Trainer, checkpoints: Checkpoints, reason: StopRea
 
 
 def keep_usable(run: Run, trainer: Trainer, checkpoints: Checkpoints) -> None:
-    """Of a run that ended early: the best model so far, in seconds and without measuring again."""
-    best = checkpoints.load_best()
+    """Of a run that ended early: the best model so far, in seconds and without measuring again. Rank 0 alone reads it."""
+    best = checkpoints.read_best() if run.group.is_first else None
     if best is None:
         return
     phases.load_weights(run, *best)

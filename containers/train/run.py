@@ -1,5 +1,6 @@
 """Everything of a training run that is fixed from the first step to the last, and how a model is asked within it."""
 
+import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from containers.core import accelerator, architectures, artifact
 from containers.core.accelerator import Accelerator
 from containers.core.errors import ConfigError
 from containers.core.preprocessing import PreprocessSpec
-from containers.train import evaluation
+from containers.train import abandon, evaluation
 from containers.train.augmentation import mix
 from containers.train.config import TrainConfig
 from containers.train.data import LoaderPlan, evaluation_batches, plan_loader
@@ -21,6 +22,9 @@ from containers.train.index import DatasetIndex, Split
 from containers.train.job import TrainingJob
 
 _EVALUATION_BATCH = 64
+_CPU_ROWS = 16
+"""Photos that a CPU computes at once where nothing is learned: with more, every layer's output is fresh memory from the kernel
+(ResNet-50, one core: 0.11 s per photo at 16, 0.13 s at 64)."""
 _INITIAL = 4
 _PRECISIONS = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -49,18 +53,35 @@ class Run:
     def labels(self, split: Split) -> Tensor:
         return torch.tensor([photo.label for photo in self.index.splits[split]])
 
+    @property
+    def may_abandon(self) -> bool:
+        """A request to stop need not wait for the end of a step: nobody else takes part in it, and it may take long."""
+        return self.group.world_size == 1 and self.group.device.type == "cpu"
+
+    def leaving(self, module: nn.Module) -> contextlib.AbstractContextManager[None]:
+        """For passes of `module` that a request to stop may end in their middle, where it may anywhere."""
+        return abandon.between_layers(module, self.agreement.asked) if self.may_abandon else contextlib.nullcontext()
+
     def to_input(self, images: Tensor) -> Tensor:
         """uint8 (N, S, S, 3) → normalised float (N, 3, S, S), channels_last."""
         return artifact.normalise(images, self.spec.mean, self.spec.std, repeat=images.shape[2])
 
     def forward(self, module: nn.Module, amp_dtype: torch.dtype | None) -> Callable[[Tensor], Tensor]:
-        """uint8 photos → what `module` makes of them, in float32, without gradients. `module` must be in eval mode."""
+        """uint8 photos → what `module` makes of them, in float32, without gradients. `module` must be in eval mode.
+
+        Raises StopRequested where the run may be left in the middle of work.
+        """
         device = self.group.device
 
-        def run(images: Tensor) -> Tensor:
-            with torch.no_grad(), torch.autocast(device.type, amp_dtype, enabled=amp_dtype is not None):
-                output: Tensor = module(self.to_input(images.to(device, non_blocking=True)))
+        def compute(images: Tensor) -> Tensor:
+            output: Tensor = module(self.to_input(images.to(device, non_blocking=True)))
             return output.float()
+
+        def run(images: Tensor) -> Tensor:
+            rows = _CPU_ROWS if device.type == "cpu" else len(images)
+            cast = torch.autocast(device.type, amp_dtype, enabled=amp_dtype is not None)
+            with torch.no_grad(), cast, self.leaving(module):
+                return torch.cat([compute(part) for part in images.split(rows)])
 
         return run
 

@@ -3,51 +3,31 @@
 for each phase:  train an epoch → evaluate exactly → rank 0 decides, all hear → checkpoint → one metric line
 """
 
-import contextlib
 import gc
 import math
-import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from containers.core import logs
-from containers.train import phases
+from containers.train import abandon, phases
 from containers.train.checkpoint import Checkpoints, Restored
+from containers.train.data import Batch
 from containers.train.distributed import Signal, StopRequested
 from containers.train.early_stopping import EarlyStopping, StopReason, Verdict
 from containers.train.errors import Interrupted, NonFiniteLoss, Uncommitted
 from containers.train.evaluation import Scores
 from containers.train.optimisation import learning_rate
 from containers.train.phases import Phase
+from containers.train.progress import EpochClock, Progress, Row
 from containers.train.recorder import Recorder
 from containers.train.run import Run
 
 _log = logs.get(__name__)
 _LOOK_AT_LOSS_EVERY = 50  # steps, on a GPU, where looking means waiting for it
-
-Row = dict[str, float | int | str]
-
-
-@dataclass
-class Progress:
-    """Where a run is. `samples` counts the running epoch over all ranks; `sums` are its loss, right answers and photos."""
-
-    phase: int = 0
-    epoch: int = 0
-    samples: int = 0
-    phase_step: int = 0
-    step: int = 0
-    epochs_before: int = 0
-    sums: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
-    history: list[Row] = field(default_factory=list)
-
-    @property
-    def total_epochs(self) -> int:
-        """Evaluations so far, over both phases."""
-        return self.epochs_before + self.epoch
 
 
 class Trainer:
@@ -137,14 +117,16 @@ class Trainer:
         on_cpu = self._run.group.device.type == "cpu"
         finite = True
         phase.set_mode()
-        self._clock = clock = _EpochClock()
+        self._clock = clock = EpochClock()
+        before = abandon.Buffers(self._run.model) if self._run.may_abandon and not phase.replicated else None
         batches = phase.batches.epoch(progress.epoch, progress.samples) if progress.samples < size else iter(())
-        with self._recorder.bar(f"{phase.name} {progress.epoch + 1}/{phase.epochs}", size, progress.samples) as bar:
+        title = f"{phase.name} {progress.epoch + 1}/{phase.epochs}"
+        with self._recorder.bar(title, size, progress.samples) as bar, self._run.leaving(self._run.model):
             while progress.samples < size:
                 self._act(self._run.agreement.poll(finite=finite))
                 with clock.waiting():
                     batch = next(batches)
-                loss = phase.stepper.step(batch, self._rate(phase, progress.phase_step), progress.step)
+                loss = self._step(phase, batch, before)
                 if phase.average is not None:
                     phase.average.update_parameters(phase.learned)
                 progress.samples += batch.total
@@ -155,6 +137,17 @@ class Trainer:
                 if on_cpu or progress.step % _LOOK_AT_LOSS_EVERY == 0:
                     finite = bool(loss.isfinite())
         clock.stop(phase.stepper.clock.take_seconds())
+
+    def _step(self, phase: Phase, batch: Batch, before: abandon.Buffers | None) -> Tensor:
+        """The loss. Raises StopRequested from its middle, with everything as `before` it, where the run may be left there."""
+        if before is not None:
+            before.keep()
+        try:
+            return phase.stepper.step(batch, self._rate(phase, self.progress.phase_step), self.progress.step)
+        except StopRequested:
+            if before is not None:
+                before.put_back()
+            raise
 
     def _rate(self, phase: Phase, step: int) -> float:
         config = self._run.config
@@ -253,31 +246,3 @@ class Trainer:
             f"the {which} loss is NaN or infinite in epoch {self.progress.total_epochs + 1}, near step {self.progress.step}; "
             f"{kept}: lower learning_rate, or set precision to fp32"
         )
-
-
-class _EpochClock:
-    """Where the time of an epoch's training part went, on this rank."""
-
-    def __init__(self) -> None:
-        self._started = time.perf_counter()
-        self._seconds = self._data = self._peers = 0.0
-        self.photos = 0
-
-    @contextlib.contextmanager
-    def waiting(self) -> Iterator[None]:
-        """For the next batch."""
-        started = time.perf_counter()
-        yield
-        self._data += time.perf_counter() - started
-
-    def stop(self, peers: float) -> None:
-        self._seconds, self._peers = time.perf_counter() - self._started, peers
-
-    def fields(self) -> Row:
-        seconds = max(self._seconds, 1e-9)
-        return {
-            "images_per_second": self.photos / seconds,
-            "data_wait_fraction": self._data / seconds,
-            "comm_wait_fraction": self._peers / seconds,
-            "train_seconds": self._seconds,
-        }

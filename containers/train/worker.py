@@ -33,4 +33,4 @@ def end_loaders() -> None:
 
 if __name__ == "__main__":
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})  # until `StopRequest.listen`
-    raise SystemExit(failure.guarded(lambda: main(Path(sys.argv[1]))))
+    failure.leave(failure.guarded(lambda: main(Path(sys.argv[1]))))
