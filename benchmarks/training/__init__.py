@@ -4,5 +4,6 @@
     python -m benchmarks.training --only head     these rows only
 
 Each row is the median of paired ratios. A row counts only where the same side measured twice (A–A) differs by less than
-10 %. The ratio of CPU seconds stands beside it: other programs disturb it less.
+10 %, and others used less than 10 % of the machine's CPU. The ratio of CPU seconds stands beside it: other programs disturb it
+less.
 """

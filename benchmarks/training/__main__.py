@@ -49,7 +49,7 @@ def main() -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     name = options.out / f"training-{moment:%Y-%m-%d-%H%M}"
     name.with_suffix(".md").write_text(page)
-    raw = [asdict(row) | {"verdict": row.verdict, "during": asdict(during)} for row, during in ordered]
+    raw = [asdict(row) | {"verdict": row.verdict(during), "during": asdict(during)} for row, during in ordered]
     name.with_suffix(".json").write_text(json.dumps(raw, indent=1) + "\n")
     return 0
 
@@ -60,8 +60,8 @@ def report(found: list[tuple[Row, Load]], where: str) -> str:
     lines = [_line(row, during) for row, during in found]
     lines.append(f"| {NOT_MEASURED} | | | | | | not measured: no GPU | |")
     notes = (
-        "Medians of paired ratios, the sides interleaved in one run. A–A: by how much the same side differed from itself; from "
-        "10 % on the row does not count. Foreign CPU: the share of all cores that other processes used meanwhile."
+        "Medians of paired ratios, the sides interleaved in one run. A–A: by how much the same side differed from itself. "
+        "Foreign CPU: the share of the cores that other processes used meanwhile. From 10 % of either on a row does not count."
     )
     return f"{where}\n\n{head}" + "\n".join(lines) + f"\n\n{notes}\n"
 
@@ -69,8 +69,8 @@ def report(found: list[tuple[Row, Load]], where: str) -> str:
 def _line(row: Row, during: Load) -> str:
     value = "" if row.value is None else f"{row.value:.3g} {row.unit}".removesuffix(" x")
     return (
-        f"| {row.name} | {value} | {row.goal:g} | {row.floor:g} | {row.spread:.1%} | {during.foreign:.0%} | {row.verdict} "
-        f"| {row.detail} |"
+        f"| {row.name} | {value} | {row.goal:g} | {row.floor:g} | {row.spread:.1%} | {during.foreign:.0%} "
+        f"| {row.verdict(during)} | {row.detail} |"
     )
 
 

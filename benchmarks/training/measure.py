@@ -12,6 +12,7 @@ from statistics import median
 import psutil
 
 QUIET = 0.10
+"""Of A–A, and of the machine's CPU used by others: from here on a row does not count."""
 Side = Callable[[], object]
 
 
@@ -39,12 +40,13 @@ class Row:
     raw: Mapping[str, object] = field(default_factory=dict)
     """Everything that was read, in seconds unless its name says otherwise."""
 
-    @property
-    def verdict(self) -> str:
+    def verdict(self, during: Load) -> str:
         if self.value is None:
             return "not measured"
-        if self.spread >= QUIET:
-            return "does not count: A–A pairs differ too much"
+        reasons = ["A–A pairs differ too much"] * (self.spread >= QUIET)
+        reasons += ["others used too much of the CPU"] * (during.foreign >= QUIET)
+        if reasons:
+            return f"does not count: {', '.join(reasons)}"
         sign = -1 if self.lower else 1
         if sign * (self.value - self.goal) >= 0:
             return "goal"

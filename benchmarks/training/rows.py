@@ -150,8 +150,8 @@ def stop(rounds: int) -> dict[str, Row]:
     large = max(run.seconds for run in default)
     detail = (
         f"python -m containers.train, ResNet-50, batch 8, {len(runs)} runs, slowest {max(seconds):.1f} s; at batch 64 (the "
-        f"default) {large:.1f} s, most of it the rest of the step; peak RSS of all "
-        f"processes {max(r.rss_mb for r in runs):.0f} MB, at batch 64 {max(r.rss_mb for r in default):.0f} MB"
+        f"default) {large:.1f} s; peak RSS of all processes {max(r.rss_mb for r in runs):.0f} MB, at batch 64 "
+        f"{max(r.rss_mb for r in default):.0f} MB"
     )
     raw = {"batch 8": seconds, "batch 64": [run.seconds for run in default]}
     return {"stop": _row("stop", median(seconds), successive(seconds), detail, raw, "s")}

@@ -31,7 +31,9 @@ def between_layers(module: nn.Module, asked: Callable[[], bool]) -> Iterator[Non
         weights = [each for each in layer.parameters(recurse=False) if each.ndim > 1]
         if weights:
             handles.append(layer.register_forward_pre_hook(look))
-            handles += [each.register_post_accumulate_grad_hook(look) for each in weights if each.requires_grad]
+            for each in weights:
+                if each.requires_grad:
+                    handles.append(each.register_post_accumulate_grad_hook(look))  # type: ignore[no-untyped-call]
     try:
         yield
     finally:

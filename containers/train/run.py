@@ -81,7 +81,7 @@ class Run:
             rows = _CPU_ROWS if device.type == "cpu" else len(images)
             cast = torch.autocast(device.type, amp_dtype, enabled=amp_dtype is not None)
             with torch.no_grad(), cast, self.leaving(module):
-                return torch.cat([compute(part) for part in images.split(rows)])
+                return torch.cat([compute(part) for part in torch.split(images, rows)])
 
         return run
 

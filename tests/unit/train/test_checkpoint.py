@@ -44,6 +44,23 @@ def test_what_was_saved_is_restored_with_the_best_and_the_base(tmp_path):
     best, base = checkpoints.load_best()
     assert best["number"] == 1
     assert same(base, found.base)
+    assert same(checkpoints.read_best(), (best, base))
+
+
+def test_the_best_that_was_read_stays_whole_when_its_file_is_deleted(tmp_path):
+    checkpoints = saved(tmp_path, 1, best={0})
+    best, base = checkpoints.read_best()
+    checkpoints.save(state(1), 1, is_best=True)
+    checkpoints.save(state(2), 2)
+    checkpoints.save(state(3), 3)
+    assert not list(tmp_path.glob("checkpoint-00000000-*"))
+    assert same(best["model"], state(0)["model"])
+    assert base is None
+
+
+def test_before_the_first_evaluation_there_is_no_best(tmp_path):
+    checkpoints = saved(tmp_path, 1)
+    assert (checkpoints.read_best(), checkpoints.load_best()) == (None, None)
 
 
 def test_nothing_there_is_nothing_restored(tmp_path):

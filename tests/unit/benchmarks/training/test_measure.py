@@ -21,15 +21,23 @@ def row(value, *, spread=0.01, lower=False):
      (0.2, True, "goal"), (0.9, True, "floor"), (1.1, True, "missed"), (None, False, "not measured")],
 )  # fmt: skip
 def test_a_verdict_is_by_goal_and_floor(value, lower, verdict):
-    assert row(value, lower=lower).verdict == verdict
+    assert row(value, lower=lower).verdict(Load()) == verdict
 
 
-def test_a_row_whose_own_side_differs_by_a_tenth_does_not_count_and_others_still_do():
-    disturbed, calm = row(2.0, spread=0.10), row(2.0, spread=0.099)
-    assert (disturbed.verdict.startswith("does not count"), calm.verdict) == (True, "goal")
-    page = report([(disturbed, Load(foreign=0.5)), (calm, Load())], "where")
-    assert "| 10.0% | 50% | does not count" in page
-    assert "| 9.9% | 0% | goal" in page
+@pytest.mark.parametrize(
+    ("spread", "foreign", "verdict"),
+    [(0.099, 0.099, "goal"),
+     (0.10, 0.0, "does not count: A–A pairs differ too much"),
+     (0.0, 0.10, "does not count: others used too much of the CPU"),
+     (0.2, 0.5, "does not count: A–A pairs differ too much, others used too much of the CPU")],
+)  # fmt: skip
+def test_a_disturbed_row_does_not_count_and_says_why(spread, foreign, verdict):
+    found = row(2.0, spread=spread)
+    assert found.verdict(Load(foreign=foreign)) == verdict
+    assert row(None, spread=spread).verdict(Load(foreign=foreign)) == "not measured"
+    page = report([(found, Load(foreign=foreign)), (row(2.0), Load())], "where")
+    assert f"| {spread:.1%} | {foreign:.0%} | {verdict} | d |" in page
+    assert "| 1.0% | 0% | goal | d |" in page
     assert "not measured: no GPU" in page
 
 
