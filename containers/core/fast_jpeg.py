@@ -14,10 +14,14 @@ import numpy as np
 from PIL import Image
 
 LIBRARY = Path(__file__).with_name("_resample.so")
+SYMBOL = "kennel_resample_1"
+"""Its number changes with its arguments, here and in resample.c: a library compiled before that has no such function."""
 MOST_PIXELS = 4_000_000
 """Larger photos are Pillow's: the memory below is kept."""
 _READ_AHEAD = 32  # bytes after a photo that resample.c may read
 _KEPT = 4  # buffers: more threads than this do not decode at once
+_SHAPES = ((61, 47, 20), (29, 97, 20), (40, 40, 56), (30, 40, 20), (30, 41, 20), (20, 47, 20), (47, 20, 20))
+"""Width, height, size: smaller, larger, both orders of the passes and both sides of the rule for them, and one pass alone."""
 
 Box = tuple[float, float, float, float]
 Resample = Callable[[np.ndarray, int, int, Box, int, bool, np.ndarray], int]
@@ -53,7 +57,7 @@ def load() -> Resample | None:
     try:
         import simplejpeg  # noqa: F401 - is it installed?
 
-        function = ctypes.CDLL(str(LIBRARY)).kennel_resample
+        function = ctypes.CDLL(str(LIBRARY))[SYMBOL]
     except (ImportError, OSError, AttributeError):
         return None
     function.restype = ctypes.c_int
@@ -75,11 +79,12 @@ def load() -> Resample | None:
 
 
 def _as_pillow(resample: Resample) -> bool:
-    """Both filters, both orders of the passes, smaller and larger: another Pillow or processor may round differently."""
-    for width, height, size in ((61, 47, 20), (29, 97, 20), (40, 40, 56)):
+    """Both filters, every shape: another Pillow or processor may round differently."""
+    for width, height, size in _SHAPES:
         photo = np.random.default_rng(size + width).integers(0, 256, (height, width, 3), np.uint8)
         padded = np.concatenate([photo.ravel(), np.zeros(_READ_AHEAD, np.uint8)])
-        box = (1.3, 2.6, width - 3.1, height - 1.7)
+        whole = (0.0, 0.0, float(width), float(height))
+        box = whole if size in (width, height) else (1.3, 2.6, width - 3.1, height - 1.7)
         for cubic, kind in ((False, Image.Resampling.BILINEAR), (True, Image.Resampling.BICUBIC)):
             out = np.empty((size, size, 3), np.uint8)
             wanted = np.asarray(Image.fromarray(photo).resize((size, size), kind, box=box))

@@ -140,7 +140,8 @@ static int down_then_across(const uint8_t *photo, int width, const Axis *h, cons
 
 // photo: height x width x 3 bytes and at least BLOCK readable bytes after them. box: left, top, right, bottom in the photo.
 // out: size x size x 3 bytes. Returns 0, or -1 where there is not enough memory.
-int kennel_resample(const uint8_t *photo, int width, int height, const float *box, int size, int cubic, uint8_t *out) {
+// The number in its name is that of its arguments: fast_jpeg.py asks for the one it knows.
+int kennel_resample_1(const uint8_t *photo, int width, int height, const float *box, int size, int cubic, uint8_t *out) {
   Axis h = {0}, v = {0};
   int done = -1;
   if (axis_make(&h, width, box[0], box[2], size, cubic) && axis_make(&v, height, box[1], box[3], size, cubic)) {

@@ -168,6 +168,30 @@ def test_a_function_that_rounds_otherwise_is_not_used():
     assert not fast_jpeg._as_pillow(off_by_one)
 
 
+def test_a_library_with_other_arguments_is_not_called(tmp_path, monkeypatch):
+    """It was compiled before the last change of them, and `make setup` was not run since."""
+    source = tmp_path / "resample.c"
+    known = fast_jpeg.SYMBOL
+    source.write_text(build_native.SOURCE.read_text().replace(known, known.rpartition("_")[0]))
+    assert known not in source.read_text()
+    assert build_native.build(source, tmp_path / "old.so") == ""
+    monkeypatch.setattr(fast_jpeg, "LIBRARY", tmp_path / "old.so")
+    assert fast_jpeg.load.__wrapped__() is None
+
+
+@pytest.mark.parametrize("off", ["+ 1", "- 1"])
+def test_a_function_that_takes_the_passes_in_another_order_is_not_used(tmp_path, monkeypatch, off):
+    """Columns come first for tall photos: at size 20 a photo of 30 x 40 is not tall, and one of 30 x 41 is."""
+    rule = "height - size > 2 * (width - size)"
+    other = f"{rule} {off}"
+    source = tmp_path / "resample.c"
+    source.write_text(build_native.SOURCE.read_text().replace(rule, other))
+    assert other in source.read_text()
+    assert build_native.build(source, tmp_path / "other.so") == ""
+    monkeypatch.setattr(fast_jpeg, "LIBRARY", tmp_path / "other.so")
+    assert fast_jpeg.load.__wrapped__() is None
+
+
 def test_without_the_compiled_file_pillow_does_the_work(tmp_path):
     """In a process of its own: what is loaded stays loaded."""
     package = tmp_path / "containers"
