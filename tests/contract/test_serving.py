@@ -4,8 +4,6 @@ import base64
 import csv
 import io
 import json
-import random
-import socket
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +14,6 @@ from PIL import Image
 from containers.core import manifest
 from containers.core.manifest import GOLDEN_FILE
 from tests.support.artifacts import CLASSES, photo
-from tests.support.mutations import mutated
 from tests.support.server import ROOT, Server, serving
 
 JPEG, PNG, WEBP = (photo(1, format=name) for name in ("JPEG", "PNG", "WEBP"))
@@ -231,51 +228,6 @@ def test_fronts_hold_neither_torch_nor_an_engine(server: Server):
     assert "libtorch_cpu.so" in libraries("kennel-model")
 
 
-@pytest.mark.parametrize(
-    "raw",
-    [
-        b"GARBAGE\r\n\r\n",
-        b"GET / HTTP/9.9\r\n\r\n",
-        b"POST /invocations HTTP/1.1\r\nContent-Length: -5\r\n\r\n",
-        b"POST /invocations HTTP/1.1\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n",
-        b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\n\r\n",
-        b"GET /ping HTTP/1.1\r\nX: " + b"a" * 70_000 + b"\r\n\r\n",
-        b"GET /ping HTTP/1.1\r\n" + b"X: y\r\n" * 500 + b"\r\n",
-        b"\x00\xff" * 100 + b"\r\n\r\n",
-    ],
-)
-def test_hostile_requests_get_an_error_of_theirs(server: Server, raw: bytes):
-    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
-        connection.sendall(raw)
-        answer = connection.makefile("rb").read()
-    assert answer.startswith(b"HTTP/1.1 4"), answer[:200]
-    assert len(answer) < 2048 + 300
-    assert "error" in json.loads(answer.partition(b"\r\n\r\n")[2])
-    assert server.ping() == 200
-
-
-@pytest.mark.parametrize(
-    "headers",
-    [
-        {"Content-Type": "image/jpeg; boundary=\"''\\\""},
-        {"Accept": "*/*;q=999999999999999999999999, ;;;,,,"},
-        {"X-Amzn-SageMaker-Inference-Id": "a" * 5000},
-        {"X-Amzn-SageMaker-Custom-Attributes": "b" * 5000},
-        {"Content-Type": "a" * 5000},
-        {"Content-Type": "multipart/form-data; boundary=" + "b" * 5000},
-    ],
-)
-def test_strange_headers_never_cause_a_server_error(server: Server, headers: dict[str, str]):
-    response = server.invoke(JPEG, **({"content_type": None} | headers))
-    assert response.status_code < 500, response.text
-
-
-def test_every_stated_error_is_json_and_the_log_has_no_unexpected_one(server: Server):
-    """Last in this file: nothing above made the server stumble."""
-    assert not server.events("unexpected error")
-    assert "Traceback" not in server.log.read_text()
-
-
 def test_a_large_jpeg_decoded_at_reduced_scale_is_classified_as_at_full_resolution(server: Server, model_dir: Path):
     """The server decodes large JPEGs at a reduced DCT scale; the same pixels as PNG take the full-resolution path."""
     for seed in range(6):
@@ -295,14 +247,7 @@ def test_the_tree_is_the_package():
     assert (ROOT / "containers/serve/bin/serve").stat().st_mode & 0o111
 
 
-def test_a_thousand_damaged_photos_cause_no_server_error(server: Server):
-    chance = random.Random(20)
-    originals = [photo(5, (60, 50), name) for name in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")]
-    workers = {process.pid for process in server.processes("kennel-")}
-    with requests.Session() as session:
-        for _ in range(1000):
-            body = mutated(chance.choice(originals), chance)
-            response = session.post(f"{server.url}/invocations", data=body, timeout=60)
-            assert response.status_code in (200, 400, 413, 415), response.text
-    assert {process.pid for process in server.processes("kennel-")} == workers
+def test_every_stated_error_is_json_and_the_log_has_no_unexpected_one(server: Server):
+    """Last in this file: nothing above made the server stumble."""
     assert not server.events("unexpected error")
+    assert "Traceback" not in server.log.read_text()

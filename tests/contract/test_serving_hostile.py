@@ -1,0 +1,74 @@
+"""Requests and photos that nobody sends by mistake: each gets an error of its own, and none harms the server."""
+
+import json
+import random
+import socket
+from pathlib import Path
+
+import pytest
+import requests
+
+from tests.support.artifacts import photo
+from tests.support.mutations import mutated
+from tests.support.server import Server, serving
+
+JPEG = photo(1, format="JPEG")
+
+
+@pytest.fixture(scope="module")
+def server(model_dir: Path, tmp_path_factory: pytest.TempPathFactory):
+    with serving(model_dir, tmp_path_factory.mktemp("log") / "log", max_body_mb=1, max_pixels=4_000_000, slots=16) as running:
+        yield running
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"GARBAGE\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"POST /invocations HTTP/1.1\r\nContent-Length: -5\r\n\r\n",
+        b"POST /invocations HTTP/1.1\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\n\r\n",
+        b"GET /ping HTTP/1.1\r\nX: " + b"a" * 70_000 + b"\r\n\r\n",
+        b"GET /ping HTTP/1.1\r\n" + b"X: y\r\n" * 500 + b"\r\n",
+        b"\x00\xff" * 100 + b"\r\n\r\n",
+    ],
+)
+def test_hostile_requests_get_an_error_of_theirs(server: Server, raw: bytes):
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
+        connection.sendall(raw)
+        answer = connection.makefile("rb").read()
+    assert answer.startswith(b"HTTP/1.1 4"), answer[:200]
+    assert len(answer) < 2048 + 300
+    assert "error" in json.loads(answer.partition(b"\r\n\r\n")[2])
+    assert server.ping() == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Content-Type": "image/jpeg; boundary=\"''\\\""},
+        {"Accept": "*/*;q=999999999999999999999999, ;;;,,,"},
+        {"X-Amzn-SageMaker-Inference-Id": "a" * 5000},
+        {"X-Amzn-SageMaker-Custom-Attributes": "b" * 5000},
+        {"Content-Type": "a" * 5000},
+        {"Content-Type": "multipart/form-data; boundary=" + "b" * 5000},
+    ],
+)
+def test_strange_headers_never_cause_a_server_error(server: Server, headers: dict[str, str]):
+    response = server.invoke(JPEG, **({"content_type": None} | headers))
+    assert response.status_code < 500, response.text
+
+
+def test_a_thousand_damaged_photos_cause_no_server_error(server: Server):
+    chance = random.Random(20)
+    originals = [photo(5, (60, 50), name) for name in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")]
+    workers = {process.pid for process in server.processes("kennel-")}
+    with requests.Session() as session:
+        for _ in range(1000):
+            body = mutated(chance.choice(originals), chance)
+            response = session.post(f"{server.url}/invocations", data=body, timeout=60)
+            assert response.status_code in (200, 400, 413, 415), response.text
+    assert {process.pid for process in server.processes("kennel-")} == workers
+    assert not server.events("unexpected error")
+    assert "Traceback" not in server.log.read_text()
