@@ -1,70 +1,17 @@
 """containers/core/{manifest,artifact}.py: what training writes is what serving reads, and nothing else is."""
 
-import io
-import json
 import os
-import shutil
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from pydantic import ValidationError
 
-from containers.core import architectures, artifact, manifest
+from containers.core import artifact, manifest
 from containers.core.errors import ArtifactError
-from containers.core.manifest import Golden, Manifest, Provenance
 from containers.core.preprocessing import PreprocessSpec, prepare
 from tests.support.full_disk import files_of_at_most
-
-CLASSES = ("Käfer", "dog / cat", "z")
-
-
-def facts(**changes):
-    base = {
-        "architecture": "squeezenet1_1",
-        "class_names": CLASSES,
-        "preprocessing": PreprocessSpec(resize=72, crop=64),
-        "metrics": {"valid_loss": 0.25},
-        "golden": Golden(probabilities=(0.2, 0.3, 0.5)),
-        "provenance": Provenance(created="2026-11-22T00:00:00Z", kennel_version="0.1.0", torch_version="2.10.0"),
-        "files": {},
-    }
-    return Manifest.model_validate(base | changes)
-
-
-def golden_png():
-    buffer = io.BytesIO()
-    Image.effect_noise((64, 64), 80).convert("RGB").save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-@pytest.fixture(scope="module")
-def model():
-    torch.manual_seed(1)
-    return architectures.build("squeezenet1_1", len(CLASSES)).eval()
-
-
-@pytest.fixture(scope="module")
-def saved(model, tmp_path_factory):
-    directory = tmp_path_factory.mktemp("artifact")
-    engine = directory / "made-elsewhere.bin"
-    engine.write_bytes(b"engine")
-    artifact.save(directory / "model", model.state_dict(), golden_png(), facts(), {"engines/fast/model.bin": engine})
-    return directory / "model"
-
-
-@pytest.fixture
-def copy(saved, tmp_path):
-    shutil.copytree(saved, tmp_path / "model")
-    return tmp_path / "model"
-
-
-def rewrite(model_dir, change):
-    path = model_dir / "manifest.json"
-    raw = json.loads(path.read_text())
-    change(raw)
-    path.write_text(json.dumps(raw))
+from tests.support.saved import CLASSES, facts, golden_png, rewrite
 
 
 def test_a_round_trip_gives_the_same_answers(saved, model):
@@ -181,69 +128,6 @@ def test_an_engine_without_a_digest_is_refused(copy):
     rewrite(copy, lambda raw: raw.update(engines=[engine]))
     with pytest.raises(ArtifactError, match=r"no SHA-256 of engines/other\.bin"):
         artifact.load(copy)
-
-
-@pytest.mark.parametrize("version", [0, 2, "1", None])
-def test_another_format_version_says_which_image_to_use(copy, version):
-    rewrite(copy, lambda raw: raw.update(format_version=version))
-    with pytest.raises(ArtifactError, match=f"format version {version}; this Kennel reads 1: use the matching image"):
-        manifest.read(copy)
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        (b"", "cannot be read"),
-        (b"{", "cannot be read"),
-        (b"\xff\xfe", "cannot be read"),
-        (b"[" * 100_000, "cannot be read"),
-        (b"[]", "format version None"),
-        (b'{"format_version": 1}', "architecture: Field required"),
-    ],
-)
-def test_a_manifest_that_is_not_ours(copy, text, words):
-    (copy / "manifest.json").write_bytes(text)
-    with pytest.raises(ArtifactError) as caught:
-        manifest.read(copy)
-    assert words in str(caught.value)
-    assert len(str(caught.value)) < 400
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"class_names": ["one"]}, "class_names"),
-        ({"class_names": ["a", "a", "b"]}, "class_names"),
-        ({"golden": {"probabilities": [0.5, 0.5]}}, "golden"),
-        ({"calibration": {"temperature": 0}}, "calibration.temperature"),
-        ({"files": {"weights.safetensors": "abc"}}, "files.weights.safetensors"),
-        ({"surprise": 1}, "surprise"),
-    ],
-)
-def test_a_manifest_altered_by_hand_names_the_field(copy, change, words):
-    rewrite(copy, lambda raw: raw.update(change))
-    with pytest.raises(ArtifactError, match="altered or is not ours") as caught:
-        manifest.read(copy)
-    assert words in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    "change", [{"metrics": {"valid_loss": float("nan")}}, {"golden": {"probabilities": [0.5, float("inf"), 0]}}]
-)
-def test_numbers_that_json_cannot_hold_are_refused_before_they_are_written(change):
-    with pytest.raises(ValidationError):
-        facts(**change)
-
-
-def test_an_empty_or_missing_directory_says_what_to_do(tmp_path):
-    with pytest.raises(ArtifactError, match=r"no such model directory; train one first \(make demo\)"):
-        manifest.read(tmp_path / "none")
-    (tmp_path / ".gitignore").touch()
-    with pytest.raises(ArtifactError, match=r"no model in .* yet: train one first \(make demo\)"):
-        manifest.read(tmp_path)
-    (tmp_path / "model.pth").touch()
-    with pytest.raises(ArtifactError, match="not a model directory that Kennel wrote"):
-        manifest.read(tmp_path)
 
 
 def test_weights_of_another_architecture_are_refused(copy):

@@ -1,0 +1,98 @@
+"""Whole runs in real processes that are asked to stop, wherever the request finds them: one agreed step, nothing lost."""
+
+import os
+import signal
+import time
+
+import pytest
+
+from containers.core import artifact
+from containers.train import features, recorder, run, worker
+from tests.support.training import Workers, events, newest, train
+
+INTERRUPTED = 75
+
+
+@pytest.mark.parametrize("when", ["features", "epoch"])
+def test_sigterm_to_every_rank_leaves_at_one_agreed_step_with_checkpoint_and_model(job, index, when):
+    endless = job(epochs=10_000, head_epochs=1, num_workers=2)
+    workers = Workers(endless, world_size=2)
+    workers.until(when, count=2 if when == "epoch" else 1)
+    asked = time.monotonic()
+    for process in workers.processes:
+        os.killpg(process.pid, signal.SIGTERM)  # as torch's agent does: the loaders get it too
+    assert workers.wait() == [INTERRUPTED, INTERRUPTED], workers.text(0) + workers.text(1)
+    assert time.monotonic() - asked < 60
+    stops = [next(line["reason"] for line in workers.lines(rank) if line["event"] == "interrupted") for rank in (0, 1)]
+    assert stops[0] == stops[1]
+    assert f"step {newest(endless)['progress']['step']} " in stops[0]
+    assert "killed by signal" not in workers.text(0) + workers.text(1)
+    if when == "epoch":
+        artifact.load(endless.paths.model_dir).build()
+
+
+@pytest.mark.parametrize("during", ["features", "evaluation"])
+def test_a_stop_in_the_middle_of_work_that_trains_nothing_is_heard_there(job, during):
+    """One of two ranks gets the signal while it computes features, or while it evaluates."""
+    endless = job(epochs=10_000, head_epochs=1 if during == "features" else 0)
+    reached = endless.paths.scratch_dir / "reached"
+
+    def main(job_file):
+        features.CHUNK, run._EVALUATION_BATCH = 2, 1  # in a forked process of its own
+        owner, name = (features.FeatureCache, "_compute") if during == "features" else (run, "evaluation_batches")
+        work = getattr(owner, name)
+
+        def interrupted(*arguments):
+            if os.environ["RANK"] == "1" and not reached.exists():
+                reached.touch()
+                os.kill(os.getpid(), signal.SIGTERM)
+            return work(*arguments)
+
+        setattr(owner, name, interrupted)
+        return worker.main(job_file)
+
+    workers = train(endless, world_size=2, expect=INTERRUPTED, main=main)
+    assert reached.exists()
+    assert not events(workers, "epoch")
+    assert not events(workers, "features")
+    if during == "evaluation":
+        assert newest(endless)["progress"]["step"] == 3  # the epoch that was being evaluated is not lost
+
+
+def test_a_stop_that_reaches_one_rank_only_stops_both(job):
+    endless = job(epochs=10_000)
+    workers = Workers(endless, world_size=2)
+    workers.until("epoch")
+    workers.signal(signal.SIGTERM, rank=1)
+    assert workers.wait() == [INTERRUPTED, INTERRUPTED]
+
+
+def test_the_stop_file_stops_as_a_signal_does_and_a_second_signal_changes_nothing(job):
+    endless = job(epochs=10_000)
+    workers = Workers(endless)
+    workers.until("epoch")
+    endless.paths.stop_file.touch()
+    for _ in range(20):
+        workers.signal(signal.SIGTERM)
+        time.sleep(0.005)
+    assert workers.wait() == [INTERRUPTED]
+    assert newest(endless)["progress"]["step"] > 0
+
+
+def test_a_stop_in_the_last_evaluation_leaves_the_model_too(job):
+    ended = job()
+
+    def stopped_after_the_last_epoch(job_file):
+        write = recorder.Recorder.epoch
+
+        def epoch(self, row):
+            write(self, row)
+            if row["epoch"] == 4:
+                ended.paths.stop_file.touch()
+
+        recorder.Recorder.epoch = epoch  # in a forked process of its own
+        return worker.main(job_file)
+
+    workers = train(ended, world_size=2, expect=INTERRUPTED, main=stopped_after_the_last_epoch)
+    assert "after the last epoch" in events(workers, "interrupted")[0]["reason"]
+    artifact.load(ended.paths.model_dir).build()
