@@ -1,7 +1,8 @@
 """The duty `ec2`: training and serving on instances. Nothing that does not carry the stage's tags is touched."""
 
 from deploy.deployer_statements import key, key_of_disks, pass_role, service_linked
-from deploy.iam import ON_INSTANCES, Document, Scope, allow, document
+from deploy.iam import ON_INSTANCES, Scope
+from deploy.iam_statements import Document, allow, document
 from deploy.storage import EC2
 
 

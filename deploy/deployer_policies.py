@@ -19,7 +19,8 @@ from deploy.deployer_statements import (
     service_linked,
     serving_arns,
 )
-from deploy.iam import ON_INSTANCES, Document, Scope, allow, document
+from deploy.iam import ON_INSTANCES, Scope
+from deploy.iam_statements import Document, allow, document
 from deploy.storage import ASYNC, DATA, EC2, INBOX, MODELS, TRAINING, TRANSFORM
 
 DUTIES = ("guard", "watch", "foundation", "images", "data", "training", "release", "ec2")

@@ -1,6 +1,7 @@
 """Statements and ARNs that several deployers' documents share. Pure, like `iam`."""
 
-from deploy.iam import SERVICE, Scope, Statement, allow
+from deploy.iam import SERVICE, Scope
+from deploy.iam_statements import Statement, allow
 
 
 def pass_role(scope: Scope, principal: str, sid: str | None = None) -> Statement:

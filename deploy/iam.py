@@ -6,14 +6,12 @@ The people who deploy have their own documents in `deployer_policies`.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 from deploy.config import StageConfig
+from deploy.iam_statements import Document, Statement, allow, document
 from deploy.names import Names
 from deploy.storage import ASYNC, CAPTURE, CHECKPOINTS, DATA, EC2, INBOX, MODELS, TRAINING, TRANSFORM
 
-Document = dict[str, Any]
-Statement = dict[str, Any]
 SERVICE = {"train": "sagemaker", "serve": "sagemaker", "lambda": "lambda", "ec2": "ec2", "ec2serve": "ec2"}
 PRINCIPALS = tuple(SERVICE)
 ON_INSTANCES = tuple(principal for principal, service in SERVICE.items() if service == "ec2")
@@ -50,21 +48,6 @@ class Scope:
             ami_parameter=config.ec2.ami_parameter,
             ec2_types=tuple(sorted({f"{kind.partition('.')[0]}.*" for kind in kinds})),
         )
-
-
-def allow(sid: str, actions: str | list[str], resources: str | list[str], **conditions: dict[str, Any]) -> Statement:
-    """`conditions` are operator=…: StringEquals={key: value}."""
-    listed = [actions] if isinstance(actions, str) else sorted(actions)
-    statement: Statement = {"Sid": sid, "Effect": "Allow", "Action": listed, "Resource": resources}
-    return statement | ({"Condition": conditions} if conditions else {})
-
-
-def document(*statements: Statement | list[Statement] | None) -> Document:
-    """Lists are flattened, None left out."""
-    flat: list[Statement] = []
-    for statement in statements:
-        flat += statement if isinstance(statement, list) else [statement] if statement else []
-    return {"Version": "2012-10-17", "Statement": flat}
 
 
 def trust(scope: Scope, principal: str) -> Document:
