@@ -56,28 +56,35 @@ imds() {
 INSTANCE=$(imds instance-id)
 ADDRESS=$(imds local-ipv4)
 
-# 4. Kept healthy: three missed answers are a restart, which then has two minutes. The state is reported when it changes, and
-# every five minutes
+# 4. Kept healthy: three missed answers are a restart. A container that was started again, by this, by Docker or by a reboot, has
+# the minutes of a first start before it is restarted. The state is reported when it changes, and every five minutes
 healthy() { curl -fsS -m 5 -o /dev/null "http://127.0.0.1:$PORT/ping"; }
-watch() { # $1: the answers that are missed already, less than none where it may take its time
-  local missed=$1 turn=0
+life() { docker inspect -f '{{.State.StartedAt}}' serve 2>/dev/null || echo unknown; }
+watch() { # $1: the life of the container that has answered; none after a reboot
+  local answered=$1 now last='' missed=0 waited=0 turn=0 patience
   while sleep "${WATCH:-10}"; do
     turn=$((turn + 1))
     if healthy; then
-      missed=0
+      missed=0 waited=0 answered=$(life)
       [ "$STATE" = healthy ] && [ $((turn % 30)) != 0 ] || report healthy || say 'could not report'
       continue
     fi
-    missed=$((missed + 1))
-    [ "$missed" -ge 3 ] || continue
-    missed=-12
-    report unhealthy 'three answers missed, restarting the container' || say 'could not report'
-    docker restart -t 30 serve || say 'could not restart the container'
+    now=$(life)
+    [ "$now" = "$last" ] || waited=0
+    last=$now missed=$((missed + 1)) waited=$((waited + 1)) patience=3
+    [ "$now" = "$answered" ] || patience=$((START_MINUTES * 6)) # turns of ten seconds
+    if [ "$waited" -ge "$patience" ]; then
+      missed=3 waited=0
+      report unhealthy 'no answer, restarting the container' || say 'could not report'
+      docker restart -t 30 serve || say 'could not restart the container'
+    elif [ "$missed" = 3 ] || { [ "$missed" -gt 3 ] && [ $((turn % 30)) = 0 ]; }; then
+      report unhealthy 'no answer, the container started again and has its time' || say 'could not report'
+    fi
   done
 }
 # Docker starts the container again after a reboot; one that has served is never ended here
 if [ "$STATE" = rebooted ]; then
-  watch -12
+  watch none
   exit
 fi
 
@@ -114,4 +121,4 @@ done
 install -D /dev/null "$SERVED"
 shutdown -c || say 'the shutdown timer could not be taken back'
 report healthy || say 'could not report'
-watch 0
+watch "$(life)"

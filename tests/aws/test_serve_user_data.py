@@ -31,9 +31,9 @@ def archive() -> bytes:
     return buffer.getvalue()
 
 
-def serve(folder: Path, text: str, pings: list[int], *, model: bytes | None = None, **environment: str):
+def serve(folder: Path, text: str, pings: list[int | str], *, model: bytes | None = None, **environment: str):
     """`pings` are the answers to /ping in order; the watch ends after the last."""
-    (folder / "pings").write_text("".join(f"{status}\n" for status in pings))
+    (folder / "pings").write_text("".join(f"{answer}\n" for answer in pings))
     before = {f"{BUCKET}/training/job-a/output/model.tar.gz": archive() if model is None else model}
     options = {"programs": (*PROGRAMS, "sleep"), "log": "kennel-serve.log", "container": "true", "NAPS": str(len(pings) - 1)}
     return boot(folder, text, before=before, **options, **environment)
@@ -72,12 +72,38 @@ def test_it_serves_and_says_where(tmp_path):
     assert not any("secret-password" in call for call in instance.calls)
 
 
+def restarts(instance) -> int:
+    return sum(call.startswith("docker restart") for call in instance.calls)
+
+
 def test_a_server_that_goes_quiet_is_restarted_and_both_are_told(tmp_path):
     quiet = [503, 503, 503]
     instance = serve(tmp_path, script(), [200, 200, 503, 503, 200, *quiet, *quiet, *quiet, 200])
     assert reports(instance) == ["healthy", "unhealthy", "healthy"], instance.output
-    assert sum(call.startswith("docker restart") for call in instance.calls) == 1, "a restart takes its time"
+    assert restarts(instance) == 1, "a restart takes its time"
     assert not instance.called("shutdown -h now")
+
+
+START = 5 * 6  # turns of ten seconds in `start_minutes`
+
+
+def test_a_restarted_container_has_as_long_as_the_first_start_had(tmp_path):
+    """A big model would otherwise be restarted for ever, each time just before it is loaded."""
+    instance = serve(tmp_path, script(), [200, *[503] * 3, *[503] * (START - 1), 200, 200])
+    assert (restarts(instance), status(instance)["state"]) == (1, "healthy"), instance.output
+
+
+def test_one_that_does_not_come_back_in_that_time_is_restarted_again(tmp_path):
+    instance = serve(tmp_path, script(), [200, *[503] * 3, *[503] * START, *[503] * (START - 1)])
+    assert (restarts(instance), status(instance)["state"]) == (2, "unhealthy"), instance.output
+
+
+def test_one_that_docker_started_again_has_that_time_too(tmp_path):
+    """Out of memory, say: three missed answers later it is still loading its model."""
+    instance = serve(tmp_path, script(), [200, 200, "crashed", *[503] * (START - 2), 200, *[503] * 3])
+    assert reports(instance)[:3] == ["healthy", "unhealthy", "unhealthy"], "that it is slow is told while it lasts"
+    assert "healthy" in reports(instance)[3:]
+    assert restarts(instance) == 1, "only once it had answered and went quiet"
 
 
 def test_the_container_goes_on_where_the_watch_ends(tmp_path):
@@ -134,10 +160,10 @@ def test_one_that_has_served_is_not_ended_by_a_reboot(tmp_path, trouble):
     """Not even where Docker and the model are slow to come: it may be the only one."""
     serve(tmp_path, script(), [200])
     (tmp_path / "container").unlink()  # Docker does not answer yet
-    instance = booted_again(tmp_path, [503] * 20, **trouble)
+    instance = booted_again(tmp_path, [503] * (START + 5), **trouble)
     assert not [call for call in instance.calls if call.startswith("shutdown")]
     assert not instance.called("docker run")
-    assert sum(call.startswith("docker restart") for call in instance.calls) == 1, "it is given its time, then helped"
+    assert restarts(instance) == 1, "it is given its time, then helped"
     assert status(instance)["state"] == "unhealthy"
 
 

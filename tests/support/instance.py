@@ -1,8 +1,8 @@
 """An EC2 instance in a directory: user data runs in real bash, with the programs it calls replaced by small stand-ins.
 
 `aws s3` works on a directory, so what the script brings to the bucket can be looked at; `docker run` runs a shell snippet
-that plays the container; `/ping` answers what `pings` says, one line each; every call is noted in `calls`. Where `sleep` is
-a stand-in too, it succeeds NAPS times.
+that plays the container; `/ping` answers what `pings` says, one line each (`crashed`: nothing, and Docker has started the
+container again); every call is noted in `calls`. Where `sleep` is a stand-in too, it succeeds NAPS times.
 """
 
 import os
@@ -48,7 +48,7 @@ docker_run() {
     shift
   done
   export ML PEERS
-  touch "$T/running" "$T/container"
+  touch "$T/running" "$T/container" "$T/lives"
   bash -c "$CONTAINER"
 }
 case "$name $1 ${2:-}" in
@@ -58,7 +58,9 @@ case "$name $1 ${2:-}" in
   "docker login "*) cat >"$T/password" ;;
   "docker pull "*) [ -z "${NO_IMAGE:-}" ] || { echo "pull: no such image" >&2; exit 1; } ;;
   "docker run "*) docker_run "$@" ;;
-  "docker inspect "*) [ -e "$T/container" ] && echo "${RESTARTS:-0}" ;;
+  "docker inspect "*) [ -e "$T/container" ] || exit 1
+    case "$*" in *StartedAt*) echo "life $(wc -l <"$T/lives")" ;; *) echo "${RESTARTS:-0}" ;; esac ;;
+  "docker restart "*) echo >>"$T/lives" ;;
   "docker logs "*) echo "the container's last words" ;;
   "sleep "*) echo >>"$T/naps"; [ "$(wc -l <"$T/naps")" -le "${NAPS:-0}" ] ;;
   "docker stop "*) [ -e "$T/running" ] && touch "$T/stopped" ;;
@@ -68,7 +70,9 @@ case "$name $1 ${2:-}" in
       *ami-launch-index*) echo "${INDEX:-0}" ;;
       *local-ipv4*) echo "${ADDRESS:-10.0.0.$((10 + ${INDEX:-0}))}" ;;
       *spot/instance-action*) [ -n "${SPOT:-}" ] && [ -e "$T/running" ] ;;
-      */ping) answer=$(head -n 1 "$T/pings" 2>/dev/null); sed -i 1d "$T/pings" 2>/dev/null; [ "$answer" = 200 ] ;;
+      */ping) answer=$(head -n 1 "$T/pings" 2>/dev/null); sed -i 1d "$T/pings" 2>/dev/null
+        [ "$answer" != crashed ] || echo >>"$T/lives"
+        [ "$answer" = 200 ] ;;
       *) exit 22 ;;
     esac ;;
   "ip "*) echo "2: ${INTERFACE:-ens5}    inet 10.0.0.10/20 brd 10.0.15.255 scope global" ;;
