@@ -5,76 +5,62 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
 from rich.table import Table
 
-from containers.core.errors import ConfigError
 from deploy.config import StageConfig
 from deploy.context import Context
+from deploy.price_file import Prices
+from deploy.stage_tables import Ec2, Training
+from deploy.training_request import has_own_disk
 
-PRICES = Path(__file__).parent / "prices"
 HOURS_PER_MONTH = 730
-
-
-class Prices(BaseModel):
-    """US dollars; `spot_factor` is the share of the on-demand price that spot is assumed to cost."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    date: str
-    region: str
-    currency: str
-    source: str
-    assumed: tuple[str, ...]
-    spot_factor: float
-    sagemaker_per_hour: dict[str, float]
-    ec2_per_hour: dict[str, float]
-    lambda_provisioned_gb_second: float
-    lambda_gb_second: float
-    lambda_million_requests: float
-    serverless_gb_second: float
-    alarm_month: float
-    alarm_high_resolution_month: float
-    s3_gb_month: float
-    ecr_gb_month: float
-    ebs_gb_month: float
-
-    @classmethod
-    def read(cls, path: Path | None = None) -> "Prices":
-        """The newest file in `prices/`, or `path`. Raises ConfigError."""
-        path = path or max(PRICES.glob("*.json"))
-        try:
-            return cls.model_validate_json(path.read_text(encoding="utf-8"))
-        except (OSError, ValidationError) as error:
-            raise ConfigError(f"price file {path} cannot be used: {error}") from None
+_LEFT_OUT = "Left out: requests, traffic, logs, a disk that SageMaker puts beside an endpoint's instance."
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """`minimum` and `maximum` in dollars per hour; None where the price is not known. `standing`: paid without any use."""
+    """`minimum` and `maximum` in dollars per hour; None where the price is not known. `standing`: paid without any use.
+
+    `setting`: of the stage's file, what makes it less.
+    """
 
     what: str
     minimum: float | None
     maximum: float | None
+    setting: str
     note: str = ""
     standing: bool = True
 
 
 def estimate(config: StageConfig, prices: Prices) -> list[Cost]:
-    """What stands all the time (endpoint, function, alarms), then what one hour of a job costs."""
-    return [*_standing(config, prices, serving=True), *_jobs(config, prices), _ec2_serving(config, prices, standing=False)]
+    """What stands all the time (endpoint, function, alarms, storage), then what one hour of a job costs."""
+    return [*_standing(config, prices, serving=True), *_jobs(config, prices), *_ec2_serving(config, prices, standing=False)]
 
 
 def serving_on_ec2(config: StageConfig, prices: Prices, *, endpoint: bool) -> list[Cost]:
     """What stands once an instance of `[ec2_serving]` does; `endpoint`: beside SageMaker's."""
-    return [*_standing(config, prices, serving=endpoint), _ec2_serving(config, prices, standing=True)]
+    return [*_standing(config, prices, serving=endpoint), *_ec2_serving(config, prices, standing=True)]
 
 
-def _ec2_serving(config: StageConfig, prices: Prices, *, standing: bool) -> Cost:
-    kind = config.ec2_serving.instance_type
-    price = prices.ec2_per_hour.get(kind)
-    note = "while it serves (`release --on ec2`)" if price is not None else "price not known"
-    return Cost(what=f"EC2 serving, 1 × {kind}", minimum=price, maximum=price, note=note, standing=standing)
+def _ec2_serving(config: StageConfig, prices: Prices, *, standing: bool) -> list[Cost]:
+    serving = config.ec2_serving
+    price, disk = prices.ec2_per_hour.get(serving.instance_type), serving.volume_gb * prices.ebs_gb_month
+    when = "while it serves (`release --on ec2`)"
+    instance = Cost(
+        what=f"EC2 serving, 1 × {serving.instance_type}",
+        minimum=price,
+        maximum=price,
+        setting="[ec2_serving] instance_type",
+        note=when if price is not None else "price not known",
+        standing=standing,
+    )
+    what = f"EC2 serving's disk, {serving.volume_gb} GB"
+    return [instance, _monthly(what, disk, "[ec2_serving] volume_gb", note=when, standing=standing)]
+
+
+def _monthly(what: str, dollars: float, setting: str, *, note: str = "", standing: bool = True) -> Cost:
+    hourly = dollars / HOURS_PER_MONTH
+    return Cost(what=what, minimum=hourly, maximum=hourly, setting=setting, note=note, standing=standing)
 
 
 def ceiling(costs: list[Cost]) -> float | None:
@@ -86,56 +72,95 @@ def ceiling(costs: list[Cost]) -> float | None:
 
 
 def _standing(config: StageConfig, prices: Prices, *, serving: bool) -> list[Cost]:
-    costs = []
-    if serving:
-        costs.append(_endpoint(config, prices))
+    """`serving`: with SageMaker's endpoint."""
+    costs = [_endpoint(config, prices)] if serving else []
     function = config.function
     if function.enabled and function.provisioned_concurrency:
         per_environment = function.memory_mb / 1024 * 3600 * prices.lambda_provisioned_gb_second
         low, high = function.provisioned_concurrency, max(function.provisioned_concurrency, function.provisioned_maximum)
-        what = f"Lambda, {_count(low, high)} warm × {function.memory_mb} MB"
-        costs.append(Cost(what=what, minimum=low * per_environment, maximum=high * per_environment, note="plus requests"))
-    alarms = 4 if function.enabled else 2
-    hourly = alarms * prices.alarm_month / HOURS_PER_MONTH
-    costs.append(Cost(what=f"CloudWatch, {alarms} alarms", minimum=hourly, maximum=hourly))
-    return costs
+        costs.append(
+            Cost(
+                what=f"Lambda, {_count(low, high)} warm × {function.memory_mb} MB",
+                minimum=low * per_environment,
+                maximum=high * per_environment,
+                setting="[function] provisioned_concurrency or provisioned_maximum",
+                note="plus requests",
+            )
+        )
+    bucket, images = f"S3, {prices.bucket_gb:g} GB", f"ECR, {prices.repositories_gb:g} GB of images"
+    assumed = "its size is assumed"
+    return [
+        *costs,
+        *_alarms(config, prices, serving=serving),
+        _monthly(bucket, prices.bucket_gb * prices.s3_gb_month, "[storage] checkpoint_days", note=assumed),
+        _monthly(images, prices.repositories_gb * prices.ecr_gb_month, "[storage] keep_images", note=assumed),
+    ]
+
+
+def _alarms(config: StageConfig, prices: Prices, *, serving: bool) -> list[Cost]:
+    """Ours, and those that Application Auto Scaling makes for our policies. A ten-second metric's cost more."""
+    function, scaling, kind = config.function, config.scaling, config.endpoint.kind
+    scaled = serving and scaling.profile != "none" and kind != "serverless"
+    ours = 2 * serving + 2 * function.enabled + (scaled and kind == "async")  # the last one wakes it up
+    quick = scaled and scaling.profile == "concurrency" and kind != "async"
+    policies = (scaled and not quick) + bool(function.enabled and function.provisioned_maximum)
+    each = prices.alarms_per_tracking_policy
+    rows = [
+        (ours, "alarms", prices.alarm_month, ""),
+        (policies * each, "alarms of target tracking", prices.alarm_month, "made by AWS"),
+        (quick * each, "ten-second alarms of target tracking", prices.alarm_high_resolution_month, "made by AWS"),
+    ]
+    setting = "[scaling] profile"
+    return [_monthly(f"CloudWatch, {n} {what}", n * price, setting, note=note) for n, what, price, note in rows if n]
 
 
 def _endpoint(config: StageConfig, prices: Prices) -> Cost:
     endpoint, scaling = config.endpoint, config.scaling
     if endpoint.kind == "serverless":
         most = endpoint.max_concurrency * endpoint.memory_mb / 1024 * 3600 * prices.serverless_gb_second
-        return Cost(what="endpoint, serverless", minimum=0.0, maximum=most, note="nothing while nobody asks")
+        setting, note = "[endpoint] max_concurrency or memory_mb", "nothing while nobody asks"
+        return Cost(what="endpoint, serverless", minimum=0.0, maximum=most, setting=setting, note=note)
     price = prices.sagemaker_per_hour.get(endpoint.instance_type)
     low, high = scaling.minimum, scaling.maximum
     if scaling.profile == "none":
         low = high = max(1, scaling.minimum)
     note = "double while a release takes over" if endpoint.kind != "async" else ""
+    count = "minimum" if scaling.profile == "none" else "maximum"
     return Cost(
         what=f"endpoint, {_count(low, high)} × {endpoint.instance_type}",
         minimum=None if price is None else low * price,
         maximum=None if price is None else high * price,
+        setting=f"[scaling] {count} or [endpoint] instance_type" if high > 1 else "[endpoint] instance_type",
         note=note if price is not None else "price not known: add it to a price file",
     )
 
 
 def _jobs(config: StageConfig, prices: Prices) -> list[Cost]:
     training, ec2 = config.training, config.ec2
-    rows = [
-        ("SageMaker training", training.instance_type, training.instance_count, training.spot, prices.sagemaker_per_hour),
-        ("EC2 training", ec2.instance_type, ec2.instance_count, ec2.spot, prices.ec2_per_hour),
+    costs = [
+        _job("SageMaker training", training, prices.sagemaker_per_hour, prices, "[training]"),
+        _job("EC2 training", ec2, prices.ec2_per_hour, prices, "[ec2]"),
+        _disks("EC2 training", ec2, prices.ebs_gb_month, "[ec2]"),
     ]
-    costs = []
-    for what, kind, count, spot, table in rows:
-        price = table.get(kind)
-        label = f"{what}, {count} × {kind}" + (" spot" if spot else "")
-        if price is None:
-            costs.append(Cost(what=label, minimum=None, maximum=None, note="price not known", standing=False))
-            continue
-        low = count * price * (prices.spot_factor if spot else 1.0)
-        note = f"while a job runs; spot assumed at {prices.spot_factor:.0%}" if spot else "while a job runs"
-        costs.append(Cost(what=label, minimum=low, maximum=count * price, note=note, standing=False))
+    if not has_own_disk(training.instance_type):  # the others' comes with the machine
+        costs.insert(1, _disks("SageMaker training", training, prices.ml_storage_gb_month, "[training]"))
     return costs
+
+
+def _job(what: str, machines: Training | Ec2, table: dict[str, float], prices: Prices, where: str) -> Cost:
+    kind, count, price = machines.instance_type, machines.instance_count, table.get(machines.instance_type)
+    label, setting = f"{what}, {count} × {kind}" + (" spot" if machines.spot else ""), f"{where} instance_type"
+    if price is None:
+        return Cost(what=label, minimum=None, maximum=None, setting=setting, note="price not known", standing=False)
+    low = count * price * (prices.spot_factor if machines.spot else 1.0)
+    note = f"while a job runs; spot assumed at {prices.spot_factor:.0%}" if machines.spot else "while a job runs"
+    return Cost(what=label, minimum=low, maximum=count * price, setting=setting, note=note, standing=False)
+
+
+def _disks(what: str, machines: Training | Ec2, price: float, where: str) -> Cost:
+    label = f"{what}'s disks, {machines.instance_count} × {machines.volume_gb} GB"
+    dollars = machines.instance_count * machines.volume_gb * price
+    return _monthly(label, dollars, f"{where} volume_gb", note="while a job runs", standing=False)
 
 
 def _count(low: int, high: int) -> str:
@@ -146,6 +171,7 @@ def as_dict(config: StageConfig, prices: Prices) -> dict[str, Any]:
     costs = estimate(config, prices)
     return {
         "prices": {"date": prices.date, "region": prices.region, "source": prices.source, "assumed": list(prices.assumed)},
+        "left_out": _LEFT_OUT,
         "hours_per_month": HOURS_PER_MONTH,
         "costs": [asdict(cost) for cost in costs],
         "ceiling_per_month": ceiling(costs),
@@ -157,7 +183,7 @@ def table(config: StageConfig, prices: Prices) -> Table:
     """For people."""
     costs = estimate(config, prices)
     where = "" if prices.region == config.stage.region else f" of {prices.region}, not of {config.stage.region}"
-    caption = f"US dollars{where}, prices of {prices.date}. {prices.source}"
+    caption = f"US dollars{where}, prices of {prices.date}. {prices.source} Assumed: {', '.join(prices.assumed)}. {_LEFT_OUT}"
     result = Table(title=f"What stage {config.name} costs", caption=caption, caption_justify="left")
     result.add_column("what")
     for heading in ("per hour", "per month (730 h)", "at most per month"):

@@ -12,6 +12,7 @@ from deploy import autoscaling, costs, releases, stack
 from deploy.context import Context
 from deploy.engine import Engine, Step
 from deploy.errors import Refused
+from deploy.price_file import Prices
 from deploy.serving import Release
 
 _LOOK = {"create": ("+", "green"), "update": ("~", "yellow"), "delete": ("-", "red"), "keep": (" ", "dim")}
@@ -35,7 +36,7 @@ def show(args: argparse.Namespace, context: Context, release: Release | None) ->
     """Print the plan for `release` and return it. Reads only."""
     engine = stack.engine(context, release)
     plan = engine.plan()
-    prices = costs.Prices.read(args.prices)
+    prices = Prices.read(args.prices)
     refused = _refusal(args, context, engine, plan)
     document = as_dict(plan, release, context) | {"cost": costs.as_dict(context.config, prices), "refused": refused}
     notes = [Text(f"`apply` would refuse: {refused}", style="bold red")] if refused else []
@@ -75,7 +76,7 @@ def carry_out(
 def check(args: argparse.Namespace, context: Context, engine: Engine, plan: Sequence[Step]) -> None:
     """The price ceiling and the account's limits. Raises Refused."""
     if any(step.action in ("create", "update") for step in plan):
-        within_ceiling(args, context, costs.estimate(context.config, costs.Prices.read(args.prices)))
+        within_ceiling(args, context, costs.estimate(context.config, Prices.read(args.prices)))
     engine.check(plan)
 
 
@@ -83,13 +84,17 @@ def within_ceiling(args: argparse.Namespace, context: Context, parts: list[costs
     """Raises Refused where a month of `parts` can cost more than the stage's file allows, unless --yes-cost was said."""
     if getattr(args, "yes_cost", False):  # `plan` does not have it
         return
-    most, allowed = costs.ceiling(parts), context.config.stage.price_ceiling_per_month
-    hint = "lower [scaling] maximum, raise [stage] price_ceiling_per_month, or say --yes-cost; `costs` shows the parts"
-    if most is None:
-        raise Refused(f"stage {context.config.name}", "a price is not known, so its cost has no ceiling", hint=hint)
-    if most > allowed:
+    where, allowed = f"stage {context.config.name}", context.config.stage.price_ceiling_per_month
+    if unknown := [part for part in parts if part.standing and part.maximum is None]:
+        problem = f"the price of {unknown[0].what} is not known, so its cost has no ceiling"
+        hint = f"give a price file that has it (--prices FILE, shaped like deploy/prices/*.json), change {unknown[0].setting}"
+        raise Refused(where, problem, hint=f"{hint}, or say --yes-cost")
+    if (most := costs.ceiling(parts) or 0.0) > allowed:
+        part = max((part for part in parts if part.standing), key=lambda part: part.maximum or 0.0)
+        share = (part.maximum or 0.0) * costs.HOURS_PER_MONTH
         worst = f"can cost ${most:,.0f} a month, the file allows ${allowed:,.0f}"
-        raise Refused(f"stage {context.config.name}", worst, hint=hint)
+        hint = f"change {part.setting} ({part.what}: ${share:,.0f} of it), raise [stage] price_ceiling_per_month"
+        raise Refused(where, worst, hint=f"{hint}, or say --yes-cost; `python -m deploy costs` shows the parts")
 
 
 def as_dict(plan: Sequence[Step], release: Release | None, context: Context) -> dict[str, Any]:

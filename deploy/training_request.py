@@ -73,6 +73,10 @@ def training_job(config: StageConfig, names: Names, run: Run, tags: dict[str, st
     return request
 
 
+def has_own_disk(instance_type: str) -> bool:
+    return _OWN_DISK.match(instance_type) is not None
+
+
 def _channel(uri: str, name: str) -> dict[str, Any]:
     source = {"S3DataType": "S3Prefix", "S3Uri": f"{uri}/", "S3DataDistributionType": "FullyReplicated"}
     return {"ChannelName": name, "DataSource": {"S3DataSource": source}}
@@ -81,7 +85,7 @@ def _channel(uri: str, name: str) -> dict[str, Any]:
 def _resources(config: StageConfig) -> dict[str, Any]:
     training = config.training
     resources: dict[str, Any] = {"InstanceType": training.instance_type, "InstanceCount": training.instance_count}
-    if not _OWN_DISK.match(training.instance_type):
+    if not has_own_disk(training.instance_type):
         resources["VolumeSizeInGB"] = training.volume_gb
         if config.security.kms_key_arn:
             resources["VolumeKmsKeyId"] = config.security.kms_key_arn
