@@ -36,7 +36,11 @@ def start(
 
     A dry run prints what would be sent and returns None.
     """
-    template = LaunchTemplate(context, group.purpose, lambda: data(group.group_id if group.exists() else group.key))
+
+    def group_id() -> str:
+        return group.key if context.dry_run and group.observe() is None else group.group_id
+
+    template = LaunchTemplate(context, group.purpose, lambda: data(group_id()))
     if context.dry_run:
         planned = {"launch_template": template.planned(), "run_instances": request}
         context.emit(planned, lambda: _readable(planned))

@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from botocore.exceptions import ClientError
+
 from deploy.context import Context
 from deploy.engine import Changes, Resource, State
-from deploy.errors import Refused
-from deploy.storage import tag_list
+from deploy.errors import Refused, TimedOut, code_of
+from deploy.storage import our_tags, tag_list
 
 PURPOSES = ("train", "serve")
 _ALIVE = ("pending", "running", "shutting-down", "stopping", "stopped")
@@ -52,12 +54,17 @@ PEERS = Rule(0, 65535)
 
 
 class SecurityGroup(Resource):
-    """Only what `rules` name reaches the instances. `purpose` is train or serve."""
+    """Only what `rules` name reaches the instances. `purpose` is train or serve.
 
-    def __init__(self, context: Context, purpose: str, rules: Sequence[Rule] = (PEERS,)) -> None:
+    EC2 takes a group's name once in each VPC, so there is one of ours where the instances go, whoever makes it first;
+    `delete` takes those that earlier subnets have left in other VPCs, too.
+    """
+
+    def __init__(self, context: Context, purpose: str, rules: Sequence[Rule] = (PEERS,), *, keep_others: bool = False) -> None:
+        """`keep_others`: rules that are there and not wanted stay, for now: somebody may depend on them."""
         super().__init__(context)
         self._ec2 = context.client("ec2")
-        self.purpose, self._rules = purpose, sorted(set(rules))
+        self.purpose, self._rules, self._keep_others = purpose, sorted(set(rules)), keep_others
         self._name = f"{self.names.base}-{purpose}"
 
     @property
@@ -68,18 +75,28 @@ class SecurityGroup(Resource):
         return {"rules": self._rules}
 
     def observe(self) -> State | None:
-        group = self._find()
-        return group and {"rules": _rules_of(group)}
+        group = self._here()
+        if group is None:
+            return None
+        rules = _rules_of(group)
+        return {"rules": [rule for rule in rules if rule in self._rules] if self._keep_others else rules}
+
+    def exists(self) -> bool:
+        return bool(self._everywhere())
 
     def create(self) -> None:
-        vpc, _ = vpc_and_subnets(self.context)
-        self._ec2.create_security_group(
-            GroupName=self._name,
-            Description=f"Instances that {self.purpose}",
-            VpcId=vpc,
-            TagSpecifications=[{"ResourceType": "security-group", "Tags": tag_list(self.context.tags)}],
-        )
-        self._allow(self._rules)
+        try:
+            self._ec2.create_security_group(
+                GroupName=self._name,
+                Description=f"Instances that {self.purpose}",
+                VpcId=self._vpc(),
+                TagSpecifications=[{"ResourceType": "security-group", "Tags": tag_list(self.context.tags)}],
+            )
+        except ClientError as error:
+            if code_of(error) != "InvalidGroup.Duplicate":  # made a moment ago, and not listed yet
+                raise
+        rules = _rules_of(self._listed())
+        self._allow([rule for rule in self._rules if rule not in rules])
 
     def update(self, changes: Changes) -> None:
         seen = changes["rules"].seen
@@ -90,26 +107,55 @@ class SecurityGroup(Resource):
             self._ec2.revoke_security_group_ingress(GroupId=mine, IpPermissions=permissions)
 
     def delete(self) -> None:
-        self._ec2.delete_security_group(GroupId=self.group_id)
+        for group in self._everywhere():
+            self._ec2.delete_security_group(GroupId=group["GroupId"])
 
     @property
     def group_id(self) -> str:
-        """Of a group that exists."""
-        group = self._find()
-        if group is None:
-            raise Refused(self.key, "does not exist", hint="run the command again")
-        return str(group["GroupId"])
+        """Of a group that exists, in the VPC of the stage's subnets."""
+        return str(self._listed()["GroupId"])
 
-    def _find(self) -> dict[str, Any] | None:
-        tags = [{"Name": f"tag:{key}", "Values": [value]} for key, value in self.names.tags.items()]
-        groups = self._ec2.describe_security_groups(Filters=[{"Name": "group-name", "Values": [self._name]}, *tags])
-        return next(iter(groups["SecurityGroups"]), None)
+    def _vpc(self) -> str:
+        return vpc_and_subnets(self.context)[0]
+
+    def _here(self) -> dict[str, Any] | None:
+        """Raises Refused where somebody else has the name."""
+        group = next(iter(self._named({"vpc-id": self._vpc()})), None)
+        if group and our_tags(group.get("Tags", []), self.names.tags) != self.names.tags:
+            hint = f"delete or rename {group['GroupId']}, or give it the tags {tag_list(self.names.tags)} if it is this stage's"
+            raise Refused(self.key, f"{group['GroupId']} has the name and not this stage's tags", hint=hint)
+        return group
+
+    def _listed(self) -> dict[str, Any]:
+        """EC2 lists a new group with some delay. Raises TimedOut."""
+        if group := self._here():
+            return group
+        what = f"{self.key} to be listed"
+
+        def listed() -> str:
+            return "there" if self._here() else "absent"
+
+        self.context.wait(what, listed, until={"there"}, limit_seconds=60, every_seconds=3)
+        if (group := self._here()) is None:
+            raise TimedOut(what, "it came and went", hint="run the same command again")
+        return group
+
+    def _everywhere(self) -> list[dict[str, Any]]:
+        return self._named({f"tag:{key}": value for key, value in self.names.tags.items()})
+
+    def _named(self, more: dict[str, str]) -> list[dict[str, Any]]:
+        filters = [{"Name": name, "Values": [value]} for name, value in ({"group-name": self._name} | more).items()]
+        return list(self._ec2.describe_security_groups(Filters=filters)["SecurityGroups"])
 
     def _allow(self, rules: Sequence[Rule]) -> None:
-        if rules:
-            mine = self.group_id
-            permissions = [rule.permission(mine) for rule in rules]
-            self._ec2.authorize_security_group_ingress(GroupId=mine, IpPermissions=permissions)
+        """One by one: what is there and not listed yet would make EC2 refuse them all."""
+        mine = self.group_id if rules else ""
+        for rule in rules:
+            try:
+                self._ec2.authorize_security_group_ingress(GroupId=mine, IpPermissions=[rule.permission(mine)])
+            except ClientError as error:
+                if code_of(error) != "InvalidPermission.Duplicate":
+                    raise
 
 
 def _rules_of(group: dict[str, Any]) -> list[Rule]:

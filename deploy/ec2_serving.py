@@ -6,10 +6,7 @@ the server checks itself before it says that it is healthy.
 """
 
 import argparse
-import json
 import secrets
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,30 +15,16 @@ from deploy.config import StageConfig
 from deploy.context import Context
 from deploy.ec2_network import Rule, SecurityGroup, instances
 from deploy.ec2_request import filled, has_gpu, run_uri, tagged
+from deploy.ec2_standing import PURPOSE, last_report, standing
 from deploy.ec2_template import launch_data
 from deploy.engine import Engine, State, found
 from deploy.errors import DeployError, TimedOut, explained
 from deploy.names import Names
+from deploy.price_file import Prices
 from deploy.serving import Release, environment
-from deploy.storage import EC2
 
 TEMPLATE = Path(__file__).with_name("serve_user_data.sh")
-PURPOSE = "serve"
 _LATE_SECONDS = 900.0  # the instance's own start, and its last report
-
-
-@dataclass(frozen=True, kw_only=True)
-class Serving:
-    """An instance that serves, or is about to. `state` and `at` are its last report's; `address` is private."""
-
-    instance: str
-    release: str
-    address: str
-    port: int
-    state: str
-    at: str
-    image: str
-    model_data: str
 
 
 def run(args: argparse.Namespace, context: Context, release: Release) -> None:
@@ -60,23 +43,23 @@ def run(args: argparse.Namespace, context: Context, release: Release) -> None:
     if not context.dry_run:
         quotas.require_vcpus(context, name, config.ec2_serving.instance_type, 1, spot=False)
         registry.keep(context, release.image)
-    ports = {serving.port for serving in standing(context)}  # callers of the one before are not cut off meanwhile
-    started = ec2_launch.start(context, name, group(context, ports), data, request)
+    open_to_old = any(serving.live for serving in standing(context))  # callers of the one before are not cut off meanwhile
+    started = ec2_launch.start(context, name, group(context, keep_others=open_to_old), data, request)
     if started is None:
         return
     context.say(f"started {name}: {config.ec2_serving.instance_type}, machine image {image_id}, {', '.join(started)}")
-    report = _wait(context, name, started)
+    told = _wait(context, name, started)
     retired = _retire(context, keep=started)
     list(Engine([group(context)]).apply())
-    document = report | {"image": release.image, "model_data": release.model_data, "retired": retired}
+    document = told | {"image": release.image, "model_data": release.model_data, "retired": retired}
     context.emit(document, lambda: _said(document))
 
 
-def group(context: Context, ports: Iterable[int] = ()) -> SecurityGroup:
-    """The port (and `ports`) are open to whoever carries the group, and to `[ec2_serving] callers`."""
+def group(context: Context, *, keep_others: bool = False) -> SecurityGroup:
+    """The port is open to whoever carries the group, and to `[ec2_serving] callers`."""
     serving = context.config.ec2_serving
-    rules = [Rule(port, port, source) for port in {serving.port, *ports} for source in ("", *serving.callers)]
-    return SecurityGroup(context, PURPOSE, rules)
+    rules = [Rule(serving.port, serving.port, source) for source in ("", *serving.callers)]
+    return SecurityGroup(context, PURPOSE, rules, keep_others=keep_others)
 
 
 def serving_machine(config: StageConfig, names: Names, *, image_id: str, root_device: str, group_id: str) -> State:
@@ -112,34 +95,6 @@ def user_data(config: StageConfig, names: Names, name: str, release: Release) ->
     return filled(TEMPLATE, values)
 
 
-def standing(context: Context) -> list[Serving]:
-    """Instances that serve, the newest first."""
-    with explained("serving on EC2"):
-        rows = [row for row in instances(context, {"purpose": PURPOSE}) if row["State"]["Name"] in ("pending", "running")]
-        return [_described(context, row) for row in sorted(rows, key=lambda row: row["LaunchTime"], reverse=True)]
-
-
-def live(context: Context) -> Release | None:
-    """What the newest instance serves; None where there is none."""
-    newest = next(iter(standing(context)), None)
-    return None if newest is None else Release(image=newest.image, model_data=newest.model_data, cuda="unknown")
-
-
-def _described(context: Context, row: dict[str, Any]) -> Serving:
-    tags = {tag["Key"]: tag["Value"] for tag in row["Tags"]}
-    report = _report(context, tags["run"])
-    return Serving(
-        instance=row["InstanceId"],
-        release=tags["run"],
-        address=row.get("PrivateIpAddress", ""),
-        port=int(report.get("port", context.config.ec2_serving.port)),
-        state=report.get("state", "starting"),
-        at=report.get("at", ""),
-        image=tags["image"],
-        model_data=tags["model"],
-    )
-
-
 def _check(args: argparse.Namespace, context: Context, release: Release) -> None:
     """One archive, driver and price. Raises DeployError or Refused."""
     config = context.config
@@ -150,7 +105,7 @@ def _check(args: argparse.Namespace, context: Context, release: Release) -> None
     if has_gpu(kind) and release.cuda == "none":
         hint = "set [ec2_serving] instance_type to a CPU type, or release an image built with CUDA"
         raise DeployError("release", f"{kind} has a GPU, but the image has no CUDA", hint=hint)
-    prices = costs.Prices.read(args.prices)
+    prices = Prices.read(args.prices)
     with explained("endpoint"):
         endpoint = found(context.client("sagemaker").describe_endpoint, EndpointName=context.names.endpoint) is not None
     if not context.dry_run:
@@ -158,7 +113,7 @@ def _check(args: argparse.Namespace, context: Context, release: Release) -> None
 
 
 def _price(args: argparse.Namespace, kind: str) -> str:
-    price = costs.Prices.read(args.prices).ec2_per_hour.get(kind)
+    price = Prices.read(args.prices).ec2_per_hour.get(kind)
     if price is None:
         return f"{kind}: its price is not known, add it to a price file"
     return f"{kind}: ${price:,.2f} an hour, ${price * costs.HOURS_PER_MONTH:,.0f} a month, double while a release takes over"
@@ -169,9 +124,9 @@ def _wait(context: Context, name: str, started: list[str]) -> dict[str, Any]:
 
     def state() -> str:
         with explained(f"release {name}"):
-            report = _report(context, name)
+            told = last_report(context, name)
             alive = instances(context, {"run": name})
-        return str(report.get("state") or ("starting" if alive or context.clock.monotonic() - born < 120 else "gone"))
+        return str(told.get("state") or ("starting" if alive or context.clock.monotonic() - born < 120 else "gone"))
 
     born, limit = context.clock.monotonic(), context.config.ec2_serving.start_minutes * 60 + _LATE_SECONDS
     try:
@@ -179,11 +134,11 @@ def _wait(context: Context, name: str, started: list[str]) -> dict[str, Any]:
     except TimedOut as late:
         _end(context, started)
         raise DeployError(late.where, f"{late.problem}; {', '.join(started)} was ended", hint=_look(context, name)) from None
-    report = _report(context, name)
+    told = last_report(context, name)
     if ended == "healthy":
-        return report
+        return told
     _end(context, started)
-    reason = report.get("reason") or "the instance ended without a word"
+    reason = told.get("reason") or "the instance ended without a word"
     before = [serving.release for serving in standing(context) if serving.state == "healthy"]
     still = f"; {before[0]} still serves" if before else ""
     raise DeployError(name, f"does not serve: {reason}{still}", hint=_look(context, name))
@@ -207,19 +162,7 @@ def _end(context: Context, ids: list[str]) -> None:
             context.client("ec2").terminate_instances(InstanceIds=ids)
 
 
-def _report(context: Context, name: str) -> dict[str, Any]:
-    """The last one; empty before the first."""
-    key = f"{EC2}/{name}/status.json"
-    answer = found(context.client("s3").get_object, Bucket=context.names.bucket, Key=key)
-    return dict(json.loads(answer["Body"].read())) if answer else {}
-
-
 def _said(document: dict[str, Any]) -> str:
     url = f"http://{document['address']}:{document['port']}/invocations"
     ended = f"; ended {', '.join(document['retired'])}" if document["retired"] else ""
     return f"{document['release']} serves at {url} (inside the network){ended}"
-
-
-def as_dicts(context: Context) -> list[dict[str, Any]]:
-    """For `status`."""
-    return [asdict(serving) for serving in standing(context)]

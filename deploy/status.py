@@ -1,12 +1,13 @@
 """`status`: what stands, what serves, what it can go back to, and which alarms ring."""
 
 import argparse
+from dataclasses import asdict
 from typing import Any
 
 from rich.console import Group
 from rich.table import Table
 
-from deploy import ec2_serving, releases
+from deploy import ec2_standing, releases
 from deploy.context import Context
 from deploy.engine import found
 from deploy.errors import explained
@@ -26,7 +27,7 @@ def run(args: argparse.Namespace, context: Context) -> None:
             "account": context.account,
             "region": context.region,
             "endpoint": _endpoint(context),
-            "ec2_serving": ec2_serving.as_dicts(context),
+            "ec2_serving": [asdict(serving) for serving in ec2_standing.standing(context)],
             "function": _function(context),
             "alarms": _alarms(context),
             "training_jobs": _jobs(context),
@@ -39,7 +40,7 @@ def _endpoint(context: Context) -> dict[str, Any] | None:
     if endpoint is None:
         return None
     release = releases.of_config(context, endpoint["EndpointConfigName"])
-    variant = endpoint.get("ProductionVariants", [{}])[0]
+    variant: dict[str, Any] = next(iter(endpoint.get("ProductionVariants") or []), {})
     return {
         "name": context.names.endpoint,
         "status": endpoint["EndpointStatus"],
@@ -64,7 +65,7 @@ def _function(context: Context) -> dict[str, Any] | None:
     return {
         "name": function.name,
         "live_version": live,
-        "warm": warm["AllocatedProvisionedConcurrentExecutions"] if warm else 0,
+        "warm": (warm or {}).get("AllocatedProvisionedConcurrentExecutions", 0),
         "url": url["FunctionUrl"] if url else None,
     }
 
@@ -95,7 +96,8 @@ def _tables(document: dict[str, Any]) -> Group:
     for serving in document["ec2_serving"]:
         where = f"http://{serving['address']}:{serving['port']}"
         reported = f" ({serving['at']})" if serving["at"] else ""
-        result.add_row("serving on EC2", f"{serving['release']} {serving['state']}{reported}, {where}, {serving['instance']}")
+        title = "serving on EC2" if serving["live"] else "on EC2, not live"
+        result.add_row(title, f"{serving['release']} {serving['state']}{reported}, {where}, {serving['instance']}")
         result.add_row("  model_data", serving["model_data"])
     ringing = [name for name, state in document["alarms"].items() if state == "ALARM"]
     quiet = f"{len(document['alarms'])} alarms, none rings"
