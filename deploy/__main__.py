@@ -6,6 +6,7 @@ Each command is a module with `add_arguments(parser)` and `run(args, context)`, 
 import argparse
 import importlib
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -37,9 +38,14 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 
 
-def main(argv: Sequence[str] | None = None, **seams: Any) -> int:
-    """The process's exit code: 0, or the error's (2: something in the file or flags must change; 1: AWS said no).
+_BUG = 70  # as sysexits.h has it: an internal software error
+_ROOT = Path(__file__).parent
 
+
+def main(argv: Sequence[str] | None = None, **seams: Any) -> int:
+    """The process's exit code: 0, or the error's.
+
+    2: something in the file or flags must change; 1: AWS said no; 70: a bug of ours.
     `seams` are Context's own: session, clock, console, out.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
@@ -48,17 +54,36 @@ def main(argv: Sequence[str] | None = None, **seams: Any) -> int:
     err = Console(stderr=True, highlight=False)
     from deploy import config  # `--help` needs neither pydantic nor boto3
     from deploy.context import Context
+    from deploy.errors import explained
 
     try:
         settings = config.read(args.environments / f"{args.stage}.toml")
         context = Context(settings, as_json=args.json, dry_run=args.dry_run, **seams)
-        return int(importlib.import_module(COMMANDS[args.command][0]).run(args, context) or 0)
-    except Error as error:
-        err.print(f"[red]{error.kind}[/] {_escaped(str(error))}", soft_wrap=True)
-        return error.exit_code
+        with explained(args.command):  # where no nearer place explained it
+            return int(importlib.import_module(COMMANDS[args.command][0]).run(args, context) or 0)
     except KeyboardInterrupt:
         err.print("interrupted; run the same command again to go on")
         return 130
+    except Exception as error:  # noqa: BLE001 - the last resort: a person reads one line, and --debug shows the rest
+        if args.debug:
+            traceback.print_exc()
+        kind, text, code = _told(error)
+        err.print(f"[red]{kind}[/] {_escaped(text)}", soft_wrap=True)
+        return code
+
+
+def _told(error: Exception) -> tuple[str, str, int]:
+    """(kind, text, exit code): an error by design in its own words, this machine's as it says, anything else as our fault."""
+    if isinstance(error, Error):
+        return error.kind, str(error), error.exit_code
+    if isinstance(error, OSError):  # a file, a disk, a connection that is not AWS's
+        return type(error).__name__, str(error), 1
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).is_relative_to(_ROOT)]
+    where = f" at {Path(frames[-1].filename).relative_to(_ROOT.parent)}:{frames[-1].lineno}" if frames else ""
+    hint = (
+        "the same command with --debug prints the traceback: please report it; what was done so far stays, and can be continued"
+    )
+    return "Bug", f"in Kennel, not in your file or flags{where}: {type(error).__name__}: {error}\n  try: {hint}", _BUG
 
 
 def _escaped(text: str) -> str:
@@ -71,6 +96,7 @@ def _parser(chosen: str | None) -> argparse.ArgumentParser:
     shared.add_argument("--environments", type=Path, default=Path(__file__).parent / "environments", help=argparse.SUPPRESS)
     shared.add_argument("--json", action="store_true", help="one JSON document on stdout")
     shared.add_argument("--dry-run", action="store_true", help="say what would be done, write nothing")
+    shared.add_argument("--debug", action="store_true", help="the traceback of an error, too")
     parser = argparse.ArgumentParser(prog="python -m deploy", description="From a laptop to a scaled endpoint.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (module, help_text) in COMMANDS.items():

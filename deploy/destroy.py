@@ -77,7 +77,9 @@ def _ask(context: Context, there: list[str]) -> None:
         raise Refused(f"stage {context.config.name}", f"{len(there)} things would be deleted", hint="say --yes")
     context.say(_list("will be deleted", there))
     if context.console.input(f"Type the stage's name ({context.config.name}) to go on: ") != context.config.name:
-        raise Refused(f"stage {context.config.name}", "not confirmed, nothing was deleted")
+        raise Refused(
+            f"stage {context.config.name}", "not confirmed, nothing was deleted", hint="type the stage's name, or say --yes"
+        )
 
 
 def _list(title: str, keys: list[str]) -> str:

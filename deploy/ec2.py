@@ -79,7 +79,7 @@ class Ec2Job:
             alive = self._instances.alive(self.name)
             for host in self.hosts:
                 if host not in self.statuses and (text := self._read(f"status/{host}.json")):
-                    self.statuses[host] = json.loads(text)
+                    self.statuses[host] = _status(text, f"run {self.name}, {host}")
         self._seen_alive = self._seen_alive or bool(alive)
         known = self._seen_alive or self._context.clock.monotonic() - self._born > _APPEAR_SECONDS
         self.ended = len(self.statuses) == len(self.hosts) or (known and not alive)
@@ -100,6 +100,17 @@ class Ec2Job:
     def _read(self, key: str) -> str:
         answer = found(self._s3.get_object, Bucket=self._context.names.bucket, Key=f"{EC2}/{self.name}/{key}")
         return answer["Body"].read().decode(errors="replace") if answer else ""
+
+
+def _status(text: str, where: str) -> dict[str, Any]:
+    """Raises DeployError where no node wrote it."""
+    try:
+        told = dict(json.loads(text))
+        return told | {"exit_code": int(told["exit_code"]), "interrupted": str(told["interrupted"])}
+    except (ValueError, TypeError, KeyError):
+        raise DeployError(
+            where, f"its status is not a node's: {text[:200]!r}", hint="did somebody else write to the bucket?"
+        ) from None
 
 
 def conclude(context: Context, this: Run, job: Ec2Job) -> None:

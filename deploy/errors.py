@@ -81,4 +81,5 @@ def explained(where: str) -> Iterator[None]:
         problem = "AWS's answer arrived cut short or altered"
         raise DeployError(where, problem, hint="run the same command again; a proxy or the network breaks answers") from error
     except BotoCoreError as error:
-        raise DeployError(where, str(error)) from error
+        hint = "look at the names and addresses in flags and file; where the network failed, run the same command again"
+        raise DeployError(where, str(error), hint=hint) from error

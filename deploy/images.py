@@ -8,6 +8,8 @@ import argparse
 import base64
 import os
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -64,16 +66,26 @@ def run(args: argparse.Namespace, context: Context) -> None:
     login = None if args.registry else ecr_login(context)
     results = []
     for image, target in targets.items():
-        if (digest := remote_digest(engine, f"{target}:{tag}", login)) is None:
-            if not args.no_build:
-                build(image, f"{target}:{tag}", tag, args.build_arg)
-            digest, pushed = push(engine, target, tag, login, context), True
-        else:
-            context.say(f"{target}:{tag} is in the registry already")
-            pushed = False
-        cuda = label(engine, f"{target}:{tag}", f"{target}@{digest}", login)
+        with _engine_explained(f"image {image}"):
+            if (digest := remote_digest(engine, f"{target}:{tag}", login)) is None:
+                if not args.no_build:
+                    build(image, f"{target}:{tag}", tag, args.build_arg)
+                digest, pushed = push(engine, target, tag, login, context), True
+            else:
+                context.say(f"{target}:{tag} is in the registry already")
+                pushed = False
+            cuda = label(engine, f"{target}:{tag}", f"{target}@{digest}", login)
         results.append(Pushed(image=image, reference=f"{target}@{digest}", tag=tag, cuda=cuda, pushed=pushed))
     context.emit([asdict(result) for result in results], lambda: _table(results))
+
+
+@contextmanager
+def _engine_explained(where: str) -> Iterator[None]:
+    """What the engine says where no call below has better words for it."""
+    try:
+        yield
+    except DockerException as error:
+        raise DeployError(where, f"the Docker engine says: {error}", hint="the same command again goes on") from error
 
 
 def tag_of(root: Path, context: Context) -> str:

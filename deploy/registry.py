@@ -111,16 +111,28 @@ def labels(context: Context, uri: str) -> dict[str, str]:
         hint = f"push it to {context.names.registry} with `python -m deploy images`"
         raise DeployError(f"image {uri}", "is not in this stage's registry", hint=hint)
     ecr = context.client("ecr")
+    manifest = _manifest(ecr, repository, digest, f"image {uri}")
+    try:
+        blob = json.loads(manifest)["config"]["digest"]
+        url = ecr.get_download_url_for_layer(repositoryName=repository, layerDigest=blob)["downloadUrl"]
+        with urllib.request.urlopen(url, timeout=30) as response:  # noqa: S310 - the address comes from AWS
+            return dict(json.load(response).get("config", {}).get("Labels") or {})
+    except OSError as error:
+        hint = "run the same command again; the network or a proxy keeps S3, where ECR keeps layers, from this machine"
+        raise DeployError(f"image {uri}", f"its configuration cannot be fetched: {error}", hint=hint) from error
+    except (ValueError, LookupError, TypeError) as error:
+        hint = "push a plain image of one platform: `python -m deploy images` does"
+        raise DeployError(f"image {uri}", "has no configuration that can be read", hint=hint) from error
+
+
+def _manifest(ecr: Any, repository: str, digest: str, where: str) -> str:
+    """As it was pushed. Raises DeployError where there is no such image."""
     answer = ecr.batch_get_image(
         repositoryName=repository, imageIds=[{"imageDigest": digest}], acceptedMediaTypes=list(_MANIFESTS)
     )
     if not answer["images"]:
-        raise DeployError(f"image {uri}", "does not exist", hint="`python -m deploy images` builds and pushes it")
-    manifest = json.loads(answer["images"][0]["imageManifest"])
-    blob = manifest["config"]["digest"]
-    url = ecr.get_download_url_for_layer(repositoryName=repository, layerDigest=blob)["downloadUrl"]
-    with urllib.request.urlopen(url, timeout=30) as response:  # noqa: S310 - the address comes from AWS
-        return dict(json.load(response).get("config", {}).get("Labels") or {})
+        raise DeployError(where, "does not exist", hint="`python -m deploy images` builds and pushes it")
+    return str(answer["images"][0]["imageManifest"])
 
 
 def newest(context: Context, image: str) -> str:
@@ -143,7 +155,7 @@ def keep(context: Context, uri: str) -> None:
     ecr, tag = context.client("ecr"), f"{RELEASED}{digest.removeprefix('sha256:')[:16]}"
     with explained(f"image {uri}"):
         there = ecr.describe_images(repositoryName=repository, imageIds=[{"imageDigest": digest}])["imageDetails"]
-        if tag in there[0].get("imageTags", []):
+        if any(tag in row.get("imageTags", []) for row in there):
             return
-        image = ecr.batch_get_image(repositoryName=repository, imageIds=[{"imageDigest": digest}])["images"][0]
-        ecr.put_image(repositoryName=repository, imageManifest=image["imageManifest"], imageTag=tag, imageDigest=digest)
+        manifest = _manifest(ecr, repository, digest, f"image {uri}")
+        ecr.put_image(repositoryName=repository, imageManifest=manifest, imageTag=tag, imageDigest=digest)

@@ -7,7 +7,7 @@ from typing import Any
 from deploy import plan, registry, releases, rollback, smoke
 from deploy.context import Context
 from deploy.engine import found
-from deploy.errors import DeployError, explained
+from deploy.errors import DeployError, Refused, explained
 from deploy.serving import Release
 from deploy.storage import MODELS, TRAINING
 
@@ -26,10 +26,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, context: Context) -> None:
+    _suits(args, context)
     if args.on == "ec2":
-        from deploy import ec2_serving
+        from deploy import ec2_serving, ec2_standing
 
-        ec2_serving.run(args, context, resolve(args, context, ec2_serving.live(context)))
+        ec2_serving.run(args, context, resolve(args, context, ec2_standing.live(context)))
         return
     before = releases.live_config(context)
     release = resolve(args, context, releases.live(context))
@@ -54,6 +55,20 @@ def run(args: argparse.Namespace, context: Context) -> None:
         _no_longer_wrong(context)
     document = plan.as_dict(done, release, context) | {"config": releases.live_config(context), "smoke": result}
     context.emit(document, lambda: f"released {document['config']}: {release.model_data} on {release.image}")
+
+
+def _suits(args: argparse.Namespace, context: Context) -> None:
+    """Raises Refused for a flag that would do nothing where this release goes."""
+    on_ec2, kind = args.on == "ec2", context.config.endpoint.kind
+    if args.model_name and (on_ec2 or kind != "multi-model"):
+        what = "an instance on EC2 serves one model" if on_ec2 else f"a {kind} endpoint serves one model"
+        hint = 'leave --as out, or release to an endpoint with [endpoint] kind = "multi-model"'
+        raise Refused("release", f"--as names one model among many, and {what}", hint=hint)
+    if args.no_smoke and on_ec2:
+        problem = (
+            "--no-smoke cannot be had with --on ec2: the server itself checks the golden photo before it says it is healthy"
+        )
+        raise Refused("release", problem, hint="leave --no-smoke out")
 
 
 def resolve(args: argparse.Namespace, context: Context, live: Release | None) -> Release:
@@ -81,8 +96,12 @@ def _artifact_of(context: Context, job: str) -> str:
         return _artifact_of_run(context, job)
     if described["TrainingJobStatus"] not in ("Completed", "Stopped"):  # a stopped job has written its best model
         reason = described.get("FailureReason", "it is not finished")
-        raise DeployError(where, f"is {described['TrainingJobStatus']}: {reason}")
-    return str(described["ModelArtifacts"]["S3ModelArtifacts"])
+        hint = f"`python -m deploy logs {job}`; release it once it is Completed, or another: `status` names the latest"
+        raise DeployError(where, f"is {described['TrainingJobStatus']}: {reason}", hint=hint)
+    artifact = described.get("ModelArtifacts", {}).get("S3ModelArtifacts")
+    if not artifact:
+        raise DeployError(where, "was stopped before it left a model", hint="release another one: `status` names the latest")
+    return str(artifact)
 
 
 def _artifact_of_run(context: Context, run: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 from deploy.context import Context
 from deploy.engine import Changes, Resource, State, found
+from deploy.errors import DeployError
 from deploy.serving import Release
 
 OUTCOME = "outcome"
@@ -38,11 +39,19 @@ def of_config(context: Context, config: str) -> Release | None:
     """What an endpoint configuration serves; None where it or its model is gone."""
     sagemaker = context.client("sagemaker")
     described = found(sagemaker.describe_endpoint_config, EndpointConfigName=config)
-    model = described and found(sagemaker.describe_model, ModelName=described["ProductionVariants"][0]["ModelName"])
-    if not model:
+    if not described:
         return None
+    name = described["ProductionVariants"][0].get("ModelName")  # an endpoint of inference components has none
+    model = found(sagemaker.describe_model, ModelName=name) if name else {}
+    if model is None:
+        return None
+    container = model.get("PrimaryContainer", {})  # a model made elsewhere may have several containers, or its data elsewhere
+    if not (container.get("Image") and container.get("ModelDataUrl")):
+        hint = "`python -m deploy rollback --to CONFIG` goes back to one of ours; `status` lists nothing else meanwhile"
+        raise DeployError(
+            f"endpoint-config/{config}", "was not made by deploy: no image and model data of ours in it", hint=hint
+        )
     tags = {tag["Key"]: tag["Value"] for tag in sagemaker.list_tags(ResourceArn=model["ModelArn"])["Tags"]}
-    container = model["PrimaryContainer"]
     return Release(image=container["Image"], model_data=container["ModelDataUrl"], cuda=tags.get("cuda", "unknown"))
 
 
@@ -121,7 +130,7 @@ class OldReleases(Resource):
 
     def _model_of(self, config: str) -> str | None:
         described = found(self._sagemaker.describe_endpoint_config, EndpointConfigName=config)
-        return described and str(described["ProductionVariants"][0]["ModelName"])
+        return described and described["ProductionVariants"][0].get("ModelName")
 
 
 def _ours(context: Context, operation: str, rows: str, name: str) -> list[dict[str, Any]]:

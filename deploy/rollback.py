@@ -48,7 +48,11 @@ def choose(context: Context, wanted: str | None) -> str:
     if wanted in [past.config for past in others]:
         return str(wanted)
     there = ", ".join(f"{past.config} ({past.outcome or 'never served'})" for past in others) or "none"
-    raise DeployError(where, f"cannot go back to {wanted or 'an earlier release'}: there is {there} besides the live {live}")
+    hint = "`python -m deploy release --job JOB` (or --model-data s3://…) makes an earlier artifact a release again"
+    if others:
+        hint = f"--to CONFIG goes to any of them, served or not; {hint}"
+    problem = f"cannot go back to {wanted or 'an earlier release'}: there is {there} besides the live {live}"
+    raise DeployError(where, problem, hint=hint)
 
 
 def move(context: Context, target: str) -> list[Step]:

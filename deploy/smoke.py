@@ -4,6 +4,7 @@ import argparse
 import base64
 import json
 import tarfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,8 @@ from deploy.serving import Release
 
 KINDS = ("real-time", "serverless")
 """Endpoints that answer at once, with one model."""
+_OURS = "release what `python -m deploy train` wrote, or say --no-smoke for a model of another kind"
+_LOG = "is it this project's serving image? `python -m deploy logs endpoint` shows what it does"
 _HALF_PRECISION = 0.02  # how far a probability may move on a GPU
 
 
@@ -42,7 +45,12 @@ def run(args: argparse.Namespace, context: Context) -> None:
     if release is None:
         raise DeployError(f"endpoint {context.names.endpoint}", "does not exist", hint="`python -m deploy release`")
     if context.config.endpoint.kind not in KINDS:
-        raise DeployError("smoke", f"a {context.config.endpoint.kind} endpoint does not answer at once: nothing to compare")
+        problem = (
+            f"a {context.config.endpoint.kind} endpoint does not answer at once, or not with one model: nothing to compare"
+        )
+        raise DeployError(
+            "smoke", problem, hint=f"only {' and '.join(KINDS)} endpoints have a smoke test: send it a photo yourself"
+        )
     if context.dry_run:
         size, ways = len(read_golden(context, release.model_data).photo), [way for way, _ in _ways(context)]
         context.emit({"would_send": size, "through": ways}, lambda: f"would send {size} bytes through {' and '.join(ways)}")
@@ -76,14 +84,15 @@ def read_golden(context: Context, model_data: str) -> Golden:
                         wanted[name] = file.read()
                     if len(wanted) == 2:
                         break
-        except tarfile.TarError as error:
-            raise DeployError(model_data, f"is not a .tar.gz archive: {error}") from error
+        except (tarfile.TarError, EOFError, zlib.error) as error:
+            raise DeployError(model_data, f"is not a .tar.gz archive: {error}", hint=_OURS) from error
     if len(wanted) < 2:
-        raise DeployError(model_data, f"holds no {MANIFEST_FILE} and {GOLDEN_FILE}: it was not written by this train image")
+        problem = f"holds no {MANIFEST_FILE} and {GOLDEN_FILE}: it was not written by this train image"
+        raise DeployError(model_data, problem, hint=_OURS)
     try:
         manifest = Manifest.model_validate_json(wanted[MANIFEST_FILE])
     except ValidationError as error:
-        raise DeployError(model_data, f"its {MANIFEST_FILE} is not ours: {error.errors()[0]['msg']}") from error
+        raise DeployError(model_data, f"its {MANIFEST_FILE} is not ours: {error.errors()[0]['msg']}", hint=_OURS) from error
     tolerances = [manifest.golden.tolerance, *(engine.tolerance for engine in manifest.engines), _HALF_PRECISION]
     expected = dict(zip(manifest.class_names, manifest.golden.probabilities, strict=True))
     return Golden(photo=wanted[GOLDEN_FILE], probabilities=expected, tolerance=max(tolerances))
@@ -92,13 +101,16 @@ def read_golden(context: Context, model_data: str) -> Golden:
 def _one(context: Context, way: str, call: Callable[[Context, bytes], Any], golden: Golden) -> dict[str, Any]:
     started = context.clock.monotonic()
     with explained(f"smoke through the {way}"):
-        answer = call(context, golden.photo)
+        try:
+            answer = call(context, golden.photo)
+        except ValueError as error:  # of json
+            raise DeployError(f"smoke through the {way}", f"an answer that is no JSON: {error}", hint=_LOG) from None
     milliseconds = (context.clock.monotonic() - started) * 1000
     try:
         prediction = answer["predictions"][0]
         seen = {name: float(value) for name, value in prediction["probabilities"].items()}
     except (KeyError, IndexError, TypeError, AttributeError):
-        raise DeployError(f"smoke through the {way}", f"an answer of another shape: {str(answer)[:300]}") from None
+        raise DeployError(f"smoke through the {way}", f"an answer of another shape: {str(answer)[:300]}", hint=_LOG) from None
     off = max((abs(seen.get(name, -1.0) - value) for name, value in golden.probabilities.items()), default=1.0)
     if off > golden.tolerance or seen.keys() != golden.probabilities.keys():
         best = max(golden.probabilities, key=lambda name: golden.probabilities[name])
@@ -121,7 +133,7 @@ def _through_function(context: Context, photo: bytes) -> Any:
         FunctionName=context.names.function, Qualifier=ALIAS, Payload=json.dumps(event).encode()
     )
     payload = json.loads(answer["Payload"].read())
-    if answer.get("FunctionError") or payload.get("statusCode") != 200:
+    if answer.get("FunctionError") or not isinstance(payload, dict) or payload.get("statusCode") != 200:
         raise DeployError("smoke through the function", f"answered {str(payload)[:300]}", hint="`python -m deploy logs lambda`")
     return json.loads(payload["body"])
 

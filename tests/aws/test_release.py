@@ -4,8 +4,9 @@ import pytest
 
 from tests.support import moto_ext
 from tests.support.applied import endpoint
-from tests.support.aws import client, everything
-from tests.support.released import push, will_answer
+from tests.support.aws import Recorder, client, everything
+from tests.support.fleet import BUCKET
+from tests.support.released import push, upload, will_answer
 
 
 def test_from_nothing_to_a_release(released):
@@ -119,3 +120,38 @@ def test_a_new_account_refuses_three_warm_environments_before_the_first_write(de
     assert code == 2
     assert "10 are free of 10" in err
     assert not any(everything().values())
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--on", "ec2", "--as", "poodles"], "an instance on EC2 serves one model"),
+        (["--on", "ec2", "--no-smoke"], "the server itself checks the golden photo"),
+        (["--as", "poodles"], "a real-time endpoint serves one model"),
+    ],
+)
+def test_a_flag_that_would_do_nothing_is_refused(deploy, words, says):
+    recorder = Recorder()
+    code, _, err = deploy("release", *words, recorder=recorder)
+    assert code == 2
+    assert says in err
+    assert "try: leave" in err
+    assert recorder.calls == []
+
+
+def test_a_multi_model_endpoint_serves_a_prefix_and_each_release_adds_a_model(deploy):
+    deploy.stage.write_text(deploy.stage.read_text() + '[endpoint]\nkind = "multi-model"\ninstance_type = "ml.m5.xlarge"\n')
+    assert deploy("apply")[0] == 0
+    image, artifact = push(), upload()
+    words = ["release", "--model-data", artifact, "--image", image]
+    code, _, err = deploy(*words)
+    assert code == 1
+    assert "under which name?" in err
+    for name in ("dogs", "cats"):
+        code, _, err = deploy(*words, "--as", name)
+        assert code == 0, err
+    (model,) = client("sagemaker").list_models()["Models"]
+    container = client("sagemaker").describe_model(ModelName=model["ModelName"])["PrimaryContainer"]
+    assert (container["Mode"], container["ModelDataUrl"]) == ("MultiModel", f"s3://{BUCKET}/models/")
+    listed = client("s3").list_objects_v2(Bucket=BUCKET, Prefix="models/")["Contents"]
+    assert [row["Key"] for row in listed] == ["models/cats.tar.gz", "models/dogs.tar.gz"]

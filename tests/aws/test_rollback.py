@@ -89,3 +89,15 @@ def test_rollback_names_what_there_is(released):
     code, _, err = released("rollback", "--to", "kennel-dev-0123456789")
     assert code == 1
     assert f"there is none besides the live {released.first}" in err
+
+
+def test_with_nothing_to_go_back_to_it_says_what_to_do_instead(released):
+    code, _, err = released("rollback")
+    assert code == 1
+    assert "cannot go back to an earlier release: there is none" in err
+    assert "try: `python -m deploy release --job JOB` (or --model-data s3://…)" in err
+    moto_ext.FAIL["kennel-dev"] = "no capacity"
+    assert released("release", "--image", push(content="bad"))[0] == 1
+    code, _, err = released("rollback")
+    assert code == 1
+    assert "try: --to CONFIG goes to any of them" in err

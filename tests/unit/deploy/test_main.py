@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from botocore.exceptions import ClientError
 
 from deploy import __main__ as program
 from deploy import logs
@@ -35,6 +36,43 @@ def test_a_mistake_in_the_file_is_one_line_and_exit_2(tmp_path, capsys):
     err = capsys.readouterr().err
     assert "[scalin]: no such table; did you mean [scaling]?" in err
     assert "Traceback" not in err
+
+
+class Broken:
+    """A session whose use fails, as a mistake of ours or a missing file would."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def client(self, *_, **__):
+        raise self.error
+
+
+def status(tmp_path, error: Exception, *flags: str) -> int:
+    (tmp_path / "dev.toml").write_text('[stage]\nregion = "eu-west-1"\n')
+    return program.main(["status", "--environments", str(tmp_path), *flags], session=Broken(error))
+
+
+def test_a_mistake_of_ours_is_one_line_that_says_where(tmp_path, capsys):
+    assert status(tmp_path, KeyError("Tags")) == 70
+    err = capsys.readouterr().err
+    assert re.search(r"Bug in Kennel, not in your file or flags at deploy/context\.py:\d+: KeyError: 'Tags'", err)
+    assert "--debug" in err
+    assert "Traceback" not in err
+    assert status(tmp_path, KeyError("Tags"), "--debug") == 70
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_file_or_an_aws_answer_that_nobody_explained_is_not_called_our_bug(tmp_path, capsys):
+    assert status(tmp_path, FileNotFoundError(2, "No such file", "photo.jpg")) == 1
+    err = capsys.readouterr().err
+    assert "FileNotFoundError" in err
+    assert "photo.jpg" in err
+    assert "Bug" not in err
+    assert status(tmp_path, ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "ListThings")) == 1
+    err = " ".join(capsys.readouterr().err.split())
+    assert "AWS answered AccessDenied to ListThings" in err
+    assert "python -m deploy policies" in err
 
 
 def test_costs_and_policies_need_no_credentials(tmp_path, capsys):
