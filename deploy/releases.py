@@ -47,7 +47,7 @@ def of_config(context: Context, config: str) -> Release | None:
         return None
     container = model.get("PrimaryContainer", {})  # a model made elsewhere may have several containers, or its data elsewhere
     if not (container.get("Image") and container.get("ModelDataUrl")):
-        hint = "`python -m deploy rollback --to CONFIG` goes back to one of ours; `status` lists nothing else meanwhile"
+        hint = "`python -m deploy rollback --to CONFIG` goes back to one of ours; `status` lists them"
         raise DeployError(
             f"endpoint-config/{config}", "was not made by deploy: no image and model data of ours in it", hint=hint
         )

@@ -10,7 +10,7 @@ from rich.table import Table
 from deploy import ec2_standing, releases
 from deploy.context import Context
 from deploy.engine import found
-from deploy.errors import explained
+from deploy.errors import DeployError, explained
 from deploy.function import Lambda
 from deploy.names import ALIAS
 
@@ -39,13 +39,19 @@ def _endpoint(context: Context) -> dict[str, Any] | None:
     endpoint = found(context.client("sagemaker").describe_endpoint, EndpointName=context.names.endpoint)
     if endpoint is None:
         return None
-    release = releases.of_config(context, endpoint["EndpointConfigName"])
+    release, note = None, None
+    try:
+        with explained(f"endpoint-config/{endpoint['EndpointConfigName']}"):
+            release = releases.of_config(context, endpoint["EndpointConfigName"])
+    except DeployError as error:  # the person who looks needs the rest all the more
+        note = str(error)
     variant: dict[str, Any] = next(iter(endpoint.get("ProductionVariants") or []), {})
     return {
         "name": context.names.endpoint,
         "status": endpoint["EndpointStatus"],
         "failure": endpoint.get("FailureReason"),
         "config": endpoint["EndpointConfigName"],
+        "note": note,
         "moving_to": endpoint.get("PendingDeploymentSummary", {}).get("EndpointConfigName"),
         "instances": variant.get("CurrentInstanceCount"),
         "image": release and release.image,
