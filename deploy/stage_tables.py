@@ -128,7 +128,7 @@ class Ec2Serving(Settings):
     callers: tuple[Annotated[str, AfterValidator(_caller)], ...] = ()
     """Private IPv4 ranges and security groups that may reach the port, besides what carries the stage's own serving group."""
     start_minutes: Annotated[int, Field(ge=5, le=120)] = 20
-    """To pull the image, fetch the model and answer /ping; an instance that does not make it ends itself."""
+    """To pull the image, fetch the model and answer /ping, or the instance ends itself; a restarted container has as long."""
 
 
 class Endpoint(Settings):
