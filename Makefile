@@ -64,8 +64,8 @@ soak: setup ## half an hour of serving under load and kills, then faults for an 
 	@$(BIN)/python -m tests.faults.soak --events $(or $(EVENTS),200) --seed $(or $(SEED),7)
 
 .PHONY: conformance
-conformance: setup ## SageMaker's container rules as a table, for any image IMAGE= ARGS="--data … | --model … --payload …"
-	@$(BIN)/python -m tests.conformance $(IMAGE) $(ARGS)
+conformance: setup ## SageMaker's container rules as a table, for any image IMAGE= ARGS="--data … --model … --payload …"
+	@CONFORMANCE_ARGS="$${ARGS:-}" $(BIN)/python -m tests.conformance $(IMAGE)
 
 .PHONY: bench
 bench: setup ## the serving benchmark against its peers; the dated result goes to benchmarks/results [ARGS=]

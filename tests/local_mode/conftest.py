@@ -4,12 +4,16 @@ KENNEL_LOCAL_DATA chooses other photos (train/, valid/ and test/, each with a fo
 """
 
 import gc
+import importlib.util
 import os
 import shutil
 import warnings
 from pathlib import Path
 
 import pytest
+
+from tests.support import engine as docker_engine
+from tests.support.requirement import unavailable
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "photos"
 
@@ -26,20 +30,36 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(scope="session")
 def sdk(engine):
     """tests.local_mode.sdk; and nothing of it is left on the machine afterwards."""
-    pytest.importorskip("sagemaker", reason="the SageMaker SDK is not in this environment: make test makes one")
+    if importlib.util.find_spec("sagemaker") is None:
+        unavailable("the SageMaker SDK is not in this environment: make test makes one")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from tests.local_mode import sdk
-    before = {network.id for network in engine.networks.list()}
+    before = _networks(engine)
     yield sdk
     for network in engine.networks.list():
         network.reload()
-        made_here = network.id not in before and (network.name == "sagemaker-local" or network.name.startswith("job-"))
-        if made_here and not network.containers:
+        if network.id in _networks(engine) - before and not network.containers:
             network.remove()
+    assert _networks(engine) == before
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the SDK leaves the pipes of its serving container to the collector
         gc.collect()
+
+
+def _networks(engine) -> set[str]:
+    """Of those that local mode makes."""
+    return {
+        network.id for network in engine.networks.list() if network.name == "sagemaker-local" or network.name.startswith("job-")
+    }
+
+
+@pytest.fixture(scope="session")
+def classic(engine, serve_image):
+    """An image that is not ours: the classic Flask sample's shape."""
+    folder = Path(__file__).parents[1] / "container" / "classic_byoc"
+    with docker_engine.built(engine, folder, serve_image) as tag:
+        yield tag
 
 
 @pytest.fixture(scope="session")

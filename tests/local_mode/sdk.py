@@ -1,7 +1,8 @@
 """The SageMaker Python SDK's local mode, offline, for any image that follows the container contract.
 
-Nothing here knows Kennel: point it at your own image. Works around what the SDK (3.27) leaves to its caller: it never
-removes its containers, takes whoever owns the port for the endpoint, and needs a region though it calls no AWS service.
+Nothing here knows Kennel: point it at your own image (for `train` its CMD must be train, as ModelTrainer names no command).
+Works around what the SDK (3.27) leaves to its caller: it never removes its containers, takes whoever owns the port for the
+endpoint, and needs a region though it calls no AWS service.
 """
 
 import contextlib
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import docker
+from docker.models.containers import Container
 
 _OFFLINE = Path(tempfile.gettempdir()) / f"sagemaker-sdk-offline-{os.getuid()}.yaml"
 _OFFLINE.write_text("SchemaVersion: '1.0'\nSageMaker:\n  PythonSDK:\n    Modules:\n      TelemetryOptOut: true\n")
@@ -24,14 +26,19 @@ os.environ.setdefault("AWS_EC2_METADATA_DISABLED", "true")
 _PROJECT_DIR = "com.docker.compose.project.working_dir"
 
 
+def containers(client: docker.DockerClient, root: Path) -> list[Container]:
+    """What Compose started below `root`, ended or not."""
+    return [
+        container
+        for container in client.containers.list(all=True, filters={"label": _PROJECT_DIR})
+        if Path(container.labels[_PROJECT_DIR]).is_relative_to(root)
+    ]
+
+
 def remove_containers(root: Path) -> list[str]:
     """Remove what Compose started below `root`; returns their names."""
     with contextlib.closing(docker.from_env()) as client:
-        ours = [
-            container
-            for container in client.containers.list(all=True, filters={"label": _PROJECT_DIR})
-            if Path(container.labels[_PROJECT_DIR]).is_relative_to(root)
-        ]
+        ours = containers(client, root)
         for container in ours:
             container.remove(force=True, v=True)
     return [container.name for container in ours]

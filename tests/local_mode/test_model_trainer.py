@@ -1,9 +1,12 @@
 """The SDK's ModelTrainer in LOCAL_CONTAINER mode trains with our image as SageMaker would, on one and two instances."""
 
+import concurrent.futures
 import json
 import tarfile
 
 import pytest
+
+from tests.support import engine as docker_engine
 
 QUICK = {"architecture": "efficientnet_lite0", "head_epochs": 4, "epochs": 0, "engines": "none"}
 
@@ -48,8 +51,35 @@ def test_the_reason_of_a_failed_job_reaches_its_caller(sdk, train_image, few, ro
     assert "learning_rate" in message
 
 
-def test_the_reason_on_the_second_host_reaches_the_caller_too(sdk, train_image, few, root, tmp_path):
+def test_the_reason_of_two_hosts_that_fail_alike_reaches_their_caller(sdk, train_image, few, root, tmp_path):
     (tmp_path / "train" / "only-class").mkdir(parents=True)
     with pytest.raises(RuntimeError, match="exited with code: 2") as caught:
         sdk.train(train_image, few | {"train": tmp_path / "train"}, QUICK, root, hosts=2)
     assert "class" in str(caught.value)
+
+
+_KILL_RANKS = r"""
+import os, pathlib, signal
+for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+    if b"-m\0containers.train.worker\0" in path.read_bytes():
+        os.kill(int(path.parent.name), signal.SIGKILL)
+"""
+
+
+def test_what_only_the_second_host_dies_of_reaches_the_caller(sdk, engine, train_image, few, root):
+    """Its rank is killed, as the kernel does where memory runs out."""
+    small = {"architecture": "squeezenet1_1", "pretrained": "none", "image_size": 64, "batch_size": 6, "num_workers": 0}
+    endless = QUICK | small | {"head_epochs": 0, "epochs": 100_000, "patience": 0}
+    training = lambda: any('"event": "epoch"' in docker_engine.logs(box) for box in sdk.containers(engine, root))  # noqa: E731
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        job = pool.submit(sdk.train, train_image, few, endless, root, hosts=2)
+        try:
+            docker_engine.wait_until(lambda: job.done() or training(), 300, "an epoch")
+            (second,) = [box for box in sdk.containers(engine, root) if box.name.endswith("algo-2-1")]
+            assert second.exec_run(["python3", "-S", "-c", _KILL_RANKS]).exit_code == 0
+            with pytest.raises(RuntimeError, match="exited with code: 1") as caught:
+                job.result(240)
+        finally:
+            sdk.remove_containers(root)  # so that the job ends, whatever went wrong here
+    assert ": WorkerFailed: " in str(caught.value)
+    assert "host algo-2]" in str(caught.value)

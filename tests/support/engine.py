@@ -2,6 +2,9 @@
 
 import contextlib
 import json
+import os
+import shutil
+import subprocess
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,6 +31,19 @@ def container(
     finally:
         with contextlib.suppress(docker.errors.NotFound):
             made.remove(force=True, v=True)
+
+
+@contextlib.contextmanager
+def built(client: docker.DockerClient, folder: Path, base: str) -> Iterator[str]:
+    """The image that `folder`'s Dockerfile makes of the build argument BASE, under a name of its own; removed afterwards."""
+    tag = f"kennel-test-{folder.name.replace('_', '-')}:{os.getpid()}"
+    cli = next(path for path in ("/usr/bin/docker", shutil.which("docker") or "") if Path(path).exists())
+    command = [cli, "build", "-q", "--build-arg", f"BASE={base}", "-t", tag, str(folder)]
+    subprocess.run(command, check=True, capture_output=True, env=os.environ | {"DOCKER_BUILDKIT": "1"})
+    try:
+        yield tag
+    finally:
+        client.images.remove(tag, force=True)
 
 
 @contextlib.contextmanager

@@ -16,7 +16,10 @@ def unavailable(reason: str) -> NoReturn:
 
 def docker_client() -> Any:
     """A client of the Docker engine; `unavailable` where none answers."""
-    docker = pytest.importorskip("docker", reason="the docker package is not installed")
+    try:
+        import docker
+    except ImportError:
+        unavailable("the docker package is not installed")
     client, why = None, ""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)  # the SDK leaves the socket open that could not connect
