@@ -28,8 +28,8 @@ def filled(text: str, folder: Path) -> str:
 
 @pytest.mark.parametrize("line", DOCUMENTED)
 def test_a_documented_line_is_understood_and_without_an_engine_one_line_says_so(line: str, tmp_path: Path) -> None:
-    environment = os.environ | {"DOCKER_HOST": f"unix://{tmp_path}/nobody.sock", "VENV": "", "MAKEFLAGS": ""}
-    command = f"{filled(line, tmp_path)} VENV={sys.prefix}"
+    environment = os.environ | {"DOCKER_HOST": f"unix://{tmp_path}/nobody.sock", "MAKEFLAGS": ""}
+    command = f"{filled(line, tmp_path)} --old-file=setup VENV={sys.prefix}"  # the packages are there: this test runs
     done = subprocess.run(["bash", "-c", command], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
     (told, ended) = done.stderr.splitlines()
     assert told.startswith("conformance: no Docker engine answers (")
