@@ -10,6 +10,7 @@ import pickle
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -24,6 +25,8 @@ from containers.core.errors import ConfigError
 
 ENVIRONMENT = "KENNEL_PRETRAINED_DIR"
 DOWNLOAD_TIMEOUT_SECONDS = 15.0
+_UNREADABLE = (RuntimeError, EOFError, LookupError, ValueError, AttributeError, ImportError, TypeError, pickle.UnpicklingError)
+"""torch.hub's word for a download with another hash, and what bytes that are no pickle can end in (pickle's manual)."""
 
 
 def load(model: nn.Module, architecture: str, directory: Path | None) -> str:
@@ -61,9 +64,8 @@ def _names(architecture: str) -> list[str]:
 def _from_file(model: nn.Module, architecture: str, path: Path, source: str) -> str:
     try:
         state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, SafetensorError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ConfigError(f"pretrained weights {path} cannot be read ({reason}): copy or download them again") from error
+    except (OSError, SafetensorError, *_UNREADABLE) as error:
+        raise ConfigError(f"pretrained weights {path} cannot be read ({_line(error)}): copy or download them again") from error
     _load_backbone(model, architecture, state, str(path))
     return f"{source}: {path.name} (sha256 {manifest.sha256(path)})"
 
@@ -76,15 +78,26 @@ def _from_torchvision(model: nn.Module, architecture: str) -> str:
     )
     if name is None:
         raise ConfigError(f"torchvision has no ImageNet weights of {architecture}: {remedy}")
+    url = get_weight(name).url
     try:
         with _socket_timeout(DOWNLOAD_TIMEOUT_SECONDS):
             state = torch.hub.load_state_dict_from_url(
-                get_weight(name).url, map_location="cpu", progress=False, check_hash=True, weights_only=True
+                url, map_location="cpu", progress=False, check_hash=True, weights_only=True
             )
-    except OSError as error:  # URLError, timeouts and a full disk are all OSErrors
-        raise ConfigError(f"cannot download the ImageNet weights of {architecture} ({error}): {remedy}") from error
+    except (OSError, HTTPException) as error:  # URLError, timeouts and a full disk are all OSErrors
+        raise ConfigError(f"cannot download the ImageNet weights of {architecture} ({_line(error)}): {remedy}") from error
+    except _UNREADABLE as error:
+        kept = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(url).path).name  # read unseen where it is there
+        again = f"delete {kept} and start again" if kept.exists() else "start again"
+        raise ConfigError(
+            f"the ImageNet weights of {architecture} from {url} are damaged ({_line(error)}): {again}; or {remedy}"
+        ) from error
     _load_backbone(model, architecture, state, name)
     return f"torchvision: {name}"
+
+
+def _line(error: Exception) -> str:
+    return str(error).partition("\n")[0].strip()
 
 
 @contextmanager

@@ -1,7 +1,11 @@
 """Where ImageNet weights come from, on tensors small enough to make here: a squeezenet's own state dict."""
 
+import threading
 import zipfile
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -99,6 +103,82 @@ def test_weights_that_do_not_fit_are_one_line(tmp_path: Path, imagenet: dict[str
 def test_without_a_source_the_message_says_what_to_do() -> None:
     with pytest.raises(ConfigError, match=r"pretrained channel.*pretrained=none"):
         pretrained.load(architectures.build("efficientnet_lite0", 3), "efficientnet_lite0", None)
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where torchvision's downloads are kept: a folder of this test."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    return tmp_path / "torch" / "hub" / "checkpoints"
+
+
+@pytest.fixture
+def answering(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bytes], None]]:
+    """answer(bytes): what a server on loopback sends, word for word, where torchvision's weights are asked for."""
+    told = [b""]
+
+    class Server(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.wfile.write(told[0])
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Server) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        weights = SimpleNamespace(url=f"http://127.0.0.1:{server.server_port}/models/squeezenet1_1-b8a52dc0.pth")
+        monkeypatch.setattr(pretrained, "get_weight", lambda _: weights)
+        for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        yield lambda answer: told.__setitem__(0, answer)
+        server.shutdown()
+        thread.join()
+
+
+def test_without_a_network_the_message_says_what_to_do(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("https_proxy", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ConfigError) as caught:
+        pretrained.load(architectures.build(NAME, 3), NAME, None)
+    said = str(caught.value)
+    assert said.startswith("cannot download the ImageNet weights of squeezenet1_1 (<urlopen error ")
+    assert said.endswith("or set pretrained=none to train from scratch")
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (b"HTTP/1.0 200 OK\r\n\r\nnot the weights", "are damaged (invalid hash value"),
+        (b"HTTP/1.0 200 OK\r\nContent-Length: 4966400\r\n\r\ncut short", "are damaged (invalid hash value"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nff\r\ncut short", "cannot download the ImageNet weights"),
+        (b"HTTP/1.0 503 Busy\r\n\r\n", "cannot download the ImageNet weights"),
+        (b"no HTTP at all\r\nand a line more", "cannot download the ImageNet weights"),
+    ],
+    ids=["altered", "truncated", "truncated chunk", "busy", "not HTTP"],
+)
+def test_a_download_that_is_not_the_weights_is_one_line_and_is_not_kept(
+    hub: Path, answering: Callable[[bytes], None], answer: bytes, said: str
+) -> None:
+    answering(answer)
+    with pytest.raises(ConfigError) as caught:
+        pretrained.load(architectures.build(NAME, 3), NAME, None)
+    assert said in str(caught.value)
+    assert str(caught.value).endswith("or set pretrained=none to train from scratch")
+    assert "\n" not in str(caught.value)
+    assert list(hub.iterdir()) == []
+
+
+def test_a_kept_download_that_was_altered_is_named(hub: Path) -> None:
+    kept = hub / "squeezenet1_1-b8a52dc0.pth"
+    hub.mkdir(parents=True)
+    kept.write_bytes(b"altered")
+    with pytest.raises(ConfigError, match=f"are damaged .*: delete {kept} and start again; or "):
+        pretrained.load(architectures.build(NAME, 3), NAME, None)
 
 
 def test_the_converter_refuses_another_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
