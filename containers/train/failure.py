@@ -21,7 +21,7 @@ from typing import NoReturn, Self
 from pydantic import BaseModel, ConfigDict
 
 from containers.core import logs
-from containers.core.errors import Error
+from containers.core.errors import ConfigError, Error
 from containers.train.errors import RESUMABLE, Interrupted, PeerLost, WorkerFailed
 
 ERROR_FILE_VARIABLE = "TORCHELASTIC_ERROR_FILE"
@@ -180,7 +180,9 @@ def guarded(main: Callable[[], int]) -> int:
         return interrupted.exit_code
     except Exception as error:  # noqa: BLE001 - the outermost frame of a process: everything must reach the one that started it
         made = report(error)
-        extra = {"kind": made.kind, "reason": made.message, "trace": made.trace}
+        extra = {"kind": made.kind, "reason": made.message}
+        if made.exit_code != ConfigError.exit_code:  # docs/decisions/031; failure.json has it
+            extra["trace"] = made.trace
         logs.get(__name__).error("failed", extra=extra)
         return made.exit_code
     finally:

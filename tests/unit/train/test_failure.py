@@ -144,3 +144,25 @@ def test_guarded_reports_and_maps(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         signal.signal(signal.SIGTERM, before)
     assert json.loads(target.read_text())["kennel"]["message"] == "key <KENNEL_TEST_SECRET>"
     assert "correct horse" not in target.read_text()
+
+
+@pytest.mark.parametrize(
+    ("error", "traced"),
+    [(DataError("a.jpg"), False), (ConfigError("epochs"), False), (NonFiniteLoss("nan"), True), (ValueError("ours"), True)],
+)
+def test_a_trace_is_logged_for_whoever_mends_code_not_for_whoever_mends_photos(
+    caplog: pytest.LogCaptureFixture, error: Exception, traced: bool
+) -> None:
+    def broken() -> int:
+        raise error
+
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        failure.guarded(broken)
+    finally:
+        failure.end_with_parent(0)
+        signal.signal(signal.SIGTERM, before)
+    (line,) = caplog.records
+    assert (line.getMessage(), line.__dict__["reason"]) == ("failed", str(error))
+    assert hasattr(line, "trace") is traced
+    assert "Traceback" in line.__dict__.get("trace", "Traceback")

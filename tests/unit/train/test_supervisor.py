@@ -129,6 +129,9 @@ def test_photos_that_cannot_be_used_end_before_any_worker(tmp_path: Path) -> Non
     failure = (root / "output/failure").read_text()
     assert failure.startswith("DataError: dog: this class folder is empty")
     assert job.out.splitlines()[-1].startswith("DataError: dog: this class folder is empty")
+    assert "Traceback" not in job.out
+    (whole,) = root.rglob("failure.json")
+    assert "Traceback" in json.loads(whole.read_text())["trace"]
     assert "starting workers" not in job.out
 
 
