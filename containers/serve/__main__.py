@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from containers.core.errors import ConfigError, Error
 from containers.serve.signals import Signals
 
 
@@ -18,8 +19,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signals = Signals()  # before the heavy imports: PID 1 has no default action for SIGTERM
     flags = _parse(arguments)
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's; a process that forks must have one thread
-    memory = Path("/dev/shm")  # noqa: S108 - the root may be read-only
-    metrics = tempfile.mkdtemp(prefix="kennel-metrics-", dir=memory if os.access(memory, os.W_OK) else None)
+    try:
+        metrics = _metrics_folder()
+    except Error as error:
+        return _refused(error)
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = metrics
     try:
         return _serve(flags, signals)
@@ -27,9 +30,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         shutil.rmtree(metrics, ignore_errors=True)
 
 
+def _metrics_folder() -> str:
+    """A new folder that all processes write their counters to. Raises ConfigError."""
+    memory = Path("/dev/shm")  # noqa: S108 - the root may be read-only
+    try:
+        return tempfile.mkdtemp(prefix="kennel-metrics-", dir=memory if os.access(memory, os.W_OK) else None)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot make a folder in memory or on disk ({error.strerror}): make room in /dev/shm, or let this user write "
+            "there or to the folder TMPDIR names (docker: --tmpfs /tmp)"
+        ) from error
+
+
+def _refused(error: Error) -> int:
+    sys.stderr.write(f"kennel serve: {error.kind}: {error}\n")
+    return error.exit_code
+
+
 def _serve(flags: argparse.Namespace, signals: Signals) -> int:
     from containers.core import fast_jpeg, host, logs
-    from containers.core.errors import Error
     from containers.serve import sizing
     from containers.serve.config import from_environment
     from containers.serve.models import LISTENER
@@ -44,8 +63,7 @@ def _serve(flags: argparse.Namespace, signals: Signals) -> int:
         listener = socket.socket(fileno=int(inherited)) if inherited else listen(config.host, config.port)
         supervisor = Supervisor(config, sizes, listener, signals)
     except Error as error:
-        sys.stderr.write(f"kennel serve: {error.kind}: {error}\n")
-        return error.exit_code
+        return _refused(error)
     address, port = listener.getsockname()[:2]
     logs.get(__name__).info(
         "listening",

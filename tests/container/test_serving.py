@@ -142,6 +142,16 @@ def test_a_driver_that_is_too_old_is_one_line_that_names_the_remedy(engine, serv
         assert "InferenceAmiVersion" in reasons[0]
 
 
+def test_without_a_folder_to_write_in_it_ends_with_one_line(engine, serve_image, model_dir):
+    volumes = {str(model_dir): {"bind": "/opt/ml/model", "mode": "ro"}}
+    options = {"volumes": volumes, "network_mode": "none", "read_only": True, "ipc_mode": "none"}  # which leaves out /dev/shm
+    with docker_engine.container(engine, serve_image, "serve", **options) as box:
+        assert docker_engine.exit_code(box, 60) == 2
+        (line,) = docker_engine.logs(box).splitlines()
+        assert line.startswith("kennel serve: ConfigError: cannot make a folder in memory or on disk (")
+        assert "(docker: --tmpfs /tmp)" in line
+
+
 @pytest.mark.parametrize(("cores", "used"), [(1.0, 1), (1.5, 2)])
 def test_it_uses_the_cores_the_container_was_granted_and_no_more(target, cores, used):
     with target.started(nano_cpus=int(cores * 1e9)) as (box, _):
