@@ -77,6 +77,7 @@ def test_a_container_that_stands_still_is_a_504_in_time_and_asked_once(function,
     assert json.loads(answer["body"])["error"]["kind"] == "DeadlineExceeded"
     assert "Traceback" not in answer["body"]
     assert runtime.calls == 1
+    docker_engine.wait_until(lambda: runtime.ended == 1, 60, "the container's late answer")  # until then it holds the one slot
 
 
 _SIGNAL_MODELS = """

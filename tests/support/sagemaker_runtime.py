@@ -17,12 +17,16 @@ TIMED_OUT = "Your invocation timed out while waiting for a response from contain
 
 
 class SageMakerRuntime:
-    """`endpoints` maps an endpoint's name to a server's URL. `failures` are answered first, one each: (status, code)."""
+    """`endpoints` maps an endpoint's name to a server's URL. `failures` are answered first, one each: (status, code).
+
+    `calls` have begun, `ended` of them are over, whether or not their caller waited.
+    """
 
     def __init__(self, endpoints: dict[str, str]) -> None:
         self.endpoints = endpoints
         self.failures: list[tuple[int, str]] = []
         self.calls = 0
+        self.ended = 0
         self.timeout_seconds = 60.0
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("_Bound", (_Service,), {"runtime": self}))
         self._server.daemon_threads = True
@@ -45,8 +49,13 @@ class _Service(BaseHTTPRequestHandler):
         pass
 
     def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers.get("content-length", 0)))
         self.runtime.calls += 1
+        try:
+            self._answer(self.rfile.read(int(self.headers.get("content-length", 0))))
+        finally:
+            self.runtime.ended += 1
+
+    def _answer(self, body: bytes) -> None:
         name = self.path.split("/")[2]
         if self.runtime.failures:
             status, code = self.runtime.failures.pop(0)
