@@ -42,12 +42,16 @@ def kill(processes: Iterable[psutil.Process]) -> None:
             process.kill()
 
 
-def failure_told(path: Path, after: str) -> str:
-    """I2: the failure file's text."""
+def failure_told(path: Path, after: str, *cause: str) -> str:
+    """I2: the failure file's text. `cause` is the kind of error it must start with, and words it must have."""
     told = path.read_bytes() if path.exists() else b""
     hold(0 < len(told) <= 1024, "I2", f"failure file of {len(told)} bytes after: {after}")
     text = told.decode("utf-8")
     hold(text[0].isalpha() and ":" in text, "I2", f"failure file {text!r} after: {after}")
+    if cause:
+        kind, *words = cause
+        right = text.startswith(f"{kind}: ") and all(word in text for word in words)
+        hold(right, "I2", f"the failure file tells of another cause than {cause} after {after}: {text}")
     return text
 
 

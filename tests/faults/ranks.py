@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 import torch
 
-from containers.train import session, worker
+from containers.train import failure, session, worker
 from containers.train.job import TrainingJob
 from tests.faults import invariants, record
 from tests.faults.invariants import hold
@@ -36,7 +36,6 @@ KINDS = (
 )
 STEPS_PER_EPOCH = 3
 _EVERY_STEP = 1e-9
-_ENDS = {"ask one rank to stop": {75}, "kill everything at once": {-9}}
 CONFIG = {"augmentation": "none", "head_epochs": 2, "epochs": 6}
 """Without augmentation a photo is the same tensor in every epoch, so that meeting it twice shows."""
 
@@ -49,6 +48,14 @@ class Event:
     epochs: int
     seconds: float
     dice: float
+
+
+@dataclass(frozen=True)
+class Hit:
+    """`what` is "rank", "loader", "all" or "asked"; `rank` the one it happened to, where it was one."""
+
+    what: str
+    rank: int | None
 
 
 def schedule(count: int, seed: int) -> list[Event]:
@@ -98,7 +105,7 @@ class Ranks:
             recorded = folder / f"start-{starts:03d}"
             workers = self._start(job, world, recorded)
             try:
-                hit = self._cause(workers, event) if event else False
+                hit = self._cause(workers, event) if event else None
                 codes = self._end(workers)
             finally:
                 workers.kill()
@@ -111,7 +118,7 @@ class Ranks:
             if not damaged:
                 invariants.checkpoint_whole(job.paths.checkpoint_dir)
             finished = set(codes) == {0}
-            self._check_end(workers, event.kind if event and hit else "", codes)
+            self._check_end(workers, hit, codes, recorded / "failure")
             if event and hit:
                 waiting.pop(0)
                 if event.kind.startswith("damage"):
@@ -128,8 +135,8 @@ class Ranks:
     def _start(self, job: TrainingJob, world: int, recorded: Path) -> Workers:
         return Workers(job, world, functools.partial(_recording, recorded))
 
-    def _cause(self, workers: Workers, event: Event) -> bool:
-        """Wait for the event's moment and do it; False where the run had ended before."""
+    def _cause(self, workers: Workers, event: Event) -> Hit | None:
+        """Wait for the event's moment and do it; None where the run had ended before."""
         limit = time.monotonic() + support.DEADLINE
         alive = lambda: all(process.is_alive() for process in workers.processes)  # noqa: E731
         while alive() and sum(line["event"] == "epoch" for line in workers.lines()) < event.epochs:
@@ -137,18 +144,21 @@ class Ranks:
             time.sleep(0.02)
         time.sleep(event.seconds)
         if not alive():
-            return False
-        chosen = workers.processes[int(event.dice * len(workers.processes))].pid
+            return None
+        rank = int(event.dice * len(workers.processes))
+        chosen = workers.processes[rank].pid
         if event.kind == "ask one rank to stop":
             os.kill(chosen, signal.SIGTERM)
-        elif event.kind == "kill a loader" and (loaders := psutil.Process(chosen).children()):
+            return Hit("asked", None)
+        if event.kind == "kill a loader" and (loaders := psutil.Process(chosen).children()):
             invariants.kill(loaders[:1])
-        elif event.kind in ("kill a rank", "kill a loader"):
+            return Hit("loader", rank)
+        if event.kind in ("kill a rank", "kill a loader"):
             os.kill(chosen, signal.SIGKILL)
-        else:
-            for process in workers.processes:
-                os.killpg(process.pid, signal.SIGKILL)
-        return True
+            return Hit("rank", rank)
+        for process in workers.processes:
+            os.killpg(process.pid, signal.SIGKILL)
+        return Hit("all", None)
 
     def _end(self, workers: Workers) -> list[int]:
         """I1. Exit codes by rank."""
@@ -165,10 +175,29 @@ class Ranks:
         invariants.ended(family)
         return [process.exitcode for process in workers.processes]
 
-    def _check_end(self, workers: Workers, kind: str, codes: list[int]) -> None:
+    def _check_end(self, workers: Workers, hit: Hit | None, codes: list[int], failure_file: Path) -> None:
         """I2; a run that was at its end anyway may have ended well."""
-        allowed = {0} if not kind else {0} | _ENDS.get(kind, {1, 75, -9})
-        hold(set(codes) <= allowed, "I2", f"exit codes {codes} after: {kind or 'nothing'}:\n{workers.text()[-2000:]}")
+        hold(codes_fit(hit, codes), "I2", f"exit codes {codes} after: {hit or 'nothing'}:\n{workers.text()[-2000:]}")
+        if set(codes) == {0}:
+            return
+        ends = list(enumerate(zip(codes, workers.errors, strict=True)))
+        silent = [rank for rank, (code, told) in ends if code > 0 and not told.exists()]
+        hold(not silent, "I2", f"ranks {silent} ended with {codes} and did not say why")
+        cause = failure.root_cause(failure.of_process(code, told, rank=rank) for rank, (code, told) in ends if code)
+        failure.write_failure_file(cause, failure_file)
+        kind = "Interrupted" if hit and hit.what == "asked" else "WorkerFailed"
+        where = f"[rank {hit.rank}]" if hit and hit.rank is not None else ""
+        invariants.failure_told(failure_file, str(hit), kind, where)
+
+
+def codes_fit(hit: Hit | None, codes: list[int]) -> bool:
+    """Each rank's exit code is the one that is documented for what happened to it."""
+    if hit is None or set(codes) == {0}:
+        return set(codes) == {0}
+    if hit.rank is None:
+        return set(codes) <= {0, 75 if hit.what == "asked" else -signal.SIGKILL}
+    others = [code for rank, code in enumerate(codes) if rank != hit.rank]
+    return codes[hit.rank] == {"loader": 1, "rank": -signal.SIGKILL}[hit.what] and set(others) <= {0, 75}
 
 
 def _recording(folder: Path, job_file: Path) -> int:

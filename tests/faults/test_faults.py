@@ -4,6 +4,7 @@ import json
 import random
 
 import pytest
+import requests
 
 from tests.faults import clock, invariants, network, ranks, serving, soak, training, two_hosts
 from tests.faults.record import Lineage
@@ -61,6 +62,48 @@ def test_a_failure_file_that_says_nothing_breaks_an_invariant(tmp_path, text):
     (tmp_path / "failure").write_text(text)
     with pytest.raises(invariants.Broken, match="I2"):
         invariants.failure_told(tmp_path / "failure", "a test")
+
+
+@pytest.mark.parametrize("cause", [("PeerLost",), ("WorkerFailed", "SIGBUS"), ("WorkerFailed", "SIGKILL", "[rank 1]")])
+def test_a_failure_file_that_tells_of_another_cause_breaks_an_invariant(tmp_path, cause):
+    (tmp_path / "failure").write_text("WorkerFailed: was killed (SIGKILL) [rank 0]")
+    assert invariants.failure_told(tmp_path / "failure", "a test", "WorkerFailed", "SIGKILL", "[rank 0]")
+    with pytest.raises(invariants.Broken, match="I2"):
+        invariants.failure_told(tmp_path / "failure", "a test", *cause)
+
+
+@pytest.mark.parametrize(
+    ("hit", "good", "bad"),
+    [
+        (None, [[0], [0, 0]], [[75], [0, 1]]),
+        (ranks.Hit("rank", 1), [[75, -9], [0, -9], [0, 0]], [[-9, 75], [1, -9], [75, 75], [75, 0]]),
+        (ranks.Hit("loader", 0), [[1], [1, 75], [0, 0]], [[75], [1, 1], [75, 1], [-9, 75]]),
+        (ranks.Hit("asked", None), [[75, 75], [0, 75]], [[1, 75], [-15, 75]]),
+        (ranks.Hit("all", None), [[-9, -9], [0, -9]], [[75, -9], [1, 1]]),
+    ],
+)
+def test_only_the_documented_exit_codes_fit_what_happened(hit, good, bad):
+    assert [codes for codes in good if not ranks.codes_fit(hit, codes)] == []
+    assert [codes for codes in bad if ranks.codes_fit(hit, codes)] == []
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "is_meant"),
+    [
+        (503, '{"error": {"kind": "Overloaded"}}', True),
+        (504, '{"error": {"kind": "DeadlineExceeded"}}', True),
+        (500, '{"error": {"kind": "ModelFailed"}}', True),
+        (500, '{"error": {"kind": "InternalError"}}', False),
+        (500, '{"error": {"kind": "Overloaded"}}', False),
+        (500, "<h1>Internal Server Error</h1>", False),
+        (503, '["Overloaded"]', False),
+        (503, '{"error": "Overloaded"}', False),
+    ],
+)
+def test_a_server_must_mean_its_errors(status, body, is_meant):
+    answer = requests.Response()
+    answer.status_code, answer._content = status, body.encode()
+    assert serving.meant(answer) is is_meant
 
 
 def lineage(folder, *starts):

@@ -21,6 +21,8 @@ KINDS = (
     "damage the newest checkpoint",
 )
 STEPS_PER_EPOCH = 3
+_CAUSE = {"loader": "a process that loads photos died", "rank": "SIGKILL", "launcher": "launch was killed (SIGKILL)"}
+"""What the failure file says of each that was killed."""
 
 
 @dataclass(frozen=True)
@@ -115,5 +117,5 @@ class Tree:
         elif hit == "first process":
             hold(code == -signal.SIGKILL, "I2", f"exit code {code} of a first process that was killed")
         else:
-            hold(code in (1, 75), "I2", f"exit code {code} after: {kind}:\n{started.tail()}")
-            invariants.failure_told(host.failure, kind)
+            hold(code == 1, "I2", f"exit code {code} after: {kind}:\n{started.tail()}")
+            invariants.failure_told(host.failure, kind, "WorkerFailed", _CAUSE[hit])

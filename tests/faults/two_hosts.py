@@ -160,12 +160,18 @@ class Pair:
             survivor = int("first" in kind)
             lost = NAMES[1 - survivor]
             hold(codes[survivor] == 75, "I2", f"exit codes {codes} after: {kind}:\n{tails}")
-            told = invariants.failure_told(hosts[survivor].failure, kind)
-            hold(told.startswith("PeerLost") and lost in told, "I2", f"{lost} was lost, and the other says: {told}")
+            invariants.failure_told(hosts[survivor].failure, kind, "PeerLost", lost)
         elif "replaced" in kind and hit == "rank":
             hold(False, "I2", f"exit codes {codes}: a rank that was killed was not replaced:\n{tails}")
         elif kind.startswith("ask"):
-            hold(set(codes) <= {0, 75}, "I2", f"exit codes {codes} after: {kind}:\n{tails}")
+            asked = 1 - int("first" in kind)
+            hold(codes[asked] in (0, 75) and codes[1 - asked] == 75, "I2", f"exit codes {codes} after: {kind}:\n{tails}")
+            hold(not hosts[asked].failure.exists(), "I2", f"a failure file on the host that was asked to stop: {kind}")
+        elif hit == "rank":
+            hold(codes == [1, 1], "I2", f"exit codes {codes} after: {kind}:\n{tails}")
+            victim = NAMES[1 - int("first" in kind)]
+            for host in hosts:  # both tell the first cause, wherever it was
+                invariants.failure_told(host.failure, kind, "WorkerFailed", "SIGKILL", f"host {victim}]")
         else:
             hold(set(codes) <= {1, 75}, "I2", f"exit codes {codes} after: {kind}:\n{tails}")
             for host in hosts:

@@ -88,6 +88,8 @@ class Workers:
         port = str(free_port())
         job.paths.output_dir.mkdir(parents=True, exist_ok=True)
         self.logs = [job.paths.output_dir / f"rank{rank}.log" for rank in range(world_size)]
+        self.errors = [job.paths.output_dir / f"rank{rank}.error.json" for rank in range(world_size)]
+        """What each rank says of its own end, as the launcher reads it (`failure.of_process`)."""
         self._job, self._main = job, main
         self.processes = [self._start(rank, world_size, port) for rank in range(world_size)]
 
@@ -95,8 +97,10 @@ class Workers:
         environment = {
             "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world_size), "LOCAL_WORLD_SIZE": str(world_size),
             "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "KENNEL_DEVICE": "cpu",
+            failure.ERROR_FILE_VARIABLE: str(self.errors[rank]),
         }  # fmt: skip
         self.logs[rank].write_bytes(b"")
+        self.errors[rank].unlink(missing_ok=True)
         process = _FORK.Process(target=self._body, args=(rank, environment))
         process.start()
         return process
