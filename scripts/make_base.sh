@@ -30,9 +30,13 @@ mkdir -p "$cache"
 echo "making $tag from the Debian packages of $suite (a minute or two)"
 debootstrap --variant=minbase --merged-usr --cache-dir="$cache" --include="$packages" "$suite" "$root" "$mirror" >"$work/log" 2>&1 \
   || { tail -n 20 "$work/log" >&2; fail "debootstrap failed (its last lines are above)"; }
-# As slim images do: no documentation, no locales, no package lists; nothing that differs from run to run.
-printf 'path-exclude /usr/share/%s/*\n' doc man locale >"$root/etc/dpkg/dpkg.cfg.d/slim"
-rm -rf "$root"/usr/share/{doc,man,locale,info}/* "$root"/var/lib/apt/lists/* "$root"/var/cache/apt/* "$root"/var/log/* \
+# As slim images do: no documentation but every package's copyright and licence, no locales, no package lists; nothing that
+# differs from run to run.
+{ printf 'path-exclude /usr/share/%s/*\n' doc man locale; echo 'path-include /usr/share/doc/*/copyright'; } \
+  >"$root/etc/dpkg/dpkg.cfg.d/slim"
+find "$root/usr/share/doc" -mindepth 2 ! -type d ! -name copyright -delete
+find "$root/usr/share/doc" -mindepth 1 -type d -empty -delete
+rm -rf "$root"/usr/share/{man,locale,info}/* "$root"/var/lib/apt/lists/* "$root"/var/cache/apt/* "$root"/var/log/* \
   "$root"/var/cache/ldconfig/* "$root"/var/cache/debconf/*-old "$root"/etc/machine-id
 find "$root/usr/lib" -name __pycache__ -prune -exec rm -rf {} +
 rm -f "$root/usr/lib/python3.11/EXTERNALLY-MANAGED"
