@@ -18,6 +18,9 @@ from scripts.machine import GB, ROOT, Command, Stop, check_disk, output, run, sa
 REQUIREMENTS = ROOT / "requirements"
 # lock → (download, on disk) in bytes, measured with an empty cache; serve's is what it adds to train's
 SIZES = {"all": (4.0 * GB, 7.2 * GB), "train": (3.8 * GB, 6.7 * GB), "serve": (0.0, 0.1 * GB), "local": (0.3 * GB, 0.9 * GB)}
+IN_ALL = ("train", "serve")
+STAMPS = "kennel-locks"
+"""In an environment of ours: for each lock that it holds, a file with that lock's SHA-256."""
 
 
 def python_of(venv: Path) -> Path:
@@ -27,8 +30,9 @@ def python_of(venv: Path) -> Path:
 def ensure(venv: Path, locks: Sequence[str]) -> Path:
     """Make `venv` hold what the named locks pin; returns its Python. Does nothing when it already does. Raises Stop."""
     wanted = {name: _digest(REQUIREMENTS / f"{name}.lock") for name in locks}
-    stamps = venv / "kennel-locks"
-    if all(_read(stamps / name) == digest for name, digest in wanted.items()):
+    stamps = venv / STAMPS
+    whole = _read(stamps / "all") == _digest(REQUIREMENTS / "all.lock")  # holds what train.lock and serve.lock pin, too
+    if all(_read(stamps / name) == digest or (whole and name in IN_ALL) for name, digest in wanted.items()):
         return python_of(venv)
     download, disk = (sum(sizes) for sizes in zip(*(SIZES[name] for name in locks), strict=True))
     check_disk(venv, int(disk), f"installing the packages in {venv.name}")
@@ -40,14 +44,18 @@ def ensure(venv: Path, locks: Sequence[str]) -> Path:
         "the packages could not be installed: check the network, or the package index that pip is configured for",
         env=uv_settings(venv),
     )
-    stamps.mkdir(exist_ok=True)
     for name, digest in wanted.items():
         (stamps / name).write_text(digest)
     return python_of(venv)
 
 
 def bootstrap(venv: Path) -> Path:
-    """Make an empty environment with the pinned uv in it, if there is none; returns uv."""
+    """Make an empty environment with the pinned uv in it, if there is none; returns uv.
+
+    Raises Stop, also where `venv` holds something that is not ours: making it anew would delete that.
+    """
+    if venv.is_dir() and any(venv.iterdir()) and not (venv / STAMPS).is_dir():
+        raise Stop(f"{venv} was not made by Kennel, so nothing is installed there: move it away, or remove it, and try again")
     uv = venv / "bin" / "uv"
     if output([uv, "--version"]) is None:
         made = subprocess.run([sys.executable, "-m", "venv", "--clear", venv], check=False, capture_output=True, text=True)
@@ -56,6 +64,7 @@ def bootstrap(venv: Path) -> Path:
             if "ensurepip" in made.stdout + made.stderr:
                 raise Stop("python3 cannot make virtual environments: install the package python3-venv")
             raise Stop(f"cannot make the virtual environment {venv}: {detail[-1]}")
+        (venv / STAMPS).mkdir()
         pip: Command = [python_of(venv), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
         run(
             [*pip, "--require-hashes", "-r", REQUIREMENTS / "tools.lock"],

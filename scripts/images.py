@@ -11,6 +11,7 @@ import time
 import tomllib
 from pathlib import Path
 
+from scripts.environment import SIZES
 from scripts.machine import GB, ROOT, Docker, NoDocker, Stop, check_disk, find_docker, output, run, say
 
 PUBLIC_BASE = "python:3.11-slim-bookworm@sha256:528257d48c1da0dcecc2e725d1ae34498d60c965f1241e39cd6a85a8859bdf84"
@@ -19,6 +20,7 @@ OWN_BASE = "kennel-base:bookworm"
 TAGS = {"serve": "kennel-serve:dev", "train": "kennel-train:dev"}
 PULL_SECONDS = 20.0
 DISK_BYTES = 18 * GB  # two images 7.3, build cache of packages 7, while a layer is exported
+LEFT_BYTES = 14 * GB  # of that, what stays
 CA_BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
 
 
@@ -35,8 +37,11 @@ def base_image(docker: Docker) -> str:
             return present
     say(f"Base image: pulling {PUBLIC_BASE} ({PULL_SECONDS:.0f} seconds at most)")
     deadline = time.monotonic() + PULL_SECONDS
-    for name in (PUBLIC_BASE, PUBLIC_BASE.partition("@")[0]):  # a registry may have dropped what is pinned, but not the tag
+    tag = PUBLIC_BASE.partition("@")[0]
+    for name in (PUBLIC_BASE, tag):  # a registry may have dropped what is pinned, but not the tag
         if output([docker.cli, "pull", "-q", name], timeout=max(0.1, deadline - time.monotonic())) is not None:
+            if name == tag:
+                say(f"The pinned digest could not be pulled: building on what {tag} is today, {digest(docker, tag)}")
             return name
     say("It cannot be pulled here: making one from Debian packages")
     made = subprocess.run([ROOT / "scripts" / "make_base.sh", OWN_BASE], check=False, cwd=ROOT, env=_with_cli(docker))
@@ -47,11 +52,15 @@ def base_image(docker: Docker) -> str:
 
 def build(docker: Docker) -> None:
     """Build both images, reusing every layer that is unchanged. Raises NoBase, Stop."""
-    if not all(map(docker.has_image, TAGS.values())):
+    absent = not all(map(docker.has_image, TAGS.values()))
+    if absent:
         root = output([docker.cli, "info", "-f", "{{.DockerRootDir}}"])
         if root and Path(root).exists():
             check_disk(Path(root), DISK_BYTES, "building the images")
     base = base_image(docker)
+    if absent:
+        download = SIZES["train"][0] + SIZES["serve"][0]
+        say(f"Building the images: up to {download / GB:.1f} GB of packages to download, {LEFT_BYTES / GB:.0f} GB on disk")
     arguments = ["--build-arg", f"BASE_IMAGE={pinned(docker, base)}"]
     arguments += ["--label", f"org.opencontainers.image.base.name={base.partition('@')[0]}"]
     arguments += ["--label", f"org.opencontainers.image.base.digest={digest(docker, base)}"]
@@ -60,8 +69,7 @@ def build(docker: Docker) -> None:
     for name in ("COMPAT_IMAGE", "PRETRAINED"):
         if value := os.environ.get(name):
             arguments += ["--build-arg", f"{name}={value}"]
-    bundle = os.environ.get("SSL_CERT_FILE") or next(filter(os.path.exists, CA_BUNDLES), None)
-    if bundle:
+    if bundle := ca_bundle():
         arguments += ["--secret", f"id=ca,src={bundle}"]
     for target, tag in TAGS.items():
         say(f"Image {tag}")
@@ -70,6 +78,11 @@ def build(docker: Docker) -> None:
             f"{tag} could not be built",
             env={"DOCKER_BUILDKIT": "1"},
         )
+
+
+def ca_bundle() -> str | None:
+    """The file of certificates that this machine trusts."""
+    return os.environ.get("SSL_CERT_FILE") or next(filter(os.path.exists, CA_BUNDLES), None)
 
 
 def pinned(docker: Docker, image: str) -> str:

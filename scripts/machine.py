@@ -1,5 +1,6 @@
 """What this machine offers: a Docker that can build and compose, room on a disk, a free port. Standard library only."""
 
+import contextlib
 import os
 import shutil
 import socket
@@ -64,7 +65,7 @@ def find_docker(path: str | None = None) -> Docker:
         cli = Path(found)
         client = output([cli, "version", "--format", "{{.Client.Version}}/{{.Server.Version}}"])
         if client is None:
-            reason = "no Docker engine answers"
+            reason = _no_engine(cli)
         elif int(client.split(".")[0]) >= 23 and output([cli, "buildx", "version"]) is None:
             reason = f"{cli} cannot build (install the package docker-buildx-plugin)"  # newer ones have BuildKit in a plugin
         elif output([cli, "compose", "version"]) is None:
@@ -72,6 +73,15 @@ def find_docker(path: str | None = None) -> Docker:
         else:
             return Docker(cli)
     raise NoDocker(reason)
+
+
+def _no_engine(cli: Path) -> str:
+    """Why no engine answered, as half a sentence: it may be there and not for this user (docker(1): "permission denied …")."""
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        said = subprocess.run([cli, "version"], check=False, capture_output=True, text=True, timeout=20).stderr
+        if "permission denied" in said.lower():
+            return "this user may not use the Docker engine: an administrator adds the user to the group docker"
+    return "no Docker engine answers"
 
 
 def check_disk(folder: Path, needed: int, purpose: str) -> None:
@@ -84,11 +94,15 @@ def check_disk(folder: Path, needed: int, purpose: str) -> None:
 
 
 def check_port(port: int) -> None:
-    """Raises Stop when another program listens on this port of 127.0.0.1."""
+    """Raises Stop unless this port of 127.0.0.1 can be listened on: another program may have it."""
+    if not 1 <= port <= 65535:
+        raise Stop(f"there is no port {port}: choose one from 1 to 65535 with PORT=")
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
+        except PermissionError as error:
+            raise Stop(f"port {port} is not for this user ({error.strerror}): choose one from 1024 on with PORT=") from error
         except OSError as error:
             raise Stop(
                 f"port {port} is taken ({error.strerror}): stop that program, or choose another port with PORT={port + 1}"

@@ -4,9 +4,10 @@ import json
 import re
 from pathlib import Path
 
+import docker
 import pytest
 
-from scripts import sbom
+from scripts import images, sbom
 from scripts.machine import NoDocker, find_docker
 from tests.support import engine as docker_engine
 from tests.support import layer_secrets
@@ -121,21 +122,53 @@ def test_the_two_share_the_torch_layer(engine, train_image, serve_image):
 EXAMPLES_IN_PACKAGES = ("site-packages/", "dist-packages/", "/usr/share/doc/", "/usr/lib/python3")
 
 
-def test_no_secret_is_in_any_layer(engine, image):
-    """Every layer's own files, also those that a later layer deletes or covers."""
+def _layers(engine, image):
+    """The folders of its layers, the newest first; what a later layer deletes or covers is in them too."""
     data = engine.images.get(image).attrs["GraphDriver"]["Data"] or {}
     layers = [Path(path) for key in ("UpperDir", "LowerDir") for path in (data.get(key) or "").split(":") if path]
     if not layers or not all(layer.is_dir() for layer in layers):
         unavailable("the engine's layers are not readable from here: this test needs root on the engine's machine")
-    found = []
+    return layers
+
+
+def _files(layers):
+    """(name in the image, path here) of every file that is not large."""
     for layer in layers:
         for path in layer.rglob("*"):
-            if path.is_symlink() or not path.is_file() or path.stat().st_size > 1_000_000:
-                continue
-            if any(part in str(path) for part in EXAMPLES_IN_PACKAGES):
-                continue
-            found += [f"{path.relative_to(layer)} holds {what}" for what in layer_secrets.found(path.read_bytes())]
+            if not path.is_symlink() and path.is_file() and path.stat().st_size <= 1_000_000:
+                yield f"/{path.relative_to(layer)}", path
+
+
+def test_no_secret_is_in_any_layer(engine, image):
+    found = []
+    for name, path in _files(_layers(engine, image)):
+        if not any(part in name for part in EXAMPLES_IN_PACKAGES):
+            found += [f"{name} holds {what}" for what in layer_secrets.found(path.read_bytes())]
     assert found == []
+
+
+def _certificates(path):
+    blocks = re.findall(rb"-----BEGIN CERTIFICATE-----(.+?)-----END CERTIFICATE-----", path.read_bytes(), re.S)
+    return {b"".join(block.split()) for block in blocks}
+
+
+def test_no_certificate_that_only_this_machine_trusts_is_in_any_layer(engine, image):
+    """The build gets this machine's CA bundle as a secret. The base has most of its certificates from the distribution."""
+    labels = engine.images.get(image).labels
+    name, digest = (labels[f"org.opencontainers.image.base.{what}"] for what in ("name", "digest"))
+    try:
+        base = engine.images.get(name if engine.images.list(name) else f"{name}@{digest}")
+    except docker.errors.ImageNotFound:
+        pytest.skip(f"the base {name} is not here any more")
+    layers = _layers(engine, image)
+    ours = layers[: len(layers) - len(base.attrs["RootFS"]["Layers"])]
+    assert len(ours) > 5
+    public = set().union(*(_certificates(path) for _, path in _files(layers[len(ours) :])))
+    bundle = images.ca_bundle()
+    private = (_certificates(Path(bundle)) if bundle else set()) - public
+    if not private:
+        pytest.skip("this machine trusts nothing but what the base trusts: there is no certificate to look for")
+    assert [name for name, path in _files(ours) if private & _certificates(path)] == []
 
 
 def test_the_build_secret_and_the_package_index_left_no_trace(engine, image):

@@ -1,3 +1,4 @@
+import re
 import sys
 from pathlib import Path
 
@@ -14,6 +15,53 @@ def test_an_environment_that_holds_the_locks_is_left_alone(tmp_path: Path) -> No
     before = sorted(tmp_path.rglob("*"))
     assert environment.ensure(tmp_path, ["tools"]) == tmp_path / "bin" / "python"
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_an_environment_for_development_is_one_for_the_demo_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """make demo after make setup: nothing is installed again."""
+    stamps = tmp_path / "kennel-locks"
+    stamps.mkdir()
+    (stamps / "all").write_text(environment._digest(environment.REQUIREMENTS / "all.lock"))
+    assert environment.ensure(tmp_path, ["train", "serve"]) == tmp_path / "bin" / "python"
+    monkeypatch.setattr(environment, "check_disk", _installs)
+    for stamp, locks in (("all", ["train", "local"]), ("older than the lock", ["train", "serve"])):
+        if stamp != "all":
+            (stamps / "all").write_text(stamp)
+        with pytest.raises(Stop, match="would install"):
+            environment.ensure(tmp_path, locks)
+
+
+def _installs(*_: object) -> None:
+    raise Stop("would install")
+
+
+def test_everything_holds_what_each_deployable_needs() -> None:
+    def pinned(name: str) -> set[str]:
+        return set(re.findall(r"^[A-Za-z0-9._-]+==[^ ;\\\n]+", (environment.REQUIREMENTS / f"{name}.lock").read_text(), re.M))
+
+    assert len(pinned("train")) > 20
+    assert [name for name in environment.IN_ALL if not pinned(name) <= pinned("all")] == []
+
+
+def test_a_folder_that_is_not_ours_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "pyvenv.cfg").write_text("somebody's")
+    with pytest.raises(Stop, match=r"was not made by Kennel.*move it away"):
+        environment.bootstrap(tmp_path)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("pyvenv.cfg", "somebody's")]
+
+
+@pytest.mark.parametrize("held", [[], ["kennel-locks"], ["kennel-locks", "half"]])
+def test_an_empty_folder_and_one_of_ours_are_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: list[str]
+) -> None:
+    python = tmp_path / "python3"
+    python.write_text('#!/bin/sh\necho "made $*"\nexit 1\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    for name in held:
+        (tmp_path / "venv" / name).mkdir(parents=True)
+    with pytest.raises(Stop, match="made -m venv --clear"):
+        environment.bootstrap(tmp_path / "venv")
 
 
 def test_too_little_disk_stops_before_anything_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,6 +32,15 @@ def test_the_public_base_is_pulled_where_it_can_be(fake_docker) -> None:
     assert images.base_image(Docker(fake_docker(pull="exit 0"))) == images.PUBLIC_BASE
 
 
+def test_a_digest_that_cannot_be_pulled_is_said_before_its_tag_is_taken(
+    fake_docker, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tag = images.PUBLIC_BASE.partition("@")[0]
+    cli = fake_docker(pull=f'[ "$3" = {tag} ]', image=f'[ "$5" = {tag} ] && echo python@sha256:aa')
+    assert images.base_image(Docker(cli)) == tag
+    assert f"The pinned digest could not be pulled: building on what {tag} is today, sha256:aa" in capsys.readouterr().out
+
+
 def test_a_build_by_hand_and_by_compose_stand_on_the_same_digest() -> None:
     assert re.fullmatch(r"[a-z]+:[a-z0-9.-]+@sha256:[0-9a-f]{64}", images.PUBLIC_BASE)
     assert f"\nARG BASE_IMAGE={images.PUBLIC_BASE}\n" in (images.ROOT / "containers" / "Dockerfile").read_text()
@@ -60,6 +69,17 @@ def test_the_build_gets_the_base_the_revision_and_the_ca_bundle_as_a_secret(
     assert all(f"--secret id=ca,src={bundle}" in line for line in builds)
     assert all("--build-arg BASE_IMAGE=mine:1" in line for line in builds)
     assert all(f"VERSION={images.version()}" in line for line in builds)
+
+
+def test_the_first_build_says_how_much_it_downloads(
+    fake_docker, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("BASE_IMAGE", "mine:1")
+    said = "==> Building the images: up to 3.8 GB of packages to download, 14 GB on disk\n\n==> Image kennel-serve:dev"
+    images.build(Docker(fake_docker(build="exit 0")))
+    assert said in capsys.readouterr().out
+    images.build(Docker(fake_docker(build="exit 0", image="echo sha256:1")))
+    assert "download" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,12 @@
 import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from scripts.machine import NoDocker, Stop, check_disk, check_port, find_docker, output, run
+from scripts.machine import ROOT, NoDocker, Stop, check_disk, check_port, find_docker, output, run
 
 GOOD = {"version": "echo 20.10.24/20.10.24", "compose": "exit 0"}
 
@@ -18,6 +20,7 @@ def test_a_docker_with_everything_is_found(fake_docker) -> None:
     ("answers", "reason"),
     [
         ({"version": "exit 1", "compose": "exit 0"}, "no Docker engine answers"),
+        ({"version": "echo 'permission denied while trying to connect' >&2; exit 1"}, "may not use .* group docker"),
         ({"version": "echo 28.2.2/20.10.24", "compose": "exit 0"}, "docker-buildx-plugin"),
         ({"version": "echo 20.10.24/20.10.24"}, "docker-compose-plugin"),
     ],
@@ -46,6 +49,28 @@ def test_a_taken_port_is_one_line_with_the_way_out() -> None:
         with pytest.raises(Stop, match=rf"port {port} is taken .*PORT={port + 1}"):
             check_port(port)
     check_port(port)
+
+
+@pytest.mark.parametrize("port", [0, -1, 65536, 99999])
+def test_a_number_that_is_no_port_is_one_line(port: int) -> None:
+    with pytest.raises(Stop, match=f"there is no port {port}: choose one from 1 to 65535"):
+        check_port(port)
+
+
+@pytest.mark.skipif(
+    int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text()) <= 80, reason="here anybody may listen on port 80"
+)
+def test_a_port_that_is_not_for_this_user_is_not_called_taken() -> None:
+    script = """import os
+from scripts.machine import Stop, check_port
+if os.geteuid() == 0:
+    os.setuid(65534)
+try:
+    check_port(80)
+except Stop as stop:
+    print(stop)"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("port 80 is not for this user (Permission denied): choose one from 1024 on")
 
 
 def test_a_full_disk_is_said_before_anything_is_written(tmp_path: Path) -> None:
