@@ -7,6 +7,7 @@ Standard library only: it runs before anything is installed.
 """
 
 import argparse
+import errno
 import json
 import shutil
 import sys
@@ -44,6 +45,9 @@ def main(arguments: Sequence[str]) -> int:
     except Stop as problem:
         print(f"\nmake demo: {problem}", file=sys.stderr)
         return 1
+    except OSError as problem:
+        print(f"\nmake demo: {refused(problem)}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("\nmake demo: stopped", file=sys.stderr)
         return 130
@@ -53,23 +57,44 @@ def main(arguments: Sequence[str]) -> int:
 def demo(data: Path, port: int) -> None:
     """What an earlier demo trained and serves stays untouched until the new model is complete."""
     started = time.monotonic()
-    if not data.is_dir():
-        raise Stop(f"{data} is not a folder: DATA names a folder that holds a folder of photos for each class")
-    if not any(runner.is_serving() for runner in earlier_runners()):
-        check_port(port)
-    runner = prepared_runner()
-    say(f"Training on {data}")
+    check_data(data)
+    check_port_of(port)
     shutil.rmtree(NEXT, ignore_errors=True)
     NEXT.mkdir(parents=True)
+    runner = prepared_runner()
+    say(f"Training on {data}")
     runner.train(data, NEXT, TRAINING_FLAGS)
+    check_port_of(port)
     stop_earlier()
-    check_port(port)
     keep(NEXT, RUN)
     say("Starting the server")
     runner.serve(RUN / "model", port)
     url = f"http://127.0.0.1:{port}"
     wait_until_ready(url, runner)
     report(url, time.monotonic() - started)
+
+
+def refused(problem: OSError) -> str:
+    """One line about a file or folder that could not be read or written: which, why, and who can change it."""
+    where = problem.filename or RUN  # a write that fails does not say to which file
+    if problem.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return f"{where} cannot be written ({problem.strerror}): make room on its disk and try again"
+    return f"{where} cannot be used ({problem.strerror or problem}): let this user read the photos and write in {ROOT}"
+
+
+def check_data(data: Path) -> None:
+    """Before minutes of set-up, what can be seen at a glance; training looks at every photo. Raises Stop."""
+    expected = "DATA names a folder that holds a folder of photos for each class"
+    if not data.is_dir():
+        raise Stop(f"{data} is not a folder: {expected}")
+    if not any(entry.is_dir() and not entry.name.startswith(".") for entry in data.iterdir()):
+        raise Stop(f"{data} holds no folder: {expected}")
+
+
+def check_port_of(port: int) -> None:
+    """Raises Stop when the port is none, or another program's than a server that an earlier demo left."""
+    if port not in [runner.port() for runner in earlier_runners()]:
+        check_port(port)
 
 
 def keep(new: Path, old: Path) -> None:
@@ -166,6 +191,8 @@ def classify(url: str, photo: Path) -> dict[str, Any]:
             return answer
     except urllib.error.HTTPError as error:
         raise Stop(f"the server answered {error.code}: {error.read().decode(errors='replace')}") from error
+    except OSError as error:
+        raise Stop(f"the server did not answer ({error}): make stop ends it") from error
 
 
 def shown(path: Path) -> str:

@@ -35,8 +35,8 @@ class Runner(Protocol):
     def check_alive(self) -> None:
         """Raises Stop with the end of the log when the server has ended."""
 
-    def is_serving(self) -> bool:
-        """Whether a server that a demo started this way is running."""
+    def port(self) -> int | None:
+        """Where a server that a demo started this way is listening; None where none is running."""
 
     def stop(self) -> bool:
         """End the server; False when there was none."""
@@ -50,7 +50,12 @@ class Containers:
         self._docker = docker
 
     def prepare(self) -> None:
-        images.build(self._docker)
+        """Builds the two images, unless the environment names two others: docker-compose.yml uses those."""
+        named = [os.environ.get(f"KENNEL_{role.upper()}_IMAGE") for role in images.TAGS]
+        if all(named):
+            say(f"Images: {' and '.join(map(str, named))}, as the environment says; nothing is built")
+        else:
+            images.build(self._docker)
 
     def train(self, data: Path, out: Path, flags: Sequence[str]) -> None:
         owner = f"{os.getuid()}:{os.getgid()}"  # what it writes belongs to whoever runs the demo
@@ -69,17 +74,20 @@ class Containers:
         )
 
     def check_alive(self) -> None:
-        if not self.is_serving():
+        if self.port() is None:
             raise Stop(f"the server has ended: {output([*self._compose, 'logs', '--no-log-prefix', '--tail', '5', 'serve'])}")
 
     def stop(self) -> bool:
-        was_running = self.is_serving()
+        was_running = self.port() is not None
         if was_running:
             run([*self._compose, "down"], "the server could not be stopped")
         return was_running
 
-    def is_serving(self) -> bool:
-        return bool(output([*self._compose, "ps", "--status", "running", "--quiet", "serve"]))
+    def port(self) -> int | None:
+        if not output([*self._compose, "ps", "--status", "running", "--quiet", "serve"]):
+            return None
+        address = output([*self._compose, "port", "serve", "8080"]) or ""
+        return int(address.rpartition(":")[2] or 0)
 
 
 class Processes:
@@ -125,35 +133,40 @@ class Processes:
                 start_new_session=True,  # it stays when this terminal's make ends
             )
         self._server = server
-        self._pid_file.write_text(f"{server.pid} {_started(server.pid)}")
+        try:
+            self._pid_file.write_text(f"{server.pid} {_started(server.pid)} {port}")
+        except OSError:
+            server.terminate()  # nobody could find it again
+            raise
 
     def check_alive(self) -> None:
         if self._server.poll() is not None:
             last = Path(self.log).read_text(errors="replace").strip().splitlines()[-5:]
             raise Stop("the server has ended; the end of its log:\n" + "\n".join(last))
 
-    def is_serving(self) -> bool:
-        return self._server_of_this_folder() is not None
+    def port(self) -> int | None:
+        server = self._server_of_this_folder()
+        return server and server[1]
 
     def stop(self) -> bool:
-        pid = self._server_of_this_folder()
-        if pid is not None:
-            os.kill(pid, signal.SIGTERM)
+        server = self._server_of_this_folder()
+        if server is not None:
+            os.kill(server[0], signal.SIGTERM)
             deadline = time.monotonic() + STOP_SECONDS
-            while self.is_serving():
+            while self._server_of_this_folder() is not None:
                 if time.monotonic() > deadline:
-                    raise Stop(f"the server (process {pid}) does not end: look at {self.log}")
+                    raise Stop(f"the server (process {server[0]}) does not end: look at {self.log}")
                 time.sleep(0.1)
         self._pid_file.unlink(missing_ok=True)
-        return pid is not None
+        return server is not None
 
-    def _server_of_this_folder(self) -> int | None:
-        """Its process id, None when it has ended."""
+    def _server_of_this_folder(self) -> tuple[int, int] | None:
+        """Its process id and port, None when it has ended."""
         try:
-            pid, _, started = self._pid_file.read_text().partition(" ")
-        except FileNotFoundError:
+            pid, started, port = self._pid_file.read_text().split()
+        except (FileNotFoundError, ValueError):  # no server, or the disk was full when its file was written
             return None
-        return int(pid) if _started(int(pid)) == started else None
+        return (int(pid), int(port)) if _started(int(pid)) == started else None
 
 
 def _started(pid: int) -> str:

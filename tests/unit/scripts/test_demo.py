@@ -1,19 +1,20 @@
-"""The demo's own decisions; the whole of it runs in CI as a newcomer would run it."""
+"""The demo's own decisions; tests/container/test_demo.py runs the whole of it as a newcomer would."""
 
 import json
+import shutil
+import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 
-from scripts import demo, runners
-from scripts.machine import Stop
-
-ROOT = Path(__file__).resolve().parents[3]
+from scripts import demo, environment, images, runners
+from scripts.machine import ROOT, Docker, Stop
+from tests.support.full_disk import files_of_at_most
 
 
 class Server(BaseHTTPRequestHandler):
@@ -78,20 +79,54 @@ def test_a_server_that_answers_is_ready(url: str) -> None:
     demo.wait_until_ready(url, Ended())
 
 
+def test_a_server_that_hangs_up_is_one_line(tmp_path: Path) -> None:
+    photo = tmp_path / "a.jpg"
+    photo.write_bytes(b"four")
+    with pytest.raises(Stop, match=r"the server did not answer .*refused"):
+        demo.classify("http://127.0.0.1:9", photo)
+
+
 def test_a_server_that_has_ended_is_not_waited_for(tmp_path: Path) -> None:
     with pytest.raises(Stop, match="has ended"):
         demo.wait_until_ready("http://127.0.0.1:9", Ended())
 
 
-def test_a_folder_that_is_none_ends_with_one_line(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "scripts.demo", "--data", str(tmp_path / "nothing")], cwd=ROOT, capture_output=True, text=True
-    )
-    assert done.returncode == 1
-    assert (
-        done.stderr.strip()
-        == f"make demo: {tmp_path}/nothing is not a folder: DATA names a folder that holds a folder of photos for each class"
-    )
+@pytest.mark.parametrize(
+    ("made", "problem"), [([], "is not a folder"), (["."], "holds no folder"), ([".git"], "holds no folder")]
+)
+def test_a_folder_without_classes_ends_with_one_line_before_any_set_up(tmp_path: Path, made: list[str], problem: str) -> None:
+    data = tmp_path / "photos"
+    for name in made:
+        (data / name).mkdir(parents=True)
+    done = subprocess.run([sys.executable, "-m", "scripts.demo", "--data", data], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    expected = "DATA names a folder that holds a folder of photos for each class"
+    assert done.stderr.strip() == f"make demo: {data} {problem}: {expected}"
+
+
+def test_a_number_that_is_no_port_ends_with_one_line() -> None:
+    done = subprocess.run([sys.executable, "-m", "scripts.demo", "--port", "99999"], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.strip() == "make demo: there is no port 99999: choose one from 1 to 65535 with PORT="
+
+
+def test_a_folder_that_cannot_be_written_ends_with_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(demo, "NEXT", tmp_path / "file" / "next")
+    monkeypatch.setattr(demo, "earlier_runners", list)
+    assert demo.main(["--port", str(_free_port())]) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith(f"\nmake demo: {tmp_path}/file/next cannot be used (Not a directory): let this user ")
+    assert len(said.err.strip().splitlines()) == 1
+
+
+def test_a_full_disk_is_one_line_that_says_to_make_room(tmp_path: Path) -> None:
+    with files_of_at_most(1), pytest.raises(OSError, match="too large") as caught:
+        (tmp_path / "file").write_bytes(b"two")
+    assert demo.refused(caught.value) == f"{demo.RUN} cannot be written (File too large): make room on its disk and try again"
 
 
 def test_the_new_model_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
@@ -112,23 +147,33 @@ def test_the_new_model_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
     assert (tmp_path / "old" / "model").stat().st_ino == mounted
 
 
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 @pytest.fixture
-def processes(tmp_path: Path) -> runners.Processes:
+def processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> runners.Processes:
     """A runner whose server is a sleeping process."""
+    monkeypatch.setattr(runners, "SERVER_FILES", tmp_path)
     runner = runners.Processes()
     runner.log = str(tmp_path / "serve.log")
     runner._pid_file = tmp_path / "serve.pid"
+    runner._python = tmp_path / "python"
+    runner._python.write_text("#!/bin/sh\nexec sleep 60\n")
+    runner._python.chmod(0o755)
     return runner
 
 
 def test_stop_ends_the_server_that_was_started_and_nothing_else(processes: runners.Processes) -> None:
     assert processes.stop() is False
     with subprocess.Popen(["sleep", "60"]) as server:
-        processes._pid_file.write_text(f"{server.pid} {runners._started(server.pid)}")
+        processes._pid_file.write_text(f"{server.pid} {runners._started(server.pid)} 8080")
         assert processes.stop() is True
         assert server.wait(10) == -15
     with subprocess.Popen(["sleep", "60"]) as other:  # the pid was given to another program
-        processes._pid_file.write_text(f"{other.pid} 12345")
+        processes._pid_file.write_text(f"{other.pid} 12345 8080")
         assert processes.stop() is False
         assert other.poll() is None
         other.kill()
@@ -141,3 +186,138 @@ def test_a_server_that_ended_shows_the_end_of_its_log(processes: runners.Process
     Path(processes.log).write_text("first\nthe reason\n")
     with pytest.raises(Stop, match="the reason"):
         processes.check_alive()
+
+
+def test_a_server_that_could_not_be_found_again_is_not_left_behind(processes: runners.Processes, tmp_path: Path) -> None:
+    with files_of_at_most(0), pytest.raises(OSError, match="too large"):
+        processes.serve(tmp_path, 8080)
+    assert processes._server.wait(30) == -15
+    assert processes.port() is None  # its file is empty
+    assert processes.stop() is False
+
+
+class Trained:
+    """A runner whose training is a matter of milliseconds."""
+
+    log = "its log"
+
+    def __init__(self, meanwhile: Sequence[socket.socket] = (), port: int = 0) -> None:
+        self._meanwhile, self._port = meanwhile, port
+        self.served: list[int] = []
+
+    def train(self, data: Path, out: Path, flags: Sequence[str]) -> None:
+        for name in ("model", "model.run"):
+            (out / name).mkdir()
+        for other in self._meanwhile:
+            other.bind(("127.0.0.1", self._port))
+            other.listen()
+
+    def serve(self, model: Path, port: int) -> None:
+        self.served.append(port)
+
+
+@pytest.fixture
+def earlier(processes: runners.Processes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[runners.Processes]:
+    """What an earlier demo left serving."""
+    monkeypatch.setattr(demo, "RUN", tmp_path / "demo")
+    monkeypatch.setattr(demo, "NEXT", tmp_path / "demo" / "next")
+    monkeypatch.setattr(demo, "earlier_runners", lambda: [processes])
+    processes.serve(tmp_path, _free_port())
+    yield processes
+    processes._server.kill()
+    processes._server.wait()
+
+
+def test_an_earlier_server_stays_where_the_new_one_has_no_port(
+    earlier: runners.Processes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = _free_port()
+    with socket.socket() as other:
+        runner = Trained([other], port)
+        monkeypatch.setattr(demo, "prepared_runner", lambda: runner)
+        with pytest.raises(Stop, match=f"port {port} is taken"):  # found after training: it was free before
+            demo.demo(demo.EXAMPLE, port)
+        monkeypatch.setattr(demo, "prepared_runner", lambda: pytest.fail("set-up was begun"))
+        with pytest.raises(Stop, match=f"port {port} is taken"):
+            demo.demo(demo.EXAMPLE, port)
+    assert runner.served == []
+    assert earlier.port() is not None
+
+
+def test_an_earlier_server_makes_way_for_the_new_one_on_its_port(
+    earlier: runners.Processes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner, port = Trained(), earlier.port()
+    monkeypatch.setattr(demo, "prepared_runner", lambda: runner)
+    monkeypatch.setattr(demo, "wait_until_ready", lambda *_: None)
+    monkeypatch.setattr(demo, "report", lambda *_: None)
+    assert port
+    with socket.socket() as its_own:
+        its_own.bind(("127.0.0.1", port))
+        its_own.listen()
+        demo.demo(demo.EXAMPLE, port)
+    assert runner.served == [port]
+    assert earlier.port() is None
+
+
+def test_a_server_in_a_container_says_its_port(fake_docker) -> None:
+    running = fake_docker(compose='case "$2" in ps) echo 1f2e;; port) echo 127.0.0.1:9000;; esac')
+    assert runners.Containers(Docker(running)).port() == 9000
+    assert runners.Containers(Docker(fake_docker("ended", compose="exit 0"))).port() is None
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What processes need, as far as stamps tell. On PATH is no docker but the test's, and no debootstrap."""
+    (tmp_path / "venv" / environment.STAMPS).mkdir(parents=True)
+    (tmp_path / "venv" / environment.STAMPS / "all").write_text(environment._digest(environment.REQUIREMENTS / "all.lock"))
+    (tmp_path / "efficientnet_lite0.safetensors").touch()
+    monkeypatch.setattr(runners, "VENV", tmp_path / "venv")
+    monkeypatch.setattr(runners, "PRETRAINED", tmp_path)
+    for name in ("bash", "sha256sum", "cut", "id"):
+        (tmp_path / "tools").mkdir(exist_ok=True)
+        (tmp_path / "tools" / name).symlink_to(str(shutil.which(name)))
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{tmp_path / 'tools'}")
+    for name in ("BASE_IMAGE", "KENNEL_TRAIN_IMAGE", "KENNEL_SERVE_IMAGE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+GOOD = {"version": "echo 20.10.24/20.10.24", "compose": "exit 0"}
+
+
+@pytest.mark.parametrize(
+    ("answers", "why"),
+    [
+        (GOOD, f"the base image can neither be pulled nor made ({images.PUBLIC_BASE}): set BASE_IMAGE"),
+        ({}, "no Docker engine answers"),
+        (
+            {"version": "echo 'dial: permission denied' >&2; exit 1"},
+            "this user may not use the Docker engine: an administrator adds the user to the group docker",
+        ),
+    ],
+    ids=["no base", "no engine", "no permission"],
+)
+@pytest.mark.usefixtures("installed")
+def test_without_containers_the_same_programs_run_as_processes_and_it_is_said_why(
+    fake_docker, capfd: pytest.CaptureFixture[str], answers: dict[str, str], why: str
+) -> None:
+    fake_docker(**answers)
+    assert isinstance(demo.prepared_runner(), runners.Processes)
+    said = f"==> No containers, as {why}: the same programs run as processes of this machine"
+    assert said in capfd.readouterr().out
+
+
+@pytest.mark.usefixtures("installed")
+def test_images_that_the_environment_names_are_used_as_they_are(
+    fake_docker, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    cli = fake_docker(**GOOD, image="echo sha256:1", build="exit 0")
+    calls = cli.parent / "calls"
+    assert isinstance(demo.prepared_runner(), runners.Containers)
+    assert "build " in calls.read_text()
+    calls.unlink()
+    monkeypatch.setenv("KENNEL_TRAIN_IMAGE", "mine-train:1")
+    monkeypatch.setenv("KENNEL_SERVE_IMAGE", "mine-serve:1")
+    assert isinstance(demo.prepared_runner(), runners.Containers)
+    assert "build " not in calls.read_text()
+    assert "Images: mine-serve:1 and mine-train:1, as the environment says; nothing is built" in capfd.readouterr().out
