@@ -127,8 +127,10 @@ class Agent(LocalElasticAgent):
         return {"kind": cause.kind, "reason": cause.message, "failed_rank": cause.rank}
 
     def _may_restart(self, cause: Failure) -> bool:
-        """A lost worker may be replaced. An error of its own would come again, and a stop was meant."""
-        if self.stopping or cause.category is Category.OWN or cause.kind == Interrupted.__name__:
+        """A lost worker may be replaced. An error of its own would come again, and a stop was meant: also where the disk had no
+        room for its checkpoint, since starting again at once makes none.
+        """
+        if self.stopping or cause.category is Category.OWN or cause.is_stop:
             return False
         if self.board is None or self._remaining_restarts == 0:
             return True

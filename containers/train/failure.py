@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict
 
 from containers.core import logs
 from containers.core.errors import ConfigError, Error
-from containers.train.errors import RESUMABLE, Interrupted, PeerLost, WorkerFailed
+from containers.train.errors import RESUMABLE, Interrupted, PeerLost, Uncommitted, WorkerFailed
 
 ERROR_FILE_VARIABLE = "TORCHELASTIC_ERROR_FILE"
 HOST_VARIABLE = "KENNEL_HOST"
@@ -83,6 +83,11 @@ class Failure(BaseModel):
             kind=kind, message=message, exit_code=exit_code, category=category, moment=time.time(),
             rank=rank, host=host, frames=redact(_own_frames(error), os.environ), trace=trace,
         )  # fmt: skip
+
+    @property
+    def is_stop(self) -> bool:
+        """It ended because it was asked to, whether or not the disk took its last checkpoint."""
+        return self.kind in (Interrupted.__name__, Uncommitted.__name__)
 
     @property
     def where(self) -> str:

@@ -20,7 +20,7 @@ from torch.distributed import Store
 from containers.core import logs
 from containers.core.errors import ConfigError
 from containers.train import failure
-from containers.train.errors import Interrupted, PeerLost
+from containers.train.errors import PeerLost
 from containers.train.failure import Category, Failure
 from containers.train.job import Cluster
 
@@ -129,7 +129,7 @@ class Board:
                 why = f"host {self._name(rank)} has been silent for {LOST_SECONDS:.0f} s; start the job again, it resumes"
                 return Failure.of(PeerLost(why), host=self._here)
             told = None if end in (None, _DONE, _RESTARTING) else Failure.model_validate_json(end)
-            if told is None or told.kind == Interrupted.__name__:  # then our ranks end of themselves, with their checkpoint
+            if told is None or told.is_stop:  # then our ranks end of themselves, at the same step
                 continue
             if now - self._told.setdefault(rank, now) > ENDED_SECONDS:
                 return told
@@ -206,4 +206,4 @@ class Board:
 
 def _is_lost_peer(cause: Failure) -> bool:
     """And not an interruption, which needs no explanation by others."""
-    return cause.category is Category.PEER and cause.kind != Interrupted.__name__
+    return cause.category is Category.PEER and not cause.is_stop

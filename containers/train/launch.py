@@ -32,7 +32,10 @@ log = logs.get("containers.train.launch")
 _POLL_SECONDS = 0.1
 _LEAVE_SECONDS = 3.0
 _CUT_OFF_SECONDS = 10.0
-"""What workers have to end where the first host is gone: their checkpoints need it."""
+"""What workers have from SIGTERM to SIGKILL where the first host is silent: a checkpoint that is being written gets done. A new
+one is not to be had, since all ranks make it together."""
+_KILLED_SECONDS = 10.0
+"""What the agent has to notice that its workers were killed."""
 
 
 class Launcher:
@@ -113,8 +116,10 @@ class Launcher:
                 "workers did not stop in time; the last periodic checkpoint stands", extra={"seconds": self._stop_seconds}
             )
             self._agent.kill()
-            if not self._done.wait(10.0):
-                _end_at_once(Interrupted("stopped, and the first host does not answer; the last periodic checkpoint stands"))
+            if not self._done.wait(_KILLED_SECONDS):
+                killed = f"the workers were killed after {self._stop_seconds:.0f} s"
+                waits = "the launcher still waits for something: its log says more"
+                _end_at_once(Interrupted(f"stopped; {killed} and {waits}; the last periodic checkpoint stands"))
         log.info("workers ended", extra={"seconds": round(time.monotonic() - asked, 1)})
 
     def _end_cut_off(self, agent: Agent) -> None:

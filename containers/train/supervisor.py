@@ -140,6 +140,8 @@ def run(
     failure.adopt_orphans()
     logs.configure(host="unknown")
     try:
+        if failure_file is not None:
+            _forget(failure_file)  # also where the job cannot even be read
         job = read()
         prepare(job)
     except Error as error:
@@ -166,13 +168,22 @@ def prepare(job: TrainingJob) -> None:
     try:
         for folder in (job.paths.scratch_dir, job.paths.model_dir, job.paths.output_dir, job.paths.checkpoint_dir):
             folder.mkdir(parents=True, exist_ok=True)
-        for told in (job.paths.failure_file, job.paths.output_dir / FAILURE_JSON):
-            told.unlink(missing_ok=True)
+        _forget(job.paths.failure_file, job.paths.output_dir / FAILURE_JSON)
         job.write()
     except OSError as error:
-        raise ConfigError(
-            f"cannot write {error.filename} ({error.strerror}): choose a folder that this user may write"
-        ) from error
+        raise _cannot_write(error) from error
+
+
+def _forget(*earlier: Path) -> None:
+    try:
+        for told in earlier:
+            told.unlink(missing_ok=True)
+    except OSError as error:
+        raise _cannot_write(error) from error
+
+
+def _cannot_write(error: OSError) -> ConfigError:
+    return ConfigError(f"cannot write {error.filename} ({error.strerror}): choose a folder that this user may write")
 
 
 def _steps(supervisor: Supervisor, job: TrainingJob, launch: list[str]) -> int:

@@ -10,7 +10,7 @@ from torch.distributed import TCPStore
 
 from containers.core.errors import ConfigError
 from containers.train import failure, hosts
-from containers.train.errors import DataError, Interrupted
+from containers.train.errors import DataError, Interrupted, Uncommitted
 from containers.train.failure import Failure
 from containers.train.hosts import Board
 from containers.train.job import Cluster
@@ -99,11 +99,12 @@ def test_a_silent_host_is_named(store: TCPStore, monkeypatch: pytest.MonkeyPatch
         assert "algo-2 ended without a word" in seen.message
 
 
-def test_an_interruption_waits_for_nobody(store: TCPStore) -> None:
+@pytest.mark.parametrize("kind", [Interrupted, Uncommitted])
+def test_an_interruption_waits_for_nobody(store: TCPStore, kind: type[Interrupted]) -> None:
     clock = Clock()
     second = board(store, 1, clock=clock)
-    seen = second.finish(a_failure(Interrupted("stopped"), 1))
-    assert seen.kind == "Interrupted"
+    seen = second.finish(a_failure(kind("stopped"), 1))
+    assert seen.kind == kind.__name__
     assert clock() == 0
 
 
@@ -156,7 +157,10 @@ def test_a_peer_that_falls_silent_during_work_is_given_up(store: TCPStore, monke
     assert seen.headline == "PeerLost: host algo-2 has been silent for 60 s; start the job again, it resumes [host algo-1]"
 
 
-@pytest.mark.parametrize(("error", "acts"), [(ValueError("no"), True), (Interrupted("stopped"), False), (None, False)])
+@pytest.mark.parametrize(
+    ("error", "acts"),
+    [(ValueError("no"), True), (Interrupted("stopped"), False), (Uncommitted("stopped"), False), (None, False)],
+)
 def test_a_peers_failure_ends_work_that_does_not_notice(store: TCPStore, error: Exception | None, acts: bool) -> None:
     clock = Clock()
     first, second = board(store, 0, clock=clock), board(store, 1, clock=clock)

@@ -10,10 +10,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from containers.train import hosts
+from containers.train import failure, hosts, launch
 from containers.train.checkpoint import Checkpoints
+from containers.train.config import TrainConfig
 from containers.train.distributed import Group
 from containers.train.failure import FAILURE_BYTES
+from containers.train.job import JobPaths, TrainingJob
 from tests.unit.train import jobs
 from tests.unit.train.jobs import Job
 
@@ -154,6 +156,45 @@ def test_a_stop_whose_checkpoint_the_disk_refused_is_no_success(tmp_path: Path, 
         job.wait_for('"working"').stop()
         assert job.wait() == 75, job.out
     assert job.failure is None
+
+
+def test_a_stop_is_never_answered_by_a_restart_also_where_the_disk_refused_the_checkpoint(tmp_path: Path, data: Path) -> None:
+    """Only the rank was told to stop. Room does not come of starting again at once."""
+    with Job.with_flags(tmp_path, data, "--max-restarts", 1, how="nospace") as job:
+        job.wait_for('"working"')
+        os.kill(int(str(job.ranks()[0]["pid"])), signal.SIGTERM)
+        assert job.wait() == 75, job.out
+    assert "restarts" not in job.out
+    assert job.failure is not None
+    assert job.failure.startswith("Uncommitted: stopped, and the disk refused the checkpoint")
+
+
+def test_what_is_said_when_even_killed_workers_do_not_end_the_launcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a single host, where nobody else can be silent."""
+
+    class Deaf:
+        stop = staticmethod(lambda: True)
+        kill = staticmethod(lambda: None)
+
+    class Left(Exception):
+        pass
+
+    def leave(code: int) -> None:
+        raise Left(code)
+
+    report = tmp_path / "error.json"
+    monkeypatch.setenv(failure.ERROR_FILE_VARIABLE, str(report))
+    monkeypatch.setattr(failure, "leave", leave)
+    monkeypatch.setattr(launch, "_KILLED_SECONDS", 0.01)
+    paths = JobPaths(**{name: tmp_path / name for name in JobPaths.model_fields})
+    launcher = launch.Launcher(TrainingJob(name="job", config=TrainConfig(), paths=paths, channels={}), "none", 0.01)
+    launcher._agent = Deaf()
+    with pytest.raises(Left, match="75"):
+        launcher._end_workers()
+    told = failure.of_process(75, report).headline
+    assert told.startswith("Interrupted: stopped; the workers were killed after 0 s and the launcher still waits")
+    assert told.endswith("the last periodic checkpoint stands")
+    assert "first host" not in told
 
 
 @pytest.mark.slow

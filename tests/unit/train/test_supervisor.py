@@ -120,6 +120,17 @@ def test_a_wrong_hyperparameter_is_said_in_sagemakers_failure_file(tmp_path: Pat
     assert "Traceback" not in job.out
 
 
+@pytest.mark.parametrize("name", ["hyperparameters.json", "resourceconfig.json"])
+def test_an_old_reason_does_not_survive_settings_that_cannot_be_read(tmp_path: Path, name: str) -> None:
+    root = opt_ml(tmp_path / "ml")
+    (root / "input/config" / name).write_text("{")
+    (root / "output").mkdir()
+    (root / "output/failure").write_text("DataError: of the start before")
+    with Job(tmp_path, root) as job:
+        assert job.wait() == 2
+    assert (root / "output/failure").read_text().startswith("ConfigError: ")
+
+
 def test_photos_that_cannot_be_used_end_before_any_worker(tmp_path: Path) -> None:
     root = opt_ml(tmp_path / "ml")
     for path in (root / "input/data/train/dog").iterdir():
