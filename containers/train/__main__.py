@@ -61,7 +61,15 @@ def read_job(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) 
     channels = {"train": given["data"].absolute()}
     if chosen.get("pretrained", "auto") not in ("auto", "none"):
         channels["pretrained"] = _folder(chosen.pop("pretrained"))
-    config = parse(TrainConfig, chosen, where="the flags")
+    return _job(given, environ, parse(TrainConfig, chosen, where="the flags"), channels)
+
+
+def stand_in(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> TrainingJob:
+    """The job's name, hosts and places, where its hyperparameters cannot be used. Raises ConfigError."""
+    return _job(vars(parser().parse_args(arguments)), environ, TrainConfig(), {})
+
+
+def _job(given: Mapping[str, Any], environ: Mapping[str, str], config: TrainConfig, channels: dict[str, Path]) -> TrainingJob:
     model_dir: Path = given["model_dir"].absolute()
     work = model_dir.with_name(f"{model_dir.name}.run")
     output_dir = (given["output_dir"] or work / "output").absolute()
@@ -113,7 +121,7 @@ def _cluster(given: Mapping[str, object]) -> Cluster:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
-    return supervisor.run(lambda: read_job(given))
+    return supervisor.run(lambda: read_job(given), lambda: stand_in(given))
 
 
 if __name__ == "__main__":

@@ -2,8 +2,9 @@
 
     python -m containers.train.farewell JOB_FILE ERROR_FILE CODE
 
-The supervisor starts it where preflight failed on one of several hosts; ERROR_FILE and CODE are what preflight left. Others are
-gathering, or will be soon, at the store of the first host. They end with the failure told here, and not after half an hour.
+The supervisor starts it where one of several hosts failed before it gathered: in preflight, or for settings of no use.
+ERROR_FILE and CODE say why. Others are gathering, or will be, at the store of the first host. They end with the failure told
+here, and not after half an hour.
 
     key (below the job's name)   value        written
     unfit/<host>                 a Failure    by the host that is not fit, which then closes the rendezvous

@@ -48,6 +48,19 @@ def read_job(
     channels = attempt(_channels, root, cluster or Cluster())
     if problems:
         raise ConfigError("\n".join(problems))
+    return _job(root, environ, config, cluster, channels)
+
+
+def stand_in(
+    root: Path = ROOT, environ: Mapping[str, str] = os.environ, interfaces: Collection[str] | None = None
+) -> TrainingJob:
+    """The job's name, hosts and places, where the rest of it cannot be read. Raises ConfigError."""
+    return _job(root, environ, TrainConfig(), _cluster(root, environ, _interfaces() if interfaces is None else interfaces), {})
+
+
+def _job(
+    root: Path, environ: Mapping[str, str], config: TrainConfig, cluster: Cluster, channels: dict[str, Path]
+) -> TrainingJob:
     name = environ.get("TRAINING_JOB_NAME") or environ.get("SAGEMAKER_JOB_NAME") or "kennel"
     paths = JobPaths(
         model_dir=root / "model",
@@ -171,7 +184,7 @@ def main(root: Path = ROOT) -> int:
         raise SystemExit(
             f"train takes no arguments here (got {' '.join(sys.argv[1:])}): hyperparameters go into {root}/input/config"
         )
-    return supervisor.run(read, failure_file=root / "output/failure")
+    return supervisor.run(read, lambda: stand_in(root), failure_file=root / "output/failure")
 
 
 if __name__ == "__main__":

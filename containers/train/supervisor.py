@@ -130,12 +130,16 @@ class Supervisor:
 
 def run(
     read: Callable[[], TrainingJob],
+    stand_in: Callable[[], TrainingJob],
     *,
     failure_file: Path | None = None,
     worker: str = WORKER,
     stop_seconds: float = STOP_SECONDS,
 ) -> int:
-    """Run the job that `read` returns and give the process's exit code. `failure_file` serves until the job names its own."""
+    """Run the job that `read` returns and give the process's exit code. `failure_file` serves until the job names its own.
+
+    `stand_in`: a job of the same name and hosts, for telling these where `read` fails.
+    """
     supervisor = Supervisor(stop_seconds)
     failure.adopt_orphans()
     logs.configure(host="unknown")
@@ -145,7 +149,10 @@ def run(
         job = read()
         prepare(job)
     except Error as error:
-        return _ended(Failure.of(error), failure_file, None, requested=False)
+        why = Failure.of(error)
+        exit_code = _ended(why, failure_file, None, requested=False)
+        _tell_of_unread(supervisor, stand_in, why)
+        return exit_code
     logs.configure(host=job.cluster.current_host)
     if len(job.cluster.hosts) > 1:
         os.environ[failure.HOST_VARIABLE] = job.cluster.current_host
@@ -202,10 +209,32 @@ def _steps(supervisor: Supervisor, job: TrainingJob, launch: list[str]) -> int:
             why = failure.of_process(code, error_file, name=module)
             exit_code = _ended(why, job.paths.failure_file, job.paths.output_dir, requested=requested)
             if module == "preflight" and len(job.cluster.hosts) > 1 and not requested:
-                tell = [sys.executable, "-u", "-m", "containers.train.farewell", job_file, str(error_file), str(code)]
-                supervisor.run(tell, job.paths.scratch_dir / "farewell_error.json")
+                _tell_others(supervisor, job, error_file, code)
             return exit_code
     return 0
+
+
+def _tell_others(supervisor: Supervisor, job: TrainingJob, error_file: Path, code: int) -> None:
+    tell = [sys.executable, "-u", "-m", "containers.train.farewell", str(job.paths.job_file), str(error_file), str(code)]
+    supervisor.run(tell, job.paths.scratch_dir / "farewell_error.json")
+
+
+def _tell_of_unread(supervisor: Supervisor, stand_in: Callable[[], TrainingJob], why: Failure) -> None:
+    """Of a job that cannot be read, as far as its hosts can."""
+    try:
+        job = stand_in()
+        if len(job.cluster.hosts) == 1 or supervisor.stop_requested_at is not None:
+            return
+        job.write()
+        error_file = job.paths.scratch_dir / "read_error.json"
+        failure.write(why.model_copy(update={"host": job.cluster.current_host}), error_file)
+    except (Error, OSError) as error:
+        log.warning("other hosts, if there are any, could not be told", extra={"reason": str(error)})
+        return
+    try:
+        _tell_others(supervisor, job, error_file, why.exit_code)
+    finally:
+        shutil.rmtree(job.paths.scratch_dir, ignore_errors=True)
 
 
 def _ended(why: Failure, failure_file: Path | None, output_dir: Path | None, *, requested: bool) -> int:

@@ -14,8 +14,10 @@ def main() -> int:
     if len(sys.argv) == 2:
         root = Path(sys.argv[1])
         failure_file = root / "output/failure"
-        return supervisor.run(lambda: sagemaker.read_job(root), failure_file=failure_file, worker=worker, stop_seconds=seconds)
-    return supervisor.run(lambda: flags.read_job(sys.argv[1:]), worker=worker, stop_seconds=seconds)
+        read, stand_in = (lambda: sagemaker.read_job(root)), (lambda: sagemaker.stand_in(root))
+        return supervisor.run(read, stand_in, failure_file=failure_file, worker=worker, stop_seconds=seconds)
+    read, stand_in = (lambda: flags.read_job(sys.argv[1:])), (lambda: flags.stand_in(sys.argv[1:]))
+    return supervisor.run(read, stand_in, worker=worker, stop_seconds=seconds)
 
 
 if __name__ == "__main__":

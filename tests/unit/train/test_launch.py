@@ -215,6 +215,23 @@ def test_a_host_that_is_not_fit_to_train_tells_those_that_gather(tmp_path: Path,
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("unfit", ["127.0.0.1", "127.0.0.2"])
+def test_a_host_whose_settings_cannot_be_read_tells_those_that_gather(tmp_path: Path, data: Path, unfit: str) -> None:
+    common = ("--hosts", "127.0.0.2,127.0.0.1", "--rendezvous-port", jobs.free_port(), "--current-host")
+    fit = "127.0.0.1" if unfit == "127.0.0.2" else "127.0.0.2"
+    with (
+        Job.with_flags(tmp_path / "unfit", data, *common, unfit, "--learning-rate", "-1") as first,
+        Job.with_flags(tmp_path / "fit", data, *common, fit) as second,
+    ):
+        assert (first.wait(), second.wait()) == (2, 2), first.out + second.out
+    assert second.failure is not None
+    assert second.failure.startswith("ConfigError: ")
+    assert "learning_rate" in second.failure
+    assert f"[host {unfit}]" in second.failure
+    assert not list(tmp_path.glob("unfit/kennel-*")), "the scratch folder is deleted"
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("lost", ["leader", "other"])
 def test_a_host_that_stands_still_is_given_up_and_named(tmp_path: Path, data: Path, lost: str) -> None:

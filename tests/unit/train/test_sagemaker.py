@@ -106,6 +106,16 @@ def test_files_that_are_no_json_objects(tmp_path: Path, text: str) -> None:
         read(opt_ml(tmp_path, hyperparameters=text))
 
 
+def test_who_is_in_the_job_is_known_where_the_rest_cannot_be_read(tmp_path: Path) -> None:
+    hosts = {"current_host": "algo-2", "hosts": ["algo-2", "algo-1"]}
+    root = opt_ml(tmp_path, channels=(), hyperparameters="{", inputdataconfig="[]", resourceconfig=hosts)
+    known = sagemaker.stand_in(root, {"TRAINING_JOB_NAME": "dogs"}, ("lo",))
+    assert (known.name, known.cluster.hosts, known.cluster.current_host) == ("dogs", ("algo-1", "algo-2"), "algo-2")
+    (root / "input/config/resourceconfig.json").write_text("{")
+    with pytest.raises(ConfigError, match="resourceconfig"):
+        sagemaker.stand_in(root, {}, ("lo",))
+
+
 def test_channels_by_any_of_their_names(tmp_path: Path) -> None:
     described = {"training": {}, "validation": {"TrainingInputMode": "FastFile"}, "test": {}, "pretrained": {}}
     channels = read(opt_ml(tmp_path, inputdataconfig=described)).channels
