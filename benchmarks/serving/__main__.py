@@ -46,7 +46,7 @@ def main() -> int:
     where = (
         f"# Serving, {options.architecture}, {moment:%Y-%m-%d %H:%M} UTC\n\n{_cpu()}, {len(os.sched_getaffinity(0))} cores, "
         f"Python {platform.python_version()}; load average {load[0]:.1f} at the start, {os.getloadavg()[0]:.1f} at the end; "
-        f"{plan.rounds} round(s), windows of {plan.seconds:g} s. `python -m benchmarks.serving`"
+        f"{plan.rounds} round(s), windows of {plan.seconds:g} s. `{_command(options)}`"
     )
     options.out.mkdir(parents=True, exist_ok=True)
     file = options.out / f"serving-{moment:%Y-%m-%d-%H%M}.json"
@@ -62,6 +62,13 @@ def _write_page(file: Path) -> int:
     file.with_suffix(".md").write_text(page)
     print(page)
     return 0
+
+
+def _command(options: argparse.Namespace) -> str:
+    """What decides what is measured; where files lie does not."""
+    given = f"--architecture {options.architecture} --rounds {options.rounds} --seconds {options.seconds:g}"
+    only = f" --only {options.only}" if options.only else ""
+    return f"python -m benchmarks.serving {'--quick' if options.quick else given}{only}"
 
 
 def _sides(engines: list[str]) -> list[sides.Side]:
