@@ -59,7 +59,7 @@ def _described(context: Context, row: dict[str, Any]) -> dict[str, Any]:
         "instance": row["InstanceId"],
         "release": tags["run"],
         "address": row.get("PrivateIpAddress", ""),
-        "port": int(told.get("port", context.config.ec2_serving.port)),
+        "port": told.get("port", context.config.ec2_serving.port),
         "state": told.get("state", "starting"),
         "at": told.get("at", ""),
         "image": tags["image"],
@@ -74,7 +74,8 @@ def last_report(context: Context, name: str) -> dict[str, Any]:
         answer = found(context.client("s3").get_object, Bucket=context.names.bucket, Key=key)
         text = answer["Body"].read() if answer else b"{}"
     try:
-        return dict(json.loads(text))
+        told = dict(json.loads(text))
+        return told | ({"port": int(told["port"])} if "port" in told else {})
     except (ValueError, TypeError):
         hint = "somebody else wrote it: delete it, the instance reports again within five minutes"
         raise DeployError(context.names.uri(key), "is no report of an instance", hint=hint) from None

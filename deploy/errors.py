@@ -61,6 +61,9 @@ def code_of(error: ClientError) -> str:
     return str(error.response["Error"].get("Code", ""))
 
 
+_CUT = "`status` shows what was done; then run the same command again. A proxy or the network breaks answers"
+
+
 @contextmanager
 def explained(where: str) -> Iterator[None]:
     """Turn botocore's exceptions into a DeployError about `where`."""
@@ -79,7 +82,7 @@ def explained(where: str) -> Iterator[None]:
         raise DeployError(where, str(error), hint="check the network, the proxy and the stage's region") from error
     except (ResponseParserError, IncompleteReadError) as error:  # the first's text is the whole answer
         problem = "AWS's answer arrived cut short or altered"
-        raise DeployError(where, problem, hint="run the same command again; a proxy or the network breaks answers") from error
+        raise DeployError(where, problem, hint=_CUT) from error
     except BotoCoreError as error:
         hint = "look at the names and addresses in flags and file; where the network failed, run the same command again"
         raise DeployError(where, str(error), hint=hint) from error

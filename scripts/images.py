@@ -43,6 +43,8 @@ def base_image(docker: Docker) -> str:
             if name == tag:
                 say(f"The pinned digest could not be pulled: building on what {tag} is today, {digest(docker, tag)}")
             return name
+    if docker.has_image(tag):  # without a network, what an earlier pull left
+        return tag
     say("It cannot be pulled here: making one from Debian packages")
     made = subprocess.run([ROOT / "scripts" / "make_base.sh", OWN_BASE], check=False, cwd=ROOT, env=_with_cli(docker))
     if made.returncode == 0:

@@ -25,6 +25,7 @@ from gunicorn.workers.gthread import TConn, ThreadWorker
 HEADER_SECONDS = 10.0
 _DISCARD_SECONDS = 2.0
 _STALL_SECONDS = 0.25
+_SILENT_SECONDS = 2.0
 _NEXT_REQUEST_MS = 100  # more than a busy client takes from an answer to its next request
 
 body_limits: dict[socket.socket, float] = {}
@@ -116,6 +117,13 @@ class FrontWorker(ThreadWorker):  # type: ignore[misc]
                 parts.close()
         return not answer.should_close()
 
+    def finish_request(self, conn: TConn, fs: Any) -> None:
+        """gunicorn's counts a connection twice that its thread has closed; at the end it would then not wait for the others."""
+        if conn.sock.fileno() == -1:
+            self.nr_conns -= 1
+            return
+        super().finish_request(conn, fs)
+
     def _keepalive_after(self, conn: TConn, keepalive: bool) -> bool:
         """Read what an early answer left of the body, while it flows: else the client meets a reset, not the answer."""
         body_limits[conn.sock] = limit = time.monotonic() + _DISCARD_SECONDS
@@ -132,6 +140,9 @@ class FrontWorker(ThreadWorker):  # type: ignore[misc]
 
     def murder_pending(self) -> None:
         """Called by the main loop at least once a second. When slow headers hold half the threads, none gets the full time."""
+        if not self.alive:  # who has not said a word yet is not waited for
+            for conn in self.pending_conns:
+                conn.timeout = min(conn.timeout, time.monotonic() + _SILENT_SECONDS)
         super().murder_pending()
         reading = list(self._reading.items())
         patience = HEADER_SECONDS if len(reading) < self.cfg.threads // 2 else 1.0

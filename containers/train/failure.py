@@ -6,6 +6,7 @@ rank fails, the others fail too, with "connection closed by peer", and sometimes
 Torch-free, so that PID 1 can use it.
 """
 
+import contextlib
 import ctypes
 import enum
 import json
@@ -196,8 +197,9 @@ def guarded(main: Callable[[], int]) -> int:
 
 def leave(code: int) -> NoReturn:
     """End this process without Python's own end, which takes torch apart for half a second and frees what the kernel frees."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):  # nobody reads them any more; the code still means what it says
+        sys.stdout.flush()
+        sys.stderr.flush()
     os._exit(code)
 
 

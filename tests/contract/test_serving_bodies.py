@@ -62,7 +62,9 @@ def test_one_connection_carries_request_after_request_with_or_without_pauses(ser
         def answers(count: int) -> None:
             received = b""
             while received.count(b'"predictions"') < count or not received.endswith(b"}"):
-                received += connection.recv(1 << 16)
+                part = connection.recv(1 << 16)
+                assert part, f"closed after {received!r}"
+                received += part
             assert received.count(b"HTTP/1.1 200 OK") == count
 
         for pause in (0.0, 0.02, 0.5):  # while the thread waits for it, and after it gave the connection back

@@ -181,6 +181,25 @@ def test_sigterm_fails_pings_answers_what_was_accepted_and_exits_0(model_dir: Pa
         assert server.events("stopped")[0]["unanswered"] == 0
 
 
+def test_sigterm_waits_for_what_takes_longer_however_many_connections_there_were(
+    model_dir: Path, tmp_path: Path, pool: ThreadPoolExecutor
+):
+    with serving(model_dir, tmp_path / "log", fronts=1, slots=SLOTS) as server:
+        for _ in range(20):
+            assert server.ping() == 200  # a connection of its own each time
+        with stopped(model(server)), socket.create_connection(("127.0.0.1", server.port)):  # one that never says a word
+            accepted: list[Future] = [pool.submit(server.invoke, JPEG) for _ in range(SLOTS)]
+            in_flight(server, SLOTS)
+            started = time.monotonic()
+            server.process.terminate()
+            time.sleep(5)  # gunicorn was told to stop a second ago at least
+            assert server.process.poll() is None
+        assert [future.result().status_code for future in accepted] == [200] * SLOTS
+        assert server.stop() == 0
+        assert time.monotonic() - started < 15
+        assert server.events("stopped")[0]["unanswered"] == 0
+
+
 def test_a_late_answer_is_504_and_is_not_computed(model_dir: Path, tmp_path: Path):
     with serving(model_dir, tmp_path / "log", fronts=1, slots=1, request_timeout_seconds=0.5) as server:
         with stopped(model(server)):

@@ -27,7 +27,7 @@ class _Cut(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(_BODY if self.server.asked > self.server.cut else _BODY[: len(_BODY) // 2])
 
-    do_GET = do_HEAD = _answer
+    do_GET = do_HEAD = do_POST = _answer
 
     def log_message(self, *_: Any) -> None:
         return
@@ -63,6 +63,13 @@ def test_answers_that_stay_short_are_an_error_that_says_so(server):
     with pytest.raises(DeployError, match="cut short") as raised, explained("functions"):
         _client(server, "lambda").list_functions()
     assert "run the same command again" in raised.value.hint
+
+
+def test_what_may_have_changed_something_is_not_done_twice(server):
+    server.cut = 1
+    with pytest.raises(IncompleteReadError):
+        _client(server, "lambda").publish_version(FunctionName="kennel")
+    assert server.asked == 1
 
 
 def test_an_answer_to_head_has_no_body_and_lacks_nothing(server):

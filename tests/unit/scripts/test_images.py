@@ -41,6 +41,13 @@ def test_a_digest_that_cannot_be_pulled_is_said_before_its_tag_is_taken(
     assert f"The pinned digest could not be pulled: building on what {tag} is today, sha256:aa" in capsys.readouterr().out
 
 
+def test_without_a_network_an_earlier_pull_of_the_tag_will_do(fake_docker) -> None:
+    tag = images.PUBLIC_BASE.partition("@")[0]
+    cli = fake_docker(image=f'[ "$5" = {tag} ] && echo sha256:1')
+    assert images.base_image(Docker(cli)) == tag
+    assert f"pull -q {images.PUBLIC_BASE}" in calls(cli)
+
+
 def test_a_build_by_hand_and_by_compose_stand_on_the_same_digest() -> None:
     assert re.fullmatch(r"[a-z]+:[a-z0-9.-]+@sha256:[0-9a-f]{64}", images.PUBLIC_BASE)
     assert f"\nARG BASE_IMAGE={images.PUBLIC_BASE}\n" in (images.ROOT / "containers" / "Dockerfile").read_text()
