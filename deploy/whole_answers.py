@@ -15,7 +15,7 @@ _ONLY_ASK = ("Describe", "Get", "List", "Search", "Simulate")
 
 
 def insist(client: Any) -> None:
-    """Make `client` raise botocore's IncompleteReadError for an answer that is too short; if it only asked, after more attempts."""
+    """Make `client` raise botocore's IncompleteReadError for an answer too short; if it only asked, after more attempts."""
     client.meta.events.register("needs-retry", _again_if_cut)
 
 
