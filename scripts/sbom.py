@@ -2,7 +2,7 @@
 
 Asked of the images themselves, by a few lines of their own Python: no tool is added to them, and what is not installed is
 not listed. A licence is what a package says of itself where programs can read it: the metadata of a Python package, the
-copyright file of a Debian package (https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/), the header of weights.
+copyright file of a Debian package (its machine-readable format 1.0, DEP-5), the header of weights.
 """
 
 import json

@@ -22,6 +22,7 @@ import requests
 from containers.core import manifest
 from scripts.environment import STAMPS
 from scripts.machine import ROOT
+from tests.support.requirement import unavailable
 
 PHOTOS = ROOT / "examples" / "photos"
 CLASSES = ("brick", "grass", "gravel")
@@ -32,7 +33,7 @@ class Clone:
 
     def __init__(self, folder: Path) -> None:
         if not (ROOT / ".git").exists():
-            pytest.skip("this tree is no git checkout, so there is nothing to clone")
+            unavailable("this tree is no git checkout, so there is nothing to clone")
         subprocess.run(["git", "clone", "--quiet", ROOT, folder], check=True)
         self.folder, self.project = folder, f"kennel-test-{uuid.uuid4().hex[:8]}"
         with socket.socket() as probe:
@@ -92,7 +93,7 @@ def without_an_engine(clone):
     environment = Path(sys.prefix)
     lock = hashlib.sha256((clone.folder / "requirements" / "all.lock").read_bytes()).hexdigest()
     if not (environment / STAMPS / "all").is_file() or (environment / STAMPS / "all").read_text() != lock:
-        pytest.skip(f"{environment} does not hold what the last commit pins: make setup")
+        unavailable(f"{environment} does not hold what the last commit pins: make setup")
     (clone.folder / ".venv").symlink_to(environment)
     weights = ROOT / ".cache" / "pretrained"
     weights.mkdir(parents=True, exist_ok=True)

@@ -16,23 +16,9 @@ import requests
 
 from tests.support.artifacts import photo
 from tests.support.server import Server, serving, until
-from tests.support.slow_model import gauge, in_flight, model, stopped
+from tests.support.slow_model import SLOTS, gauge, in_flight, model, stopped
 
 JPEG = photo(1, format="JPEG")
-SLOTS = 4
-
-
-@pytest.fixture(scope="module")
-def server(model_dir: Path, tmp_path_factory: pytest.TempPathFactory):
-    log = tmp_path_factory.mktemp("log") / "log"
-    with serving(model_dir, log, fronts=1, slots=SLOTS, stuck_after_seconds=600, max_batch=2) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def pool():
-    with ThreadPoolExecutor(32) as executor:
-        yield executor
 
 
 def test_a_request_waiting_for_a_killed_model_process_is_answered_by_its_replacement(server: Server, pool: ThreadPoolExecutor):

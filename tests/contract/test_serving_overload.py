@@ -3,35 +3,20 @@
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 import requests
 
 from tests.support.artifacts import photo
-from tests.support.server import Server, serving
-from tests.support.slow_model import gauge, in_flight, model, stopped
+from tests.support.server import Server
+from tests.support.slow_model import SLOTS, gauge, in_flight, model, stopped
 
 JPEG = photo(1, format="JPEG")
-SLOTS = 4
 HEADERS = {
     "Content-Type": "image/jpeg",
     "X-Amzn-SageMaker-Inference-Id": "mine 7",
     "X-Amzn-SageMaker-Custom-Attributes": "a=b",
 }
-
-
-@pytest.fixture(scope="module")
-def server(model_dir: Path, tmp_path_factory: pytest.TempPathFactory):
-    log = tmp_path_factory.mktemp("log") / "log"
-    with serving(model_dir, log, fronts=1, slots=SLOTS, stuck_after_seconds=600, max_batch=2) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def pool():
-    with ThreadPoolExecutor(32) as executor:
-        yield executor
 
 
 @pytest.fixture

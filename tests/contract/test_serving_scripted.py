@@ -16,20 +16,10 @@ import requests
 
 from tests.support.artifacts import photo
 from tests.support.scripted import Scripted, scripted
-from tests.support.server import Server, free_port, until
+from tests.support.server import free_port, until
+from tests.support.slow_model import gauge
 
 JPEG = photo(1, format="JPEG")
-
-
-@pytest.fixture(scope="module")
-def pool():
-    with ThreadPoolExecutor(32) as executor:
-        yield executor
-
-
-def gauge(server: Server, name: str) -> float:
-    text = requests.get(f"{server.url}/metrics", timeout=60).text
-    return next(float(line.split()[-1]) for line in text.splitlines() if line.startswith(name + " "))
 
 
 def together(engine: Scripted, pool: ThreadPoolExecutor, count: int) -> list[Future]:

@@ -7,6 +7,9 @@ import requests
 
 from tests.support.server import Server, until
 
+SLOTS = 4
+"""Of the server that these tests fill."""
+
 
 def model(server: Server) -> psutil.Process:
     return until(lambda: server.processes("kennel-model"), "a model process")[0]

@@ -28,8 +28,11 @@ def test_a_finding_names_the_release_that_mends_it() -> None:
     ("code", "last_line"),
     [
         (3, "ERROR:pip_audit._cli:Tip: your network may be blocking this service. Try another service with `-s SERVICE`"),
-        (3, "requests.exceptions.ConnectionError: HTTPSConnectionPool(host='pypi.org', port=443): Max retries exceeded"),
-        (3, "requests.exceptions.ReadTimeout: HTTPSConnectionPool(host='pypi.org', port=443): Read timed out."),
+        (
+            3,
+            "requests.exceptions.ConnectionError: HTTPSConnectionPool(host='index.example', port=443): Max retries exceeded",
+        ),
+        (3, "requests.exceptions.ReadTimeout: HTTPSConnectionPool(host='index.example', port=443): Read timed out."),
         (1, "/usr/bin/python: No module named pip_audit"),
         (1, "ImportError: cannot import name 'ConnectionError' from 'requests'"),
         (1, "requests.exceptions.HTTPError: 500 Server Error: Internal Server Error"),
