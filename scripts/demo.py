@@ -7,7 +7,6 @@ Standard library only: it runs before anything is installed.
 """
 
 import argparse
-import errno
 import json
 import shutil
 import sys
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.images import NoBase
-from scripts.machine import ROOT, NoDocker, Stop, check_port, find_docker, say
+from scripts.machine import ROOT, NoDocker, Stop, check_port, find_docker, refused, say
 from scripts.runners import Containers, Processes, Runner
 
 EXAMPLE = ROOT / "examples" / "photos"
@@ -46,7 +45,7 @@ def main(arguments: Sequence[str]) -> int:
         print(f"\nmake demo: {problem}", file=sys.stderr)
         return 1
     except OSError as problem:
-        print(f"\nmake demo: {refused(problem)}", file=sys.stderr)
+        print(f"\nmake demo: {refused(problem, RUN)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nmake demo: stopped", file=sys.stderr)
@@ -72,14 +71,6 @@ def demo(data: Path, port: int) -> None:
     url = f"http://127.0.0.1:{port}"
     wait_until_ready(url, runner)
     report(url, time.monotonic() - started)
-
-
-def refused(problem: OSError) -> str:
-    """One line about a file or folder that could not be read or written: which, why, and who can change it."""
-    where = problem.filename or RUN  # a write that fails does not say to which file
-    if problem.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return f"{where} cannot be written ({problem.strerror}): make room on its disk and try again"
-    return f"{where} cannot be used ({problem.strerror or problem}): let this user read the photos and write in {ROOT}"
 
 
 def check_data(data: Path) -> None:

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from scripts.machine import GB, ROOT, Command, Stop, check_disk, output, run, say
+from scripts.machine import GB, ROOT, Command, Stop, check_disk, output, refused, run, say
 
 REQUIREMENTS = ROOT / "requirements"
 # lock → (download, on disk) in bytes, measured with an empty cache; serve's is what it adds to train's
@@ -34,7 +34,7 @@ def ensure(venv: Path, locks: Sequence[str]) -> Path:
     whole = _read(stamps / "all") == _digest(REQUIREMENTS / "all.lock")  # holds what train.lock and serve.lock pin, too
     if all(_read(stamps / name) == digest or (whole and name in IN_ALL) for name, digest in wanted.items()):
         return python_of(venv)
-    download, disk = (sum(sizes) for sizes in zip(*(SIZES[name] for name in locks), strict=True))
+    download, disk = _sizes(stamps, locks)
     check_disk(venv, int(disk), f"installing the packages in {venv.name}")
     say(f"Installing packages in {venv}: up to {download / GB:.1f} GB to download, {disk / GB:.1f} GB on disk")
     uv = bootstrap(venv)
@@ -47,6 +47,17 @@ def ensure(venv: Path, locks: Sequence[str]) -> Path:
     for name, digest in wanted.items():
         (stamps / name).write_text(digest)
     return python_of(venv)
+
+
+def _sizes(stamps: Path, locks: Sequence[str]) -> tuple[float, float]:
+    """(download, on disk) in bytes of what `locks` pin and the environment has not: what a demo installed is in `all`, too."""
+    held = [name for name in IN_ALL if _read(stamps / name) == _digest(REQUIREMENTS / f"{name}.lock")]
+
+    def size(part: int) -> float:
+        wanted = sum(SIZES[name][part] for name in locks if name not in held)
+        return wanted - sum(SIZES[name][part] for name in held if "all" in locks)
+
+    return size(0), size(1)
 
 
 def bootstrap(venv: Path) -> Path:
@@ -107,6 +118,9 @@ def main(arguments: Sequence[str]) -> int:
         ensure(ROOT / arguments[0], arguments[1:])
     except Stop as stop:
         print(stop, file=sys.stderr)
+        return 1
+    except OSError as problem:
+        print(refused(problem, ROOT / arguments[0]), file=sys.stderr)
         return 1
     return 0
 

@@ -12,7 +12,7 @@ import tomllib
 from pathlib import Path
 
 from scripts.environment import SIZES
-from scripts.machine import GB, ROOT, Docker, NoDocker, Stop, check_disk, find_docker, output, run, say
+from scripts.machine import GB, ROOT, Docker, NoDocker, Stop, check_disk, find_docker, output, refused, run, say
 
 PUBLIC_BASE = "python:3.11-slim-bookworm@sha256:528257d48c1da0dcecc2e725d1ae34498d60c965f1241e39cd6a85a8859bdf84"
 """By digest; Dockerfile and docker-compose.yml have the same. docs/decisions/003 says how to move to a newer one."""
@@ -114,6 +114,9 @@ def main() -> int:
         build(find_docker())
     except (NoDocker, NoBase, Stop) as problem:
         print(f"images: {problem}", file=sys.stderr)
+        return 1
+    except OSError as problem:
+        print(f"images: {refused(problem, ROOT)}", file=sys.stderr)
         return 1
     return 0
 

@@ -1,6 +1,7 @@
 """What this machine offers: a Docker that can build and compose, room on a disk, a free port. Standard library only."""
 
 import contextlib
+import errno
 import os
 import shutil
 import socket
@@ -20,6 +21,16 @@ class Stop(Exception):
 
 class NoDocker(Exception):
     """Why containers cannot be used here, as half a sentence."""
+
+
+def refused(problem: OSError, where: Path) -> str:
+    """One line about a file or folder that could not be read or written (`where`, if `problem` names none): which, why, and
+    who can change it.
+    """
+    name = problem.filename or where  # a write that fails does not say to which file
+    if problem.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return f"{name} cannot be written ({problem.strerror}): make room on its disk and try again"
+    return f"{name} cannot be used ({problem.strerror or problem}): let this user read it, and write in {ROOT}"
 
 
 def say(text: str) -> None:

@@ -1,9 +1,11 @@
-"""A docker command that answers as the test says: a real program on a PATH of its own."""
+"""A docker command that answers as the test says, and a demo whose server is a sleeping process: real programs."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from scripts import runners
 
 
 @pytest.fixture
@@ -20,3 +22,16 @@ def fake_docker(tmp_path: Path) -> Callable[..., Path]:
         return program
 
     return make
+
+
+@pytest.fixture
+def processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> runners.Processes:
+    """A runner whose server is a sleeping process."""
+    monkeypatch.setattr(runners, "SERVER_FILES", tmp_path)
+    runner = runners.Processes()
+    runner.log = str(tmp_path / "serve.log")
+    runner._pid_file = tmp_path / "serve.pid"
+    runner._python = tmp_path / "python"
+    runner._python.write_text("#!/bin/sh\nexec sleep 60\n")
+    runner._python.chmod(0o755)
+    return runner

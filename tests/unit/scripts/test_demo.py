@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 
 from scripts import demo, environment, images, runners
-from scripts.machine import ROOT, Docker, Stop
-from tests.support.full_disk import files_of_at_most
+from scripts.machine import ROOT, Stop
 
 
 class Server(BaseHTTPRequestHandler):
@@ -123,12 +122,6 @@ def test_a_folder_that_cannot_be_written_ends_with_one_line(
     assert len(said.err.strip().splitlines()) == 1
 
 
-def test_a_full_disk_is_one_line_that_says_to_make_room(tmp_path: Path) -> None:
-    with files_of_at_most(1), pytest.raises(OSError, match="too large") as caught:
-        (tmp_path / "file").write_bytes(b"two")
-    assert demo.refused(caught.value) == f"{demo.RUN} cannot be written (File too large): make room on its disk and try again"
-
-
 def test_the_new_model_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
     for run, names in (
         ("old", ["manifest.json", "engines/a.xml", ".gitignore"]),
@@ -151,49 +144,6 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-@pytest.fixture
-def processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> runners.Processes:
-    """A runner whose server is a sleeping process."""
-    monkeypatch.setattr(runners, "SERVER_FILES", tmp_path)
-    runner = runners.Processes()
-    runner.log = str(tmp_path / "serve.log")
-    runner._pid_file = tmp_path / "serve.pid"
-    runner._python = tmp_path / "python"
-    runner._python.write_text("#!/bin/sh\nexec sleep 60\n")
-    runner._python.chmod(0o755)
-    return runner
-
-
-def test_stop_ends_the_server_that_was_started_and_nothing_else(processes: runners.Processes) -> None:
-    assert processes.stop() is False
-    with subprocess.Popen(["sleep", "60"]) as server:
-        processes._pid_file.write_text(f"{server.pid} {runners._started(server.pid)} 8080")
-        assert processes.stop() is True
-        assert server.wait(10) == -15
-    with subprocess.Popen(["sleep", "60"]) as other:  # the pid was given to another program
-        processes._pid_file.write_text(f"{other.pid} 12345 8080")
-        assert processes.stop() is False
-        assert other.poll() is None
-        other.kill()
-
-
-def test_a_server_that_ended_shows_the_end_of_its_log(processes: runners.Processes, tmp_path: Path) -> None:
-    processes._python = Path(sys.executable)
-    processes._server = subprocess.Popen(["sh", "-c", "exit 3"])
-    processes._server.wait()
-    Path(processes.log).write_text("first\nthe reason\n")
-    with pytest.raises(Stop, match="the reason"):
-        processes.check_alive()
-
-
-def test_a_server_that_could_not_be_found_again_is_not_left_behind(processes: runners.Processes, tmp_path: Path) -> None:
-    with files_of_at_most(0), pytest.raises(OSError, match="too large"):
-        processes.serve(tmp_path, 8080)
-    assert processes._server.wait(30) == -15
-    assert processes.port() is None  # its file is empty
-    assert processes.stop() is False
 
 
 class Trained:
@@ -258,12 +208,6 @@ def test_an_earlier_server_makes_way_for_the_new_one_on_its_port(
         demo.demo(demo.EXAMPLE, port)
     assert runner.served == [port]
     assert earlier.port() is None
-
-
-def test_a_server_in_a_container_says_its_port(fake_docker) -> None:
-    running = fake_docker(compose='case "$2" in ps) echo 1f2e;; port) echo 127.0.0.1:9000;; esac')
-    assert runners.Containers(Docker(running)).port() == 9000
-    assert runners.Containers(Docker(fake_docker("ended", compose="exit 0"))).port() is None
 
 
 @pytest.fixture

@@ -31,6 +31,32 @@ def test_an_environment_for_development_is_one_for_the_demo_too(tmp_path: Path, 
             environment.ensure(tmp_path, locks)
 
 
+def test_what_a_demo_installed_is_not_downloaded_again_for_development(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def nothing_more(*_: object) -> Path:
+        raise Stop("the installer")
+
+    monkeypatch.setattr(environment, "bootstrap", nothing_more)
+    said = []
+    for held in ([], ["train", "serve"]):
+        stamps = tmp_path / f"venv{len(held)}" / "kennel-locks"
+        stamps.mkdir(parents=True)
+        for name in held:
+            (stamps / name).write_text(environment._digest(environment.REQUIREMENTS / f"{name}.lock"))
+        with pytest.raises(Stop, match="the installer"):
+            environment.ensure(stamps.parent, ["all"])
+        said.append(re.findall(r"up to ([\d.]+) GB to download, ([\d.]+) GB on disk", capsys.readouterr().out))
+    assert said == [[("4.0", "7.2")], [("0.2", "0.4")]]
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    assert environment.main([str(tmp_path / "file" / "venv"), "tools"]) == 1
+    line = capsys.readouterr().err
+    assert line.startswith(f"{tmp_path}/file/venv/kennel-locks/all cannot be used (Not a directory): let this user ")
+
+
 def _installs(*_: object) -> None:
     raise Stop("would install")
 

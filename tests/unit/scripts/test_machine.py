@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from scripts.machine import ROOT, NoDocker, Stop, check_disk, check_port, find_docker, output, run
+from scripts.machine import ROOT, NoDocker, Stop, check_disk, check_port, find_docker, output, refused, run
+from tests.support.full_disk import files_of_at_most
 
 GOOD = {"version": "echo 20.10.24/20.10.24", "compose": "exit 0"}
 
@@ -91,3 +92,10 @@ def test_output_is_none_where_the_command_fails_or_hangs() -> None:
     assert output(["sh", "-c", "exit 1"]) is None
     assert output(["sleep", "60"], timeout=0.1) is None
     assert output(["no-such-program"]) is None
+
+
+def test_a_full_disk_is_one_line_that_says_to_make_room(tmp_path: Path) -> None:
+    with files_of_at_most(1), pytest.raises(OSError, match="too large") as caught:
+        (tmp_path / "file").write_bytes(b"two")
+    said = refused(caught.value, tmp_path)
+    assert said == f"{tmp_path} cannot be written (File too large): make room on its disk and try again"

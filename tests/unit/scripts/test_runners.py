@@ -1,0 +1,45 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from scripts import runners
+from scripts.machine import Docker, Stop
+from tests.support.full_disk import files_of_at_most
+
+
+def test_stop_ends_the_server_that_was_started_and_nothing_else(processes: runners.Processes) -> None:
+    assert processes.stop() is False
+    with subprocess.Popen(["sleep", "60"]) as server:
+        processes._pid_file.write_text(f"{server.pid} {runners._started(server.pid)} 8080")
+        assert processes.stop() is True
+        assert server.wait(10) == -15
+    with subprocess.Popen(["sleep", "60"]) as other:  # the pid was given to another program
+        processes._pid_file.write_text(f"{other.pid} 12345 8080")
+        assert processes.stop() is False
+        assert other.poll() is None
+        other.kill()
+
+
+def test_a_server_that_ended_shows_the_end_of_its_log(processes: runners.Processes, tmp_path: Path) -> None:
+    processes._python = Path(sys.executable)
+    processes._server = subprocess.Popen(["sh", "-c", "exit 3"])
+    processes._server.wait()
+    Path(processes.log).write_text("first\nthe reason\n")
+    with pytest.raises(Stop, match="the reason"):
+        processes.check_alive()
+
+
+def test_a_server_that_could_not_be_found_again_is_not_left_behind(processes: runners.Processes, tmp_path: Path) -> None:
+    with files_of_at_most(0), pytest.raises(OSError, match="too large"):
+        processes.serve(tmp_path, 8080)
+    assert processes._server.wait(30) == -15
+    assert processes.port() is None  # its file is empty
+    assert processes.stop() is False
+
+
+def test_a_server_in_a_container_says_its_port(fake_docker) -> None:
+    running = fake_docker(compose='case "$2" in ps) echo 1f2e;; port) echo 127.0.0.1:9000;; esac')
+    assert runners.Containers(Docker(running)).port() == 9000
+    assert runners.Containers(Docker(fake_docker("ended", compose="exit 0"))).port() is None
