@@ -14,14 +14,14 @@ def make(index: DatasetIndex, facts: list[Facts], duplicates: list[list[str]], s
     """`duplicates` are groups of equal files that lie in different splits or classes."""
     traits = Counter(trait for each in facts for trait in each.traits)
     sizes = sorted(min(photo.width, photo.height) for photos in index.splits.values() for photo in photos)
-    train = index.counts("train")
+    counts = {split: index.counts(split) for split in index.splits}
     return {
         "fingerprint": index.fingerprint,
-        "classes": {name: {s: index.counts(s)[i] for s in index.splits} for i, name in enumerate(index.class_names)},
+        "classes": {name: {s: counts[s][i] for s in index.splits} for i, name in enumerate(index.class_names)},
         "photos": {split: len(photos) for split, photos in index.splits.items()},
         "bytes": sum(photo.bytes for photos in index.splits.values() for photo in photos),
         "shorter_side_pixels": {"smallest": sizes[0], "median": sizes[len(sizes) // 2], "largest": sizes[-1]},
-        "imbalance": round(max(train) / min(train), 2),
+        "imbalance": round(max(counts["train"]) / min(counts["train"]), 2),
         "traits": {name: traits[name] for name in TRAITS if traits[name]},
         "example": _example(index),
         "made_splits": dict(index.split_made),
@@ -49,7 +49,8 @@ def warnings(report: dict[str, Any]) -> list[str]:
         found.append(f"the largest class has {report['imbalance']:.0f} times the photos of the smallest: see class_balance")
     if report["stray_files"]:
         found.append(
-            f"{len(report['stray_files'])} file(s) outside the class folders are not used: {_some(report['stray_files'])}"
+            f"{len(report['stray_files'])} file(s) outside the class folders, or folder(s) that are links, are not used: "
+            f"{_some(report['stray_files'])}"
         )
     found += [f"{count} photo(s) {TRAITS[name]}" for name, count in report["traits"].items()]
     return found

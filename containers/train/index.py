@@ -1,6 +1,7 @@
 """The dataset as workers see it: preflight decodes every photo once and writes this index; nobody lists folders again."""
 
 import hashlib
+from collections import Counter
 from pathlib import Path
 from typing import Literal, Self
 
@@ -36,8 +37,8 @@ class DatasetIndex(BaseModel):
 
     def counts(self, split: Split) -> list[int]:
         """Photos per class."""
-        labels = [photo.label for photo in self.splits.get(split, ())]
-        return [labels.count(label) for label in range(len(self.class_names))]
+        found = Counter(photo.label for photo in self.splits.get(split, ()))
+        return [found[label] for label in range(len(self.class_names))]
 
     @property
     def fingerprint(self) -> str:

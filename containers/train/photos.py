@@ -5,6 +5,7 @@
 
 import hashlib
 import io
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -53,7 +54,9 @@ TRAITS = {
 
 
 def inspect(path: Path) -> Facts:
-    """Read and decode one file; never raises for what is in it."""
+    """Read and decode one file; never raises for what is in it, or for its name."""
+    if not printable(path):
+        return Facts(path=path, problem="has a name that is not UTF-8: rename it")
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -69,6 +72,18 @@ def inspect(path: Path) -> Facts:
             return facts(width=image.width, height=image.height, traits=_traits(image, path))
     except ImageError as error:
         return facts(problem=str(error))
+    except Exception as error:  # noqa: BLE001 - of the image library, which is not known for all of them
+        return facts(problem=f"cannot be decoded ({type(error).__name__}: {error})")
+
+
+def printable(path: Path) -> bool:
+    """Whether the name can be written into a report: some archives and disks have names that are not UTF-8."""
+    return name_of(path) == str(path)
+
+
+def name_of(path: Path) -> str:
+    """The path as text that can be written anywhere; bytes that are not UTF-8 as `\\xe9`."""
+    return os.fsencode(path).decode(errors="backslashreplace")
 
 
 def _traits(image: Image.Image, path: Path) -> tuple[str, ...]:

@@ -40,7 +40,7 @@ def run(job: TrainingJob) -> DatasetIndex:
     paths = [path for classes in tree.splits.values() for files in classes.values() for path in files]
     facts = list(_progress(photos.inspect_all(paths, host.cores()), len(paths)))
     index = assemble(tree, facts, job.config.max_bad_fraction, may_skip(job.config))
-    report = data_report.make(index, facts, _duplicates(index, facts), [str(path) for path in tree.stray])
+    report = data_report.make(index, facts, _duplicates(index, facts), [photos.name_of(path) for path in tree.stray])
     (job.paths.output_dir / REPORT_FILE).write_text(json.dumps(report, indent=2, ensure_ascii=False), encoding="utf-8")
     index.write(job.paths.index_file)
     _tell(report)
@@ -52,6 +52,11 @@ def check_classes(tree: Tree) -> None:
     """What can be seen without opening a photo. Raises DataError with everything that is wrong."""
     train = tree.splits.get("train", {})
     problems = [f"{name}: this class folder is empty" for name, files in train.items() if not files]
+    problems += [
+        f"{photos.name_of(Path(name))}: the name of this class is not UTF-8: rename its folder"
+        for name in train
+        if not photos.printable(Path(name))
+    ]
     if not train:
         problems.append("there are no class folders: put the photos of each class into a folder named after it")
     elif len(train) == 1:
@@ -88,7 +93,7 @@ def assemble(tree: Tree, facts: Iterable[Facts], max_bad_fraction: float, skippa
                 if problem is None:
                     good[split][name].append(by_path[path])
                 else:
-                    bad[split].append(f"{path}: {problem}")
+                    bad[split].append(f"{photos.name_of(path)}: {problem}")
     _check_bad(
         bad, {split: sum(map(len, classes.values())) for split, classes in tree.splits.items()}, max_bad_fraction, skippable
     )

@@ -23,7 +23,9 @@ _IGNORED = {"__MACOSX", "Thumbs.db", "desktop.ini"}
 
 @dataclass(frozen=True)
 class Tree:
-    """Files as they lie: split → class name → paths, sorted. `stray` are files outside every class folder."""
+    """Files as they lie: split → class name → paths, sorted. `stray` is what is not looked at: files outside every
+    class folder, and inside one, folders that are links.
+    """
 
     splits: dict[Split, dict[str, list[Path]]]
     stray: list[Path]
@@ -59,21 +61,23 @@ def _roots(channel: Split, folder: Path) -> dict[Split, Path]:
 
 
 def _classes(root: Path, stray: list[Path]) -> dict[str, list[Path]]:
-    stray += [entry for entry in sorted(root.iterdir()) if _visible(entry) and entry.is_file()]
-    return {folder.name: sorted(_files(folder)) for folder in _folders(root)}
+    stray += [entry for entry in sorted(root.iterdir()) if _visible(entry) and not entry.is_dir()]
+    return {folder.name: sorted(_files(folder, stray)) for folder in _folders(root)}
 
 
 def _folders(folder: Path) -> list[Path]:
     return [entry for entry in sorted(folder.iterdir()) if _visible(entry) and entry.is_dir()]
 
 
-def _files(folder: Path) -> Iterable[Path]:
-    for entry in folder.iterdir():
+def _files(folder: Path, stray: list[Path]) -> Iterable[Path]:
+    for entry in sorted(folder.iterdir()):
         if not _visible(entry):
             continue
-        if entry.is_dir() and not entry.is_symlink():  # a link to a folder above would never end
-            yield from _files(entry)
-        elif entry.is_file():
+        if entry.is_dir() and entry.is_symlink():  # a link to a folder above would never end
+            stray.append(entry)
+        elif entry.is_dir():
+            yield from _files(entry, stray)
+        elif entry.is_file() or entry.is_symlink():  # a link to nothing is a photo that cannot be read
             yield entry
 
 

@@ -1,6 +1,7 @@
 """What preflight lets pass, what it mends and says, and what ends the job with a sentence that helps."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -167,6 +168,25 @@ def test_imbalance_and_stray_files_are_told(tmp_path: Path) -> None:
     said = "\n".join(data_report.warnings(report))
     assert "28 times the photos of the smallest" in said
     assert "readme.md" in said
+
+
+def test_a_file_name_that_is_not_utf8_is_a_photo_to_rename(tmp_path: Path) -> None:
+    data = photos(tmp_path / "data", each=20)
+    old = next((data / "cat").iterdir())
+    old.rename(old.with_name(os.fsdecode(b"caf\xe9.png")))
+    (data / os.fsdecode(b"lies\xe9.txt")).write_text("x")
+    job = job_for(tmp_path, {"train": data}, max_bad_fraction=0.1)
+    preflight.run(job)
+    report = json.loads((job.paths.output_dir / preflight.REPORT_FILE).read_text())
+    assert report["skipped"] == [f"{data}/cat/caf\\xe9.png: has a name that is not UTF-8: rename it"]
+    assert report["stray_files"] == [f"{data}/lies\\xe9.txt"]
+
+
+def test_a_class_whose_name_is_not_utf8_is_named(tmp_path: Path) -> None:
+    data = photos(tmp_path / "data", each=8)
+    (data / "cat").rename(data / os.fsdecode(b"ch\xe2t"))
+    with pytest.raises(DataError, match=r"ch\\xe2t: the name of this class is not UTF-8: rename its folder"):
+        preflight.run(job_for(tmp_path, {"train": data}))
 
 
 def test_the_table_of_many_classes_is_short(tmp_path: Path) -> None:

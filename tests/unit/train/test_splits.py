@@ -26,6 +26,16 @@ def test_a_folder_per_class(tmp_path: Path) -> None:
     assert found.stray == [root / "labels.csv"]
 
 
+def test_a_link_to_nothing_is_a_photo_that_cannot_be_read_and_a_linked_folder_is_named(tmp_path: Path) -> None:
+    root = tree(tmp_path / "data", "dog/a.jpg", "cat/b.jpg", "cat/more/c.jpg")
+    (root / "dog" / "gone.jpg").symlink_to("/mnt/not-mounted/gone.jpg")
+    (root / "cat" / "again").symlink_to(root / "cat")
+    (root / "lost").symlink_to("/mnt/not-mounted")
+    found = splits.find({"train": root})
+    assert names(found) == {"train": {"cat": ["b.jpg", "c.jpg"], "dog": ["a.jpg", "gone.jpg"]}}
+    assert found.stray == [root / "lost", root / "cat" / "again"]
+
+
 @pytest.mark.parametrize("valid", ["valid", "val", "validation", "Validation"])
 def test_a_folder_per_split(tmp_path: Path, valid: str) -> None:
     root = tree(tmp_path, "train/dog/a.jpg", f"{valid}/dog/b.jpg", "test/dog/c.jpg")
