@@ -224,7 +224,7 @@ class Stepper:
         loss = losses.sum() if counted else logits.float().sum() * 0.0
         self._reducing = last and self._peers > 1  # from here on peers may hold parts of this gradient: no second try
         self.scaler.scale(loss * (self._peers / total)).backward()
-        if self._peers > 1:
+        if self._reducing:
             self.clock.backward_done()
         right = (logits.detach()[:counted].argmax(1) == labels[:counted]).sum()
         return torch.stack([loss.detach().double(), right.double(), right.new_full((), counted, dtype=torch.float64)])

@@ -70,10 +70,11 @@ class Trainer:
         phase = self._enter(number)
         while not self._finished(number):
             self._train_epoch(phase)
+            sums = self._sums(phase)
             scores = phase.evaluate()
             best = self.stopping.best_value, self.stopping.best_epoch
             verdict = self._decide(scores)
-            row = self._complete_epoch(phase, scores)
+            row = self._complete_epoch(phase, sums, scores)
             if not self._save(is_best=verdict.is_best) and verdict.is_best:
                 self.stopping.best_is_still(*best)
                 self._name_best(row)
@@ -170,10 +171,10 @@ class Trainer:
             raise self._non_finite("validation")
         return verdict
 
-    def _complete_epoch(self, phase: Phase, scores: Scores) -> Row:
-        """Move on to the next epoch; returns the metric line of the one that ended. Raises NonFiniteLoss."""
+    def _complete_epoch(self, phase: Phase, sums: list[float], scores: Scores) -> Row:
+        """Move on to the next epoch; returns the metric line of the one that ended."""
         progress = self.progress
-        loss, right, photos = self._sums(phase)
+        loss, right, photos = sums
         progress.epoch += 1
         row: Row = {
             "epoch": progress.total_epochs,

@@ -195,6 +195,20 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_the_best_kept(job, bad):
     assert newest(scripted.this.job)["progress"]["epoch"] == 1
 
 
+def test_a_training_loss_that_is_not_finite_ends_the_run_before_its_epoch_is_called_the_best(job):
+    class Skipped(Scripted):
+        """As a scaler does: the step of one loss that is not finite is skipped, and the weights stay good."""
+
+        def start(self, this, number):
+            phase = super().start(this, number)
+            if not self.evaluations:
+                phase.stepper.sums[0] = math.inf
+            return phase
+
+    with pytest.raises(NonFiniteLoss, match=r"training loss.*epoch 1.*there is no earlier evaluation"):
+        Skipped(job(**HEAD_ONLY), [0.5]).fit()
+
+
 def test_a_training_loss_that_is_not_finite_never_reaches_a_checkpoint(job):
     class Poisoned(Scripted):
         def evaluate(self):
