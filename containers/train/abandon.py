@@ -50,8 +50,8 @@ class Buffers:
 
     def keep(self) -> None:
         """Before a step."""
-        for kept, now in zip(self._kept, self._now, strict=True):
-            kept.copy_(now)
+        if self._now:
+            torch._foreach_copy_(self._kept, self._now)
 
     def put_back(self) -> None:
         with torch.no_grad():

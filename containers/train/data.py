@@ -5,7 +5,6 @@ next `batch_size` of them over all ranks: nothing of a loader needs saving to re
 Batches are uint8 (N, crop, crop, 3), a quarter of the shared memory and copying that floats need; normalised on the device.
 """
 
-import os
 import shutil
 import signal
 from collections.abc import Iterator, Sequence
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
-from containers.core import logs
+from containers.core import host, logs
 from containers.core.preprocessing import PreprocessSpec
 from containers.train.augmentation import evaluation_photo, mix, photo_transform
 from containers.train.config import TrainConfig
@@ -58,15 +57,20 @@ def step_parts(order: Tensor, position: int, batch_size: int, rank: int, world_s
 
 
 class _Steps(Sampler[list[tuple[int, int]]]):
-    """Feeds one loader, epoch after epoch: items are (augmentation seed, photo)."""
+    """Feeds one loader, epoch after epoch: items are (augmentation seed, photo).
+
+    The seed follows the place in the order: a photo that is drawn again (class_balance=sampler) is another picture.
+    """
 
     def __init__(self) -> None:
-        self.plan: list[tuple[list[int], int]] = []
+        self.order: Sequence[int] = ()
+        self.plan: list[Sequence[int]] = []
+        """Of each batch, its places in `order`."""
         self.key = 0
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        for mine, _total in self.plan:
-            yield [(mix(self.key, index), index) for index in mine]
+        for places in self.plan:
+            yield [(mix(self.key, place), self.order[place]) for place in places]
 
 
 class _Photos(Dataset[tuple[Tensor, int]]):
@@ -114,8 +118,8 @@ class LoaderPlan:
 def plan_loader(
     config: TrainConfig, group: Group, batch_bytes: int, *, ranks_here: int, shared_memory: Path = SHARED_MEMORY
 ) -> LoaderPlan:
-    """`batch_bytes` is one rank's batch. Docker gives a container 64 MB of shared memory unless told otherwise."""
-    cores = max(1, len(os.sched_getaffinity(0)) // max(1, ranks_here))
+    """`batch_bytes` is one rank's largest batch. Docker gives a container 64 MB of shared memory unless told otherwise."""
+    cores = max(1, host.cores() // max(1, ranks_here))
     workers = config.num_workers
     if workers < 0:
         workers = min(8, max(1, cores - 1)) if group.device.type == "cuda" else min(1, cores - 1)
@@ -149,10 +153,12 @@ class PhotoBatches:
     def epoch(self, epoch: int, position: int) -> Iterator[Batch]:
         """The steps of `epoch` from sample `position` on. Raises DataError or WorkerFailed."""
         order = epoch_order(self._config, self._labels, self._phase, epoch)
-        plan = list(step_parts(order, position, self._config.batch_size, self._group.rank, self._group.world_size))
+        places = torch.arange(len(order))
+        plan = list(step_parts(places, position, self._config.batch_size, self._group.rank, self._group.world_size))
         counts = [(len(mine), total) for mine, total in plan]
+        self._steps.order = order.tolist()
         # a rank without photos in the last step still takes part in its reduction, with one photo that counts nothing
-        self._steps.plan = [(mine or [int(order[0])], total) for mine, total in plan]
+        self._steps.plan = [mine or [0] for mine, _ in plan]
         self._steps.key = mix(self._config.seed, _AUGMENT, self._phase, epoch)
         for (images, labels), (local, total) in zip(_guarded(self._loader), counts, strict=True):
             yield Batch(images, labels, local, total)
@@ -163,7 +169,8 @@ def evaluation_batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """(uint8 (N, crop, crop, 3), labels (N)) of these photos, in this order."""
     steps = _Steps()
-    steps.plan = [(list(indices[start : start + batch_size]), 0) for start in range(0, len(indices), batch_size)]
+    steps.order = indices
+    steps.plan = [range(start, min(start + batch_size, len(indices))) for start in range(0, len(indices), batch_size)]
     few = LoaderPlan(min(loading.workers, len(steps.plan)), loading.pipe)
     return _guarded(_loader(_Photos(photos, spec, None), steps, few, group.device, persistent=False))
 

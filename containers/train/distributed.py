@@ -75,6 +75,11 @@ class Group:
         """True on the one rank that writes."""
         return self.rank == 0
 
+    @property
+    def ranks_here(self) -> int:
+        """How many ranks share this host's cores and memory."""
+        return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
     def sum(self, tensor: Tensor) -> Tensor:
         """The sum over ranks, on the CPU, in the tensor's own type (use float64 or integers for exact sums)."""
         total = tensor.detach().to("cpu", copy=True)

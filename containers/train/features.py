@@ -11,13 +11,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from containers.core import architectures, logs
+from containers.core import architectures, host, logs
 from containers.core.preprocessing import PreprocessSpec
 from containers.train.config import TrainConfig
 from containers.train.data import Batch, LoaderPlan, epoch_order, evaluation_batches, step_parts
@@ -29,10 +28,10 @@ _MEMORY_SHARE = 0.25
 _log = logs.get(__name__)
 
 
-def can_cache(model: nn.Module, architecture: str, photos: int) -> bool:
-    """The head must be one Linear layer, and the features of all photos must fit in a quarter of the free memory."""
+def can_cache(model: nn.Module, architecture: str, photos: int, ranks_here: int) -> bool:
+    """The head must be one Linear layer, and all features must fit in a quarter of this rank's part of the free memory."""
     head = architectures.head(model, architecture)
-    return isinstance(head, nn.Linear) and photos * head.in_features * 4 <= _MEMORY_SHARE * psutil.virtual_memory().available
+    return isinstance(head, nn.Linear) and photos * head.in_features * 4 <= _MEMORY_SHARE * host.free_memory() / ranks_here
 
 
 @contextmanager

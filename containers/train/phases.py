@@ -74,7 +74,7 @@ def start(run: Run, number: int) -> Phase:
     if number == ALL:
         return _all(run)
     photos = sum(len(photos) for photos in run.index.splits.values())
-    cacheable = features.can_cache(run.model, run.config.architecture, photos)
+    cacheable = features.can_cache(run.model, run.config.architecture, photos, run.group.ranks_here)
     if all(run.group.gather(cacheable)):  # hosts differ in free memory, and all must take the same way
         return _head_on_features(run)
     return _head_on_photos(run)

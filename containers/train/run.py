@@ -12,7 +12,7 @@ from containers.core import accelerator, architectures, artifact
 from containers.core.accelerator import Accelerator
 from containers.core.errors import ConfigError
 from containers.core.preprocessing import PreprocessSpec
-from containers.train import abandon, evaluation
+from containers.train import abandon, evaluation, features
 from containers.train.augmentation import mix
 from containers.train.config import TrainConfig
 from containers.train.data import LoaderPlan, evaluation_batches, plan_loader
@@ -117,8 +117,7 @@ def prepare(job: TrainingJob, request: StopRequest) -> Run:
     group = Group.join(device)
     index = DatasetIndex.read(job.paths.index_file)
     spec = preprocessing(job.config)
-    ranks_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    batch_bytes = -(-job.config.batch_size // group.world_size) * spec.crop**2 * 3
+    batch_bytes = largest_batch(job.config, group) * spec.crop**2 * 3
     torch.manual_seed(mix(job.config.seed, _INITIAL))
     model = architectures.build(job.config.architecture, len(index.class_names))
     if getattr(model, "image_size", spec.crop) != spec.crop:
@@ -130,10 +129,15 @@ def prepare(job: TrainingJob, request: StopRequest) -> Run:
         group=group,
         accelerator=device,
         amp_dtype=agreed_precision(job.config.precision, device, group),
-        loading=plan_loader(job.config, group, batch_bytes, ranks_here=ranks_here),
+        loading=plan_loader(job.config, group, batch_bytes, ranks_here=group.ranks_here),
         model=model.to(device=device.device, memory_format=torch.channels_last),  # type: ignore[call-overload]
         agreement=Agreement(group, request, job.paths.stop_file, job.config.checkpoint_every_seconds),
     )
+
+
+def largest_batch(config: TrainConfig, group: Group) -> int:
+    """Photos of one rank that are loaded together: in training, in evaluation, or for the features."""
+    return max(-(-config.batch_size // group.world_size), _EVALUATION_BATCH, features.CHUNK)
 
 
 def agreed_precision(precision: str, device: Accelerator, group: Group) -> torch.dtype | None:

@@ -1,3 +1,4 @@
+import itertools
 import os
 import signal
 
@@ -52,6 +53,14 @@ def test_the_balanced_sampler_draws_classes_equally():
     labels = torch.tensor([0] * 900 + [1] * 100)
     drawn = labels[epoch_order(config, labels, 1, 0)]
     assert abs(float(drawn.double().mean()) - 0.5) < 0.05
+
+
+def test_a_photo_that_is_drawn_again_is_another_picture(index):
+    config = CONFIG.model_copy(update={"class_balance": "sampler"})
+    images = torch.cat([batch.images for batch in batches(index, config=config)])
+    order = epoch_order(config, torch.tensor([photo.label for photo in index.splits["train"]]), 1, 0)
+    first, again = next(pair for pair in itertools.combinations(range(len(order)), 2) if order[pair[0]] == order[pair[1]])
+    assert not torch.equal(images[first], images[again])
 
 
 @pytest.mark.parametrize(("workers", "pipe"), [(1, False), (2, False), (2, True)])

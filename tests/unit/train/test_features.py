@@ -3,7 +3,7 @@ import os
 import pytest
 import torch
 
-from containers.core import architectures
+from containers.core import architectures, host
 from containers.core.preprocessing import PreprocessSpec
 from containers.train import features
 from containers.train.data import LoaderPlan
@@ -130,7 +130,9 @@ def test_head_on_features_is_the_model_and_the_model_is_put_back(name):
 
 
 def test_a_convolutional_head_is_not_cached_and_neither_is_more_than_fits():
-    assert not features.can_cache(architectures.build("squeezenet1_1", 3), "squeezenet1_1", 10)
+    assert not features.can_cache(architectures.build("squeezenet1_1", 3), "squeezenet1_1", 10, 1)
     small = architectures.build("mobilenet_v3_small", 3)
-    assert features.can_cache(small, "mobilenet_v3_small", 10)
-    assert not features.can_cache(small, "mobilenet_v3_small", 10**12)
+    fits = host.free_memory() // 4 // (1024 * 4) // 2
+    assert features.can_cache(small, "mobilenet_v3_small", fits, 1)
+    assert not features.can_cache(small, "mobilenet_v3_small", fits, 8)  # every rank holds all of them
+    assert not features.can_cache(small, "mobilenet_v3_small", 10**12, 1)
