@@ -104,7 +104,7 @@ class Endpoint(Resource):
         live = self._sagemaker.describe_endpoint(EndpointName=self._name) if status != "Gone" else {}
         on = live.get("EndpointConfigName", "nothing")
         if status == "InService" and on == self._wanted.name:
-            if releases.outcome(self.context, on) == "":
+            if releases.outcome(self.context, on) not in (releases.SERVED, releases.WRONG):
                 releases.mark(self.context, on, releases.SERVED)
             return
         reason = live.get("FailureReason") or "SageMaker gave no reason"

@@ -1,7 +1,8 @@
 """Which release is live, which ones there were, and taking the oldest away. Read from the endpoint: nothing else knows.
 
 A configuration that has served says so in a tag: one that an update left behind when SageMaker rolled it back has none, and is
-no way back. Without the tag the two look alike.
+no way back. Without the tag the two look alike. One that a rollback leaves says for which other, before it is left: an interrupted
+rollback is known by it, and none goes back to what an earlier one has left.
 """
 
 import re
@@ -15,12 +16,20 @@ from deploy.errors import DeployError
 from deploy.serving import Release
 
 OUTCOME = "outcome"
-SERVED, WRONG = "served", "answered-wrongly"
+SERVED, WRONG, LEFT = "served", "answered-wrongly", "left"
+
+
+def leaving(target: str) -> str:
+    """The outcome of a configuration that a rollback to `target` is about to leave; LEFT once it has."""
+    return f"leaving-for:{target}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Past:
-    """An endpoint configuration that still exists; `created` orders them. `outcome` is SERVED, WRONG, or "": never served."""
+    """An endpoint configuration that still exists; `created` orders them.
+
+    `outcome` is SERVED, WRONG, LEFT, `leaving(…)`, or "": never served.
+    """
 
     config: str
     created: datetime
@@ -30,9 +39,12 @@ class Past:
 def live_config(context: Context) -> str | None:
     """The configuration the endpoint has, or is moving to."""
     endpoint = found(context.client("sagemaker").describe_endpoint, EndpointName=context.names.endpoint)
-    if endpoint is None:
-        return None
-    return str((endpoint.get("PendingDeploymentSummary") or endpoint)["EndpointConfigName"])
+    return endpoint and (moving_to(endpoint) or str(endpoint["EndpointConfigName"]))
+
+
+def moving_to(endpoint: dict[str, Any]) -> str | None:
+    """The configuration that a described endpoint is being created or updated with; None where nothing is under way."""
+    return (endpoint.get("PendingDeploymentSummary") or {}).get("EndpointConfigName")
 
 
 def of_config(context: Context, config: str) -> Release | None:
@@ -76,7 +88,7 @@ def outcome(context: Context, config: str) -> str | None:
 
 
 def mark(context: Context, config: str, what: str) -> None:
-    """`what` is SERVED or WRONG."""
+    """`what` is an outcome, as Past has them."""
     context.client("sagemaker").add_tags(ResourceArn=_arn(context, config), Tags=[{"Key": OUTCOME, "Value": what}])
 
 

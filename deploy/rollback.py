@@ -1,6 +1,10 @@
-"""`rollback`: the endpoint goes back to a configuration that still exists, behind the same alarms as a release."""
+"""`rollback`: the endpoint goes back to a configuration that still exists, behind the same alarms as a release.
+
+Run again after an interruption it goes on to the same one: what it is about to leave has been marked before.
+"""
 
 import argparse
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +12,7 @@ from deploy import releases, stack
 from deploy.context import Context
 from deploy.endpoint import Endpoint
 from deploy.engine import Engine, Resource, Step, found
-from deploy.errors import DeployError, explained
+from deploy.errors import DeployError, TimedOut, explained
 
 
 @dataclass(frozen=True)
@@ -35,17 +39,24 @@ def run(args: argparse.Namespace, context: Context) -> None:
 
 
 def choose(context: Context, wanted: str | None) -> str:
-    """The newest that served before, or `wanted`. Raises DeployError naming what there is."""
+    """The one an earlier run was moving to, the newest that served before, or `wanted`. Raises DeployError naming what there is."""
     where = f"endpoint {context.names.endpoint}"
     with explained(where):
-        live = releases.live_config(context)
-        others = [past for past in releases.past(context) if past.config != live]
-    if live is None:
+        endpoint = found(context.client("sagemaker").describe_endpoint, EndpointName=context.names.endpoint)
+        past_ones = releases.past(context)
+    if endpoint is None:
         raise DeployError(where, "does not exist", hint="`python -m deploy release`")
+    pending = releases.moving_to(endpoint)
+    live = pending or str(endpoint["EndpointConfigName"])
+    others = [past for past in past_ones if past.config != live]
+    known = {past.config: past.outcome for past in past_ones}
+    back_already = known.get(pending or "") == releases.SERVED or releases.leaving(live) in known.values()
+    if wanted is None and back_already:  # on its way, or there since an earlier run was interrupted
+        return live
     served = [past.config for past in others if past.outcome == releases.SERVED]
     if wanted is None and served:
         return served[0]
-    if wanted in [past.config for past in others]:
+    if wanted in known:
         return str(wanted)
     there = ", ".join(f"{past.config} ({past.outcome or 'never served'})" for past in others) or "none"
     hint = "`python -m deploy release --job JOB` (or --model-data s3://…) makes an earlier artifact a release again"
@@ -57,13 +68,43 @@ def choose(context: Context, wanted: str | None) -> str:
 
 def move(context: Context, target: str) -> list[Step]:
     """Also registers scaling again where a change of instance type had to take it off."""
-    with explained(f"endpoint-config/{target}"):
+    where = f"endpoint-config/{target}"
+    with explained(where):
         described = found(context.client("sagemaker").describe_endpoint_config, EndpointConfigName=target)
     if described is None:
-        raise DeployError(
-            f"endpoint-config/{target}", "does not exist any more", hint="`python -m deploy status` lists those that do"
-        )
+        raise DeployError(where, "does not exist any more", hint="`python -m deploy status` lists those that do")
     resources: list[Resource] = [Endpoint(context, Existing(target, described))]
     if context.config.scaling.profile != "none" and "InstanceType" in described["ProductionVariants"][0]:
         resources += stack.scaling(context)
-    return list(Engine(resources).apply())
+    with explained(where):
+        left = _leave(context, target)
+    try:
+        steps = list(Engine(resources).apply())
+    except TimedOut:
+        raise  # SageMaker goes on
+    except DeployError:
+        _stay(context, target, left.outcome if left else releases.SERVED)
+        raise
+    with explained(where):
+        wrong = left is not None and left.outcome == releases.WRONG
+        for past in releases.past(context):
+            if past.outcome == releases.leaving(target):
+                releases.mark(context, past.config, releases.WRONG if wrong else releases.LEFT)
+    return steps
+
+
+def _leave(context: Context, target: str) -> releases.Past | None:
+    """Marks what the endpoint has, or is moving to, as about to be left; returns it as it was. None: nothing of ours is left."""
+    live = releases.live_config(context)
+    left = next((past for past in releases.past(context) if past.config == live != target), None)
+    if left:
+        releases.mark(context, left.config, releases.leaving(target))
+    return left
+
+
+def _stay(context: Context, target: str, outcome: str) -> None:
+    """What was to be left for `target` serves on. Where AWS cannot say so, the mark stays: the next run knows by it."""
+    with suppress(DeployError), explained("endpoint"):
+        live = releases.live_config(context)
+        if live and releases.outcome(context, live) == releases.leaving(target):
+            releases.mark(context, live, outcome)

@@ -1,8 +1,11 @@
 """`rollback` through the command line, in a fake account: what it goes back to, and what it passes over."""
 
+import pytest
+
+from deploy import releases
 from tests.support import moto_ext
 from tests.support.applied import endpoint
-from tests.support.aws import client, everything
+from tests.support.aws import client, context, everything
 from tests.support.released import push, upload, will_answer
 
 
@@ -15,6 +18,71 @@ def test_rollback_goes_to_the_one_before_and_apply_stays_there(released):
     assert (code, document["config"]) == (0, released.first)
     assert endpoint()["EndpointConfigName"] == released.first
     assert {step["action"] for step in released("apply")[1]["steps"]} == {"keep"}
+
+
+def interrupt():
+    raise KeyboardInterrupt
+
+
+def settled():
+    while (seen := endpoint())["EndpointStatus"] != "InService":
+        pass
+    return seen["EndpointConfigName"]
+
+
+@pytest.fixture
+def three(released):
+    """Three releases; the last is live. Their configurations, oldest first."""
+    configs = [released.first]
+    for content in ("second", "third"):
+        will_answer()
+        code, document, err = released("release", "--image", push(content=content))
+        assert code == 0, err
+        configs.append(document["config"])
+    return configs
+
+
+@pytest.mark.parametrize("meanwhile", [lambda: None, settled], ids=["pending", "finished"])
+def test_a_rollback_interrupted_in_its_wait_is_continued_by_the_same_command(released, three, meanwhile):
+    """Back to the bad release, or one too far, would be worse than the interruption."""
+    first, second, third = three
+    released.on_sleep = interrupt
+    assert released("rollback")[0] == 130
+    released.on_sleep = lambda: None
+    assert endpoint()["EndpointStatus"] == "Updating"
+    meanwhile()
+    code, document, err = released("rollback")
+    assert (code, document["config"]) == (0, second), err
+    assert endpoint()["EndpointConfigName"] == second
+    assert released("rollback")[1]["config"] == first, "what was left is no way back"
+    assert endpoint()["EndpointConfigName"] == first
+    code, _, err = released("rollback")
+    assert code == 1
+    assert f"{third} (left)" in err
+    assert f"{second} (left)" in err
+    assert released("rollback", "--to", third)[1]["config"] == third
+
+
+def test_the_same_rollback_to_a_named_one_may_be_said_again(released, three):
+    assert released("rollback", "--to", three[0])[0] == 0
+    assert released("rollback", "--to", three[0])[1]["config"] == three[0]
+    assert endpoint()["EndpointConfigName"] == three[0]
+
+
+def test_what_a_rollback_could_not_leave_has_served_as_before(released, three):
+    moto_ext.FAIL["kennel-dev"] = "no capacity"
+    code, _, err = released("rollback")
+    assert code == 1
+    assert f"still serves {three[2]}" in err
+    assert releases.outcome(context(), three[2]) == releases.SERVED
+
+
+def test_what_was_left_and_is_released_again_is_a_way_back_again(released, three):
+    assert released("rollback")[0] == 0
+    for content in ("third", "fourth"):
+        will_answer()
+        assert released("release", "--image", push(content=content))[0] == 0
+    assert released("rollback")[1]["config"] == three[2]
 
 
 def test_rollback_passes_over_what_never_served_and_what_answered_wrongly(released):
