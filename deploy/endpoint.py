@@ -29,12 +29,13 @@ class Configuration(Protocol):
 
 
 class Endpoint(Resource):
-    """`config` may be None where only `delete` is called."""
+    """`config` may be None where only `delete` is called. Not `proven`: something after this will say whether it has served."""
 
-    def __init__(self, context: Context, config: Configuration | None) -> None:
+    def __init__(self, context: Context, config: Configuration | None, *, proven: bool = True) -> None:
         super().__init__(context)
         self._sagemaker = context.client("sagemaker")
         self._config = config
+        self._proven = proven
         self._name = self.names.endpoint
 
     @property
@@ -48,7 +49,8 @@ class Endpoint(Resource):
         return self._config
 
     def desired(self) -> State:
-        return {"config": self._wanted.name, "status": "InService", "outcome_noted": True}
+        noted = {"outcome_noted": True} if self._proven else {}
+        return {"config": self._wanted.name, "status": "InService"} | noted
 
     def observe(self) -> State | None:
         """`outcome_noted`: the configuration's tags say that it has served; False only after an interruption."""
@@ -104,7 +106,7 @@ class Endpoint(Resource):
         live = self._sagemaker.describe_endpoint(EndpointName=self._name) if status != "Gone" else {}
         on = live.get("EndpointConfigName", "nothing")
         if status == "InService" and on == self._wanted.name:
-            if releases.outcome(self.context, on) not in (releases.SERVED, releases.WRONG):
+            if self._proven and releases.outcome(self.context, on) not in (releases.SERVED, releases.WRONG):
                 releases.mark(self.context, on, releases.SERVED)
             return
         reason = live.get("FailureReason") or "SageMaker gave no reason"

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from deploy import autoscaling, costs, releases, stack
 from deploy.context import Context
-from deploy.engine import Engine, Step
+from deploy.engine import Engine, Resource, Step
 from deploy.errors import Refused
 from deploy.price_file import Prices
 from deploy.serving import Release
@@ -54,12 +54,16 @@ def _refusal(args: argparse.Namespace, context: Context, engine: Engine, plan: S
 
 
 def carry_out(
-    args: argparse.Namespace, context: Context, release: Release | None, first: Callable[[], None] | None = None
+    args: argparse.Namespace,
+    context: Context,
+    release: Release | None,
+    first: Callable[[], None] | None = None,
+    proof: Resource | None = None,
 ) -> list[Step]:
     """Plan, price, check, then `first`, then apply; returns what was done. Raises Refused before the first write."""
     if context.dry_run:
         return show(args, context, release)
-    engine = stack.engine(context, release)
+    engine = stack.engine(context, release, proof)
     plan = engine.plan()
     check(args, context, engine, plan)
     if first:

@@ -2,13 +2,13 @@
 
 import argparse
 from dataclasses import replace
-from typing import Any
 
-from deploy import plan, registry, releases, rollback, smoke
+from deploy import plan, registry, releases, smoke
 from deploy.context import Context
 from deploy.engine import found
 from deploy.errors import DeployError, Refused, explained
-from deploy.serving import Release
+from deploy.proof import Proof
+from deploy.serving import EndpointConfig, Release
 from deploy.storage import MODELS, TRAINING
 
 
@@ -32,7 +32,6 @@ def run(args: argparse.Namespace, context: Context) -> None:
 
         ec2_serving.run(args, context, resolve(args, context, ec2_standing.live(context)))
         return
-    before = releases.live_config(context)
     release = resolve(args, context, releases.live(context))
     many = context.config.endpoint.kind == "multi-model"
     served = _among_many(args, context, release) if many else release
@@ -42,19 +41,15 @@ def run(args: argparse.Namespace, context: Context) -> None:
         if served.model_data != release.model_data:
             _add_model(context, release.model_data, args.model_name)
 
-    done = plan.carry_out(args, context, served, first)
-    release = served
+    config = EndpointConfig(context, served).name
+    proof = None
+    if not (args.no_smoke or context.dry_run) and context.config.endpoint.kind in smoke.KINDS:
+        proof = Proof(context, served, config)
+    done = plan.carry_out(args, context, served, first, proof)
     if context.dry_run:
         return
-    result: list[dict[str, Any]] = []
-    if not args.no_smoke and context.config.endpoint.kind in smoke.KINDS:
-        try:
-            result = smoke.check(context, release)
-        except DeployError as error:
-            raise _taken_back(context, before, error) from error
-        _no_longer_wrong(context)
-    document = plan.as_dict(done, release, context) | {"config": releases.live_config(context), "smoke": result}
-    context.emit(document, lambda: f"released {document['config']}: {release.model_data} on {release.image}")
+    document = plan.as_dict(done, served, context) | {"config": config, "smoke": proof.rows if proof else []}
+    context.emit(document, lambda: f"released {config}: {served.model_data} on {served.image}")
 
 
 def _suits(args: argparse.Namespace, context: Context) -> None:
@@ -141,25 +136,3 @@ def _add_model(context: Context, model_data: str, name: str) -> None:
     with explained(model_data):
         source = {"Bucket": bucket, "Key": key}
         context.client("s3").copy_object(Bucket=context.names.bucket, Key=f"{MODELS}/{name}.tar.gz", CopySource=source)
-
-
-def _no_longer_wrong(context: Context) -> None:
-    """A configuration that answered wrongly once, and rightly now that it was released again, is a way back."""
-    live = releases.live_config(context)
-    with explained(f"endpoint-config/{live}"):
-        if live and releases.outcome(context, live) == releases.WRONG:
-            releases.mark(context, live, releases.SERVED)
-
-
-def _taken_back(context: Context, before: str | None, error: DeployError) -> DeployError:
-    """The endpoint on what it served before; without a before, it stays for somebody to look at."""
-    live = releases.live_config(context)
-    if live is None or before == live:
-        return error
-    with explained(f"endpoint-config/{live}"):
-        releases.mark(context, live, releases.WRONG)  # `rollback` does not come back to it by itself
-    if before is None:
-        return error
-    context.say(f"the smoke test failed, going back to {before}")
-    rollback.move(context, before)
-    return DeployError(error.where, f"{error.problem}; the endpoint is back on {before}", hint=error.hint)

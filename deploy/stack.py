@@ -12,9 +12,17 @@ from deploy.serving import EndpointConfig, Model, Release
 from deploy.storage import Bucket
 
 
-def engine(context: Context, release: Release | None) -> Engine:
-    """`release` None: everything but the endpoint, which needs one."""
-    return Engine([*_foundation(context), Bucket(context), *_serving(context, release), *_function(context)])
+def engine(context: Context, release: Release | None, proof: Resource | None = None) -> Engine:
+    """`release` None: everything but the endpoint, which needs one. With a `proof` only it says that the release has served."""
+    return Engine(
+        [
+            *_foundation(context),
+            Bucket(context),
+            *_serving(context, release, proven=proof is None),
+            *_function(context),
+            *([proof] if proof else []),
+        ]
+    )
 
 
 def removal(context: Context, *, delete_data: bool) -> Engine:
@@ -64,7 +72,7 @@ def _foundation(context: Context) -> list[Resource]:
     ]
 
 
-def _serving(context: Context, release: Release | None) -> list[Resource]:
+def _serving(context: Context, release: Release | None, *, proven: bool) -> list[Resource]:
     if release is None:
         return []
     model, config = Model(context, release), EndpointConfig(context, release)
@@ -72,7 +80,7 @@ def _serving(context: Context, release: Release | None) -> list[Resource]:
         *alarms.endpoint_alarms(context),
         model,
         config,
-        Endpoint(context, config),
+        Endpoint(context, config, proven=proven),
         *scaling(context),
         OldReleases(context, config.name, model.name),
     ]

@@ -2,9 +2,10 @@
 
 import pytest
 
+from deploy import releases
 from tests.support import moto_ext
 from tests.support.applied import endpoint
-from tests.support.aws import Recorder, client, everything
+from tests.support.aws import Recorder, client, context, everything
 from tests.support.fleet import BUCKET
 from tests.support.released import push, upload, will_answer
 
@@ -52,6 +53,56 @@ def test_a_release_that_answers_wrongly_is_taken_back(released):
     assert "differ by 0.6" in err
     assert f"back on {released.first}" in err
     assert endpoint()["EndpointConfigName"] == released.first
+
+
+class AtTheGoldenPhoto(Recorder):
+    """Ctrl-C when the endpoint works and has not been asked yet."""
+
+    def __call__(self, params, model, **more) -> None:
+        if model.name == "InvokeEndpoint":
+            raise KeyboardInterrupt
+        super().__call__(params, model, **more)
+
+
+def interrupt():
+    raise KeyboardInterrupt
+
+
+def settled():
+    while (seen := endpoint())["EndpointStatus"] != "InService":
+        pass
+    return seen["EndpointConfigName"]
+
+
+@pytest.mark.parametrize("meanwhile", [lambda: None, settled], ids=["pending", "finished"])
+def test_a_wrong_release_is_taken_back_by_the_rerun_of_an_interrupted_one(released, meanwhile):
+    again = ["release", "--image", push(content="wrong")]
+    will_answer((0.1, 0.2, 0.7))
+    released.on_sleep = interrupt
+    assert released(*again)[0] == 130
+    released.on_sleep = lambda: None
+    meanwhile()
+    code, _, err = released(*again)
+    assert code == 1
+    assert f"back on {released.first}" in err
+    assert endpoint()["EndpointConfigName"] == released.first
+
+
+def test_what_nobody_has_asked_the_golden_photo_is_no_way_back(released):
+    assert released("release", "--image", push(content="unasked"), recorder=AtTheGoldenPhoto())[0] == 130
+    unasked = settled()
+    assert releases.outcome(context(), unasked) == ""
+    will_answer((0.1, 0.2, 0.7))
+    code, _, err = released("release", "--image", push(content="wrong"))
+    assert code == 1
+    assert f"back on {released.first}" in err
+    assert endpoint()["EndpointConfigName"] == released.first != unasked
+
+
+def test_without_a_golden_photo_to_ask_it_has_served_once_it_is_in_service(released):
+    code, document, err = released("release", "--image", push(content="b"), "--no-smoke")
+    assert code == 0, err
+    assert releases.outcome(context(), document["config"]) == releases.SERVED
 
 
 def test_a_dry_smoke_sends_nothing(released):

@@ -1,0 +1,57 @@
+"""What a release is not believed without: the golden photo's answer. A model that answers wrongly is taken back."""
+
+from typing import Any
+
+from deploy import releases, rollback, smoke
+from deploy.context import Context
+from deploy.engine import Resource, State
+from deploy.errors import DeployError, explained
+from deploy.serving import Release
+
+
+class Proof(Resource):
+    """Asked for at each release, so it is never there yet. The configuration `config` has served once it is through."""
+
+    def __init__(self, context: Context, release: Release, config: str) -> None:
+        super().__init__(context)
+        self._release, self._config = release, config
+        self._before = _way_back(context, config)
+        self.rows: list[dict[str, Any]] = []
+        """What `smoke.check` returned."""
+
+    @property
+    def key(self) -> str:
+        return f"golden-photo/{self.names.endpoint}"
+
+    def desired(self) -> State:
+        return {}
+
+    def observe(self) -> State | None:
+        return None
+
+    def create(self) -> None:
+        try:
+            self.rows = smoke.check(self.context, self._release)
+        except DeployError as error:
+            raise self._taken_back(error) from error
+        releases.mark(self.context, self._config, releases.SERVED)
+
+    def delete(self) -> None:
+        """Nothing to take away."""
+
+    def _taken_back(self, error: DeployError) -> DeployError:
+        """The endpoint on what it served before; without a before, it stays for somebody to look at."""
+        with explained(f"endpoint-config/{self._config}"):
+            releases.mark(self.context, self._config, releases.WRONG)  # `rollback` does not come back to it by itself
+        if self._before is None:
+            return error
+        self.context.say(f"the smoke test failed, going back to {self._before}")
+        rollback.move(self.context, self._before)
+        return DeployError(error.where, f"{error.problem}; the endpoint is back on {self._before}", hint=error.hint)
+
+
+def _way_back(context: Context, wanted: str) -> str | None:
+    """What has served before `wanted`: the live one, but when a release is run again that is `wanted` already."""
+    served = [past.config for past in releases.past(context) if past.outcome == releases.SERVED and past.config != wanted]
+    live = releases.live_config(context)
+    return live if live in served else next(iter(served), None)
