@@ -55,7 +55,10 @@ class Reserved(Resource):
 
 
 class Provisioned(Resource):
-    """Warm environments of the wanted version. Where it scales, any number between the bounds is right."""
+    """Warm environments of the wanted version. Where it scales, any number between the bounds is right.
+
+    The version is there as soon as it is asked for: whether it is warm, or never will be, only the status says.
+    """
 
     def __init__(self, context: Context, function: Lambda) -> None:
         super().__init__(context)
@@ -66,17 +69,16 @@ class Provisioned(Resource):
         return f"provisioned-concurrency/{self._function.name}"
 
     def desired(self) -> State:
-        return {"count": self.context.config.function.provisioned_concurrency}
+        return {"count": self.context.config.function.provisioned_concurrency, "status": "READY"}
 
     def observe(self) -> State | None:
         version = self._function.wanted_version()
-        if version is None:
+        seen = version and _provisioned(self._function, version)
+        if not seen:
             return None
-        seen = _provisioned(self._function, version)
-        if seen is None:
-            return None
+        count = int(seen["RequestedProvisionedConcurrentExecutions"])
         low, high = self.desired()["count"], self.context.config.function.provisioned_maximum
-        return {"count": low if low <= seen <= high else seen}
+        return {"count": low if low <= count <= high else count, "status": seen["Status"]}
 
     def create(self) -> None:
         self._function.client.put_provisioned_concurrency_config(
@@ -86,22 +88,26 @@ class Provisioned(Resource):
         )
 
     def update(self, changes: Changes) -> None:
-        del changes
-        self.create()
+        """What is still warming up is only waited for."""
+        if "count" in changes or changes["status"].seen == "FAILED":
+            self.create()
 
     def check(self) -> None:
-        check_account(self.context, self._function)
+        if (self.observe() or {}).get("status") != "IN_PROGRESS":  # then it has been granted already
+            check_account(self.context, self._function)
 
     def settle(self) -> None:
         version = self._function.wanted_version()
+        logs = "`python -m deploy logs lambda` shows how the handler starts; the old version still serves"
+        failed = {"FAILED": logs}
 
         def state() -> str:
             answer = self._function.client.get_provisioned_concurrency_config(
                 FunctionName=self._function.name, Qualifier=version
             )
+            failed["FAILED"] = f"AWS said: {answer.get('StatusReason', 'nothing')}; {logs}"
             return str(answer["Status"])
 
-        failed = {"FAILED": "`python -m deploy logs lambda` shows how the handler starts; the old version still serves"}
         self.context.wait(
             f"{self.key}: version {version} warms up", state, until={"READY"}, failed=failed, limit_seconds=900, every_seconds=5
         )
@@ -240,9 +246,8 @@ def check_account(context: Context, function: Lambda) -> None:
         )
 
 
-def _provisioned(function: Lambda, version: str) -> int | None:
-    answer = found(function.client.get_provisioned_concurrency_config, FunctionName=function.name, Qualifier=version)
-    return answer and int(answer["RequestedProvisionedConcurrentExecutions"])
+def _provisioned(function: Lambda, version: str) -> dict[str, Any] | None:
+    return found(function.client.get_provisioned_concurrency_config, FunctionName=function.name, Qualifier=version)
 
 
 def _target(scaling: Any, resource: str) -> dict[str, int] | None:

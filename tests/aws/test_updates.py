@@ -6,9 +6,9 @@ import pytest
 
 from deploy import iam, stack
 from deploy.errors import DeployError, Refused
-from tests.support import moto_ext
+from tests.support import moto_ext, moto_lambda
 from tests.support.applied import FULL, apply, destroy, endpoint, plan, writes_of
-from tests.support.aws import Recorder, client, context, everything, release, stage
+from tests.support.aws import Killed, Recorder, client, context, everything, release, stage
 
 
 def test_new_code_is_a_new_version(aws, tmp_path):
@@ -102,6 +102,45 @@ def test_the_new_version_is_warm_before_the_alias_flips_and_the_old_one_cools_af
     assert functions.get_alias(FunctionName="kennel-dev-invoke", Name="live")["FunctionVersion"] == "2"
     warm = functions.get_provisioned_concurrency_config(FunctionName="kennel-dev-invoke", Qualifier="2")
     assert (warm["Status"], warm["RequestedProvisionedConcurrentExecutions"]) == ("READY", 3)
+
+
+MORE_MEMORY = {"function": {"memory_mb": 1024}}
+
+
+def live_and_warm(version):
+    """What `live` points to, and how warm `version` is."""
+    functions = client("lambda")
+    warm = functions.get_provisioned_concurrency_config(FunctionName="kennel-dev-invoke", Qualifier=version)
+    return functions.get_alias(FunctionName="kennel-dev-invoke", Name="live")["FunctionVersion"], warm["Status"]
+
+
+def test_the_alias_never_flips_to_a_version_that_could_not_be_warmed(aws):
+    apply()
+    moto_ext.COLD.extend(["the handler does not start"] * 2)
+    for _ in range(2):  # the second run finds the failed one, and asks again
+        with pytest.raises(DeployError, match="(?s)ended as FAILED.*AWS said: the handler does not start"):
+            apply(stage(**MORE_MEMORY))
+        assert live_and_warm("2") == ("1", "FAILED")
+    written = writes_of(apply, stage(**MORE_MEMORY))
+    assert written[:2] == ["lambda:PutProvisionedConcurrencyConfig", "lambda:UpdateAlias"]
+    assert live_and_warm("2") == ("2", "READY")
+    assert writes_of(apply, stage(**MORE_MEMORY)) == []
+
+
+def test_a_version_that_still_warms_up_is_only_waited_for(aws, monkeypatch):
+    apply()
+    monkeypatch.setattr(moto_lambda, "POLLS", 20)
+    ctx = context(stage(**MORE_MEMORY))
+
+    def killed():
+        raise Killed
+
+    ctx.clock.on_sleep = killed
+    with pytest.raises(Killed):
+        list(stack.engine(ctx, release()).apply())
+    assert live_and_warm("2") == ("1", "IN_PROGRESS")
+    assert writes_of(apply, stage(**MORE_MEMORY)) == ["lambda:UpdateAlias", "lambda:DeleteProvisionedConcurrencyConfig"]
+    assert live_and_warm("2") == ("2", "READY")
 
 
 def test_what_the_file_turns_off_is_taken_away(aws):

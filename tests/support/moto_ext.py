@@ -15,6 +15,7 @@ POLLS = moto_sagemaker.POLLS
 FAIL = moto_sagemaker.FAIL
 LAYERS = moto_small.LAYERS
 ACCOUNT = moto_lambda.ACCOUNT
+COLD = moto_lambda.COLD
 QUOTAS = moto_quotas.APPLIED
 _installed = False
 
@@ -33,6 +34,7 @@ def install() -> None:
 def reset() -> None:
     """Between tests."""
     FAIL.clear()
+    COLD.clear()
     LAYERS.clear()
     QUOTAS.clear()
     moto_quotas.DEFAULT.clear()

@@ -12,6 +12,8 @@ from tests.support.moto_sagemaker import POLLS
 ORDINARY_ACCOUNT = {"ConcurrentExecutions": 1000, "UnreservedConcurrentExecutions": 1000}
 ACCOUNT: dict[str, int] = dict(ORDINARY_ACCOUNT)
 """What GetAccountSettings says; a new account has 10 of both."""
+COLD: list[str] = []
+"""Why the next warm-ups fail, one after the other."""
 
 
 class Refusal(LambdaClientError):
@@ -56,7 +58,9 @@ def put_provisioned_concurrency_config(self):
     if reserved is not None and others + count > int(reserved):
         message = "Requested Provisioned Concurrency should not be greater than the reservedConcurrentExecution for function"
         raise Refusal(400, "InvalidParameterValueException", message)
-    store[qualifier] = {"RequestedProvisionedConcurrentExecutions": count, "Status": "IN_PROGRESS", "polls": POLLS}
+    end = {"Status": "FAILED", "StatusReason": COLD.pop(0)} if COLD else {"Status": "READY"}
+    row = {"RequestedProvisionedConcurrentExecutions": count, "Status": "IN_PROGRESS"}
+    store[qualifier] = row | {"polls": POLLS, "end": end}
     return 202, {"status": 202}, json.dumps(view(store[qualifier]))
 
 
@@ -82,7 +86,7 @@ def view(row):
     if row["polls"] > 0:
         row["polls"] -= 1
     else:
-        row["Status"] = "READY"
+        row |= row["end"]
     ready = row["RequestedProvisionedConcurrentExecutions"] if row["Status"] == "READY" else 0
-    shown = {name: value for name, value in row.items() if name != "polls"}
+    shown = {name: value for name, value in row.items() if name not in ("polls", "end")}
     return shown | {"AllocatedProvisionedConcurrentExecutions": ready, "AvailableProvisionedConcurrentExecutions": ready}
