@@ -15,6 +15,7 @@ from deploy.errors import DeployError, Refused
 from deploy.storage import tag_list
 
 _SETTLED = {"InService", "Failed", "OutOfService", "UpdateRollbackFailed", "Gone"}
+_REPLACED = {"Failed", "UpdateRollbackFailed"}  # AWS allows nothing with it but deletion
 ROLLBACK_ALARMS = ("endpoint-5xx", "endpoint-latency")
 
 
@@ -62,8 +63,10 @@ class Endpoint(Resource):
         return {"config": config, "status": endpoint["EndpointStatus"], "outcome_noted": noted}
 
     def check(self) -> None:
-        """An endpoint cannot change between serverless, asynchronous and the rest while it lives."""
+        """An endpoint cannot change between serverless, asynchronous and the rest while it lives. A failed one is replaced."""
         seen = self.observe()
+        if seen and seen["status"] in _REPLACED:
+            seen = None
         live = seen and self._describe_config(seen["config"])
         if live and _kind(live) != _kind(self._wanted.request):
             hint = "`python -m deploy destroy` (the data stays), then release again"
@@ -78,8 +81,8 @@ class Endpoint(Resource):
     def update(self, changes: Changes) -> None:
         del changes  # what was in flight when it was observed may have ended since
         status = self._wait("finishes what was begun before")
-        if status in ("Failed", "UpdateRollbackFailed"):
-            self.delete()  # AWS allows nothing else with it
+        if status in _REPLACED:
+            self.delete()
             self.create()
         elif status == "Gone":
             self.create()

@@ -61,6 +61,20 @@ def test_a_new_release_needs_room_beside_the_old_one(aws):
         check(stage(endpoint={"instance_type": "ml.g4dn.2xlarge"}))  # and an update keeps the number of instances
 
 
+def test_a_first_release_that_failed_makes_room_for_the_next(aws):
+    """It is deleted before the new one is made: one instance is enough, and another kind of endpoint too."""
+    moto_ext.QUOTAS[ENDPOINT] = 1
+    moto_ext.FAIL["kennel-dev"] = "the container did not answer"
+    with pytest.raises(DeployError, match="ended as Failed"):
+        apply()
+    check()
+    check(stage(endpoint={"kind": "async"}))
+    apply(which="b")
+    assert client("sagemaker").describe_endpoint(EndpointName="kennel-dev")["EndpointStatus"] == "InService"
+    with pytest.raises(Refused, match="needs 2 × ml"):
+        check(which="a")
+
+
 def test_nothing_is_asked_where_the_endpoint_stays(aws):
     apply()
     moto_ext.QUOTAS[ENDPOINT] = 0
