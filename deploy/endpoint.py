@@ -5,12 +5,15 @@ number of instances that scaling has reached, and a change of instance type take
 (SageMaker refuses it otherwise).
 """
 
+from collections.abc import Sequence
 from typing import Any, Protocol
+
+from botocore.exceptions import ClientError
 
 from deploy import quotas, releases
 from deploy.autoscaling import DIMENSION
 from deploy.context import Context
-from deploy.engine import Changes, Resource, State, found
+from deploy.engine import Changes, Engine, Resource, State, found
 from deploy.errors import DeployError, Refused
 from deploy.storage import tag_list
 
@@ -30,13 +33,18 @@ class Configuration(Protocol):
 
 
 class Endpoint(Resource):
-    """`config` may be None where only `delete` is called. Not `proven`: something after this will say whether it has served."""
+    """`config` may be None where only `delete` is called. Not `proven`: something after this will say whether it has served.
 
-    def __init__(self, context: Context, config: Configuration | None, *, proven: bool = True) -> None:
+    `scaling` is everything that goes with the scaling target, to put it back where an update took it off and failed.
+    """
+
+    def __init__(
+        self, context: Context, config: Configuration | None, *, proven: bool = True, scaling: Sequence[Resource] = ()
+    ) -> None:
         super().__init__(context)
         self._sagemaker = context.client("sagemaker")
         self._config = config
-        self._proven = proven
+        self._proven, self._scaling = proven, scaling
         self._name = self.names.endpoint
 
     @property
@@ -96,13 +104,18 @@ class Endpoint(Resource):
         excluded = ["DataCaptureConfig"]  # capture follows the new configuration, the instance count follows scaling
         if self.context.config.scaling.profile == "none":
             excluded.append("DesiredInstanceCount")
-        self._sagemaker.update_endpoint(
-            EndpointName=self._name,
-            EndpointConfigName=self._wanted.name,
-            RetainAllVariantProperties=True,
-            ExcludeRetainedVariantProperties=[{"VariantPropertyType": kind} for kind in excluded],
-            **self._deployment(),
-        )
+        deployment = self._deployment()
+        try:
+            self._sagemaker.update_endpoint(
+                EndpointName=self._name,
+                EndpointConfigName=self._wanted.name,
+                RetainAllVariantProperties=True,
+                ExcludeRetainedVariantProperties=[{"VariantPropertyType": kind} for kind in excluded],
+                **deployment,
+            )
+        except ClientError:
+            self._scale_again()
+            raise
 
     def settle(self) -> None:
         status = self._wait(f"becomes {self._wanted.name}")
@@ -115,6 +128,7 @@ class Endpoint(Resource):
         reason = live.get("FailureReason") or "SageMaker gave no reason"
         logs = f"`python -m deploy logs endpoint`, then {self.names.endpoint_log_group} in CloudWatch"
         if status == "InService":
+            self._scale_again()
             raise DeployError(self.key, f"SageMaker rolled the update back; it still serves {on}: {reason}", hint=logs)
         raise DeployError(self.key, f"ended as {status}: {reason}", hint=logs)
 
@@ -125,9 +139,25 @@ class Endpoint(Resource):
         self._wait("is gone", until={"Gone"})
 
     def _unscale(self) -> None:
-        scaling, target = self.context.client("application-autoscaling"), self.names.variant_resource
-        if scaling.describe_scalable_targets(ServiceNamespace="sagemaker", ResourceIds=[target])["ScalableTargets"]:
-            scaling.deregister_scalable_target(ServiceNamespace="sagemaker", ResourceId=target, ScalableDimension=DIMENSION)
+        if self._scales():
+            self.context.client("application-autoscaling").deregister_scalable_target(
+                ServiceNamespace="sagemaker", ResourceId=self.names.variant_resource, ScalableDimension=DIMENSION
+            )
+
+    def _scale_again(self) -> None:
+        """What serves on after an update that failed needs the target, and what went with it, as much as what should replace it."""
+        if self._scales():
+            return
+        try:
+            list(Engine(self._scaling).apply())
+        except DeployError as error:  # the update's own failure is the one to tell
+            self.context.say(f"scaling could not be put back, `apply` will: {error}")
+
+    def _scales(self) -> bool:
+        answer = self.context.client("application-autoscaling").describe_scalable_targets(
+            ServiceNamespace="sagemaker", ResourceIds=[self.names.variant_resource]
+        )
+        return bool(answer["ScalableTargets"])
 
     @property
     def _wanted_variant(self) -> dict[str, Any]:

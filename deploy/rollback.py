@@ -11,7 +11,7 @@ from typing import Any
 from deploy import releases, stack
 from deploy.context import Context
 from deploy.endpoint import Endpoint
-from deploy.engine import Engine, Resource, Step, found
+from deploy.engine import Engine, Step, found
 from deploy.errors import DeployError, TimedOut, explained
 
 
@@ -73,13 +73,12 @@ def move(context: Context, target: str) -> list[Step]:
         described = found(context.client("sagemaker").describe_endpoint_config, EndpointConfigName=target)
     if described is None:
         raise DeployError(where, "does not exist any more", hint="`python -m deploy status` lists those that do")
-    resources: list[Resource] = [Endpoint(context, Existing(target, described))]
-    if context.config.scaling.profile != "none" and "InstanceType" in described["ProductionVariants"][0]:
-        resources += stack.scaling(context)
+    scaled = context.config.scaling.profile != "none" and "InstanceType" in described["ProductionVariants"][0]
+    scaling = stack.scaling(context) if scaled else []
     with explained(where):
         left = _leave(context, target)
     try:
-        steps = list(Engine(resources).apply())
+        steps = list(Engine([Endpoint(context, Existing(target, described), scaling=scaling), *scaling]).apply())
     except TimedOut:
         raise  # SageMaker goes on
     except DeployError:

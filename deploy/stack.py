@@ -75,13 +75,13 @@ def _foundation(context: Context) -> list[Resource]:
 def _serving(context: Context, release: Release | None, *, proven: bool) -> list[Resource]:
     if release is None:
         return []
-    model, config = Model(context, release), EndpointConfig(context, release)
+    model, config, scaled = Model(context, release), EndpointConfig(context, release), scaling(context)
     return [
         *alarms.endpoint_alarms(context),
         model,
         config,
-        Endpoint(context, config, proven=proven),
-        *scaling(context),
+        Endpoint(context, config, proven=proven, scaling=scaled),
+        *scaled,
         OldReleases(context, config.name, model.name),
     ]
 

@@ -147,10 +147,11 @@ def test_rollback_to_another_instance_type_puts_back_what_wakes_an_asynchronous_
     assert deploy("release", "--image", push(), "--model-data", upload())[0] == 0
     on("ml.g4dn.2xlarge")
     assert deploy("apply")[0] == 0
-    code, _, err = deploy("rollback")
-    assert code == 0, err
-    policies = client("application-autoscaling").describe_scaling_policies(ServiceNamespace="sagemaker")["ScalingPolicies"]
-    assert "wake-up" in {policy["PolicyName"] for policy in policies}
+    moto_ext.FAIL["kennel-dev"] = "no capacity"
+    for code in (1, 0):  # whether it comes there or not
+        assert deploy("rollback")[0] == code
+        rows = client("application-autoscaling").describe_scaling_policies(ServiceNamespace="sagemaker")["ScalingPolicies"]
+        assert "wake-up" in {row["PolicyName"] for row in rows}
 
 
 def test_rollback_names_what_there_is(released):

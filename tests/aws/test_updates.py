@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from botocore.exceptions import ClientError
 
 from deploy import iam, stack
 from deploy.errors import DeployError, Refused
@@ -37,6 +38,39 @@ def test_a_new_instance_type_takes_the_scaling_target_off_first(aws):
     order = ["DeregisterScalableTarget", "UpdateEndpoint", "RegisterScalableTarget", "PutScalingPolicy"]
     assert [name.split(":")[1] for name in written if name.split(":")[1] in order] == order
     assert writes_of(apply, stage(endpoint={"instance_type": "ml.g4dn.2xlarge"})) == []
+
+
+class Refused400(Recorder):
+    """AWS refuses UpdateEndpoint."""
+
+    def __call__(self, params, model, **more) -> None:
+        super().__call__(params, model, **more)
+        if model.name == "UpdateEndpoint":
+            raise ClientError({"Error": {"Code": "ResourceLimitExceeded", "Message": "no more instances"}}, model.name)
+
+
+def scaling_of_the_endpoint():
+    scaling = client("application-autoscaling")
+    rows = scaling.describe_scalable_targets(ServiceNamespace="sagemaker")["ScalableTargets"]
+    bounds = [(row["MinCapacity"], row["MaxCapacity"]) for row in rows]
+    policies = {row["PolicyName"]: row["PolicyARN"] for row in scaling.describe_scaling_policies(ServiceNamespace="sagemaker")["ScalingPolicies"]}
+    return bounds, policies
+
+
+@pytest.mark.parametrize("asleep", [False, True], ids=["real-time", "asynchronous"])
+@pytest.mark.parametrize("recorder", [Recorder, Refused400], ids=["rolled back", "refused"])
+def test_a_new_instance_type_that_fails_leaves_scaling_where_it_was(aws, recorder, asleep):
+    tables = {"endpoint": {"kind": "async"}, "scaling": {"minimum": 0}} if asleep else {"endpoint": {}}
+    apply(stage(**tables))
+    bounds, policies = scaling_of_the_endpoint()
+    moto_ext.FAIL["kennel-dev"] = "no capacity"
+    with pytest.raises(DeployError, match=r"no capacity|no more instances"):
+        apply(stage(**tables | {"endpoint": tables["endpoint"] | {"instance_type": "ml.g4dn.2xlarge"}}), recorder=recorder())
+    assert scaling_of_the_endpoint()[0] == bounds != []
+    assert set(scaling_of_the_endpoint()[1]) == set(policies)
+    if asleep:
+        (alarm,) = client("cloudwatch").describe_alarms(AlarmNames=["kennel-dev-endpoint-wake-up"])["MetricAlarms"]
+        assert alarm["AlarmActions"] == [scaling_of_the_endpoint()[1]["wake-up"]], "the alarm wakes the policy that is there now"
 
 
 def test_other_bounds_need_no_new_configuration(aws):
