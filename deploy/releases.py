@@ -115,7 +115,7 @@ class OldReleases(Resource):
         kept = {self._wanted_config, live_config(self.context)}
         past_ones = sorted(past(self.context), key=lambda release: release.outcome != SERVED)  # stable: newest first
         others = [release.config for release in past_ones if release.config not in kept]
-        old = others[self.context.config.endpoint.keep_releases - 1 :]
+        old = others[self.context.config.endpoint.keep_releases :]
         used = {self._wanted_model} | {self._model_of(config) for config in [*kept, *others] if config and config not in old}
         return {"old_configs": old, "old_models": [model for model in self._models() if model not in used]}
 

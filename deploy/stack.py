@@ -21,6 +21,7 @@ def engine(context: Context, release: Release | None, proof: Resource | None = N
             *_serving(context, release, proven=proof is None),
             *_function(context),
             *([proof] if proof else []),
+            *_old_releases(context, release),  # last: what a failed proof goes back to is still there
         ]
     )
 
@@ -82,8 +83,13 @@ def _serving(context: Context, release: Release | None, *, proven: bool) -> list
         config,
         Endpoint(context, config, proven=proven, scaling=scaled),
         *scaled,
-        OldReleases(context, config.name, model.name),
     ]
+
+
+def _old_releases(context: Context, release: Release | None) -> list[Resource]:
+    if release is None:
+        return []
+    return [OldReleases(context, EndpointConfig(context, release).name, Model(context, release).name)]
 
 
 def scaling(context: Context) -> list[Resource]:

@@ -149,7 +149,7 @@ class Endpoint(Settings):
     max_concurrency: Annotated[int, Field(ge=1, le=200)] = 10
     """Of serverless: requests at once. Of async: per instance."""
     keep_releases: Annotated[int, Field(ge=1, le=20)] = 3
-    """Releases that `rollback --to` can go back to."""
+    """Releases that `rollback --to` can go back to, besides the live one."""
 
 
 class Rollout(Settings):

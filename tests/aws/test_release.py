@@ -7,7 +7,7 @@ from tests.support import moto_ext
 from tests.support.applied import endpoint
 from tests.support.aws import Recorder, client, context, everything
 from tests.support.fleet import BUCKET
-from tests.support.released import push, upload, will_answer
+from tests.support.released import PROBABILITIES, push, upload, will_answer
 
 
 def test_from_nothing_to_a_release(released):
@@ -86,6 +86,19 @@ def test_a_wrong_release_is_taken_back_by_the_rerun_of_an_interrupted_one(releas
     assert code == 1
     assert f"back on {released.first}" in err
     assert endpoint()["EndpointConfigName"] == released.first
+
+
+def test_what_a_wrong_release_goes_back_to_is_not_taken_away_before_it_is_asked(released):
+    """Not even where one release is kept, and the file has changed since: the live one is not the newest that served."""
+    released.stage.write_text(f"{released.stage.read_text()}[endpoint]\nkeep_releases = 1\n")
+    for content, probabilities in (("b", PROBABILITIES), ("c", PROBABILITIES), ("wrong", (0.1, 0.2, 0.7))):
+        before = endpoint()["EndpointConfigName"]
+        will_answer(probabilities)
+        code, _, err = released("release", "--image", push(content=content))
+        assert code == (content == "wrong"), err
+    assert endpoint()["EndpointConfigName"] == before
+    will_answer()
+    assert released("rollback")[0] == 0, "one besides the live one is kept"
 
 
 def test_what_nobody_has_asked_the_golden_photo_is_no_way_back(released):

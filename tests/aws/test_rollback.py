@@ -131,7 +131,7 @@ def test_failed_releases_do_not_push_out_the_good_ones(released):
         moto_ext.FAIL["kennel-dev"] = "no capacity"
         assert released("release", "--image", push(content=content))[0] == 1
     assert released("apply")[0] == 0
-    assert len(everything()["configs"]) == 3
+    assert len(everything()["configs"]) == 4
     assert released("rollback")[1]["config"] == released.first
 
 
