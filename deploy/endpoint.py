@@ -36,15 +36,22 @@ class Endpoint(Resource):
     """`config` may be None where only `delete` is called. Not `proven`: something after this will say whether it has served.
 
     `scaling` is everything that goes with the scaling target, to put it back where an update took it off and failed.
+    Not `guarded`: the update goes back to what has served, at once and without alarms, for they measure what it leaves.
     """
 
     def __init__(
-        self, context: Context, config: Configuration | None, *, proven: bool = True, scaling: Sequence[Resource] = ()
+        self,
+        context: Context,
+        config: Configuration | None,
+        *,
+        proven: bool = True,
+        guarded: bool = True,
+        scaling: Sequence[Resource] = (),
     ) -> None:
         super().__init__(context)
         self._sagemaker = context.client("sagemaker")
         self._config = config
-        self._proven, self._scaling = proven, scaling
+        self._proven, self._guarded, self._scaling = proven, guarded, scaling
         self._name = self.names.endpoint
 
     @property
@@ -168,6 +175,21 @@ class Endpoint(Resource):
         rollout, endpoint = self.context.config.rollout, self.context.config.endpoint
         if endpoint.kind not in ("real-time", "multi-model"):
             return {}
+        deployment: State = {
+            "BlueGreenUpdatePolicy": {
+                "TrafficRoutingConfiguration": self._traffic(),
+                "TerminationWaitInSeconds": rollout.termination_wait_seconds,
+                "MaximumExecutionTimeoutInSeconds": endpoint.update_limit_minutes * 60,
+            }
+        }
+        if self._guarded and (alarms := self._quiet_alarms()):
+            deployment["AutoRollbackConfiguration"] = {"Alarms": [{"AlarmName": name} for name in alarms]}
+        return {"DeploymentConfig": deployment}
+
+    def _traffic(self) -> State:
+        rollout = self.context.config.rollout
+        if not self._guarded:
+            return {"Type": "ALL_AT_ONCE", "WaitIntervalInSeconds": 0}
         kind = rollout.traffic.upper().replace("ALL-AT-ONCE", "ALL_AT_ONCE")
         traffic: State = {"Type": kind, "WaitIntervalInSeconds": rollout.wait_seconds}
         share = {"Type": "CAPACITY_PERCENT", "Value": rollout.percent}
@@ -175,16 +197,7 @@ class Endpoint(Resource):
             traffic["CanarySize"] = share
         elif rollout.traffic == "linear":
             traffic["LinearStepSize"] = share
-        deployment: State = {
-            "BlueGreenUpdatePolicy": {
-                "TrafficRoutingConfiguration": traffic,
-                "TerminationWaitInSeconds": rollout.termination_wait_seconds,
-                "MaximumExecutionTimeoutInSeconds": endpoint.update_limit_minutes * 60,
-            }
-        }
-        if alarms := self._quiet_alarms():
-            deployment["AutoRollbackConfiguration"] = {"Alarms": [{"AlarmName": name} for name in alarms]}
-        return {"DeploymentConfig": deployment}
+        return traffic
 
     def _quiet_alarms(self) -> list[str]:
         """An alarm that rings already says nothing about the new release, and would send the remedy back."""

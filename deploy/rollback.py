@@ -1,4 +1,7 @@
-"""`rollback`: the endpoint goes back to a configuration that still exists, behind the same alarms as a release.
+"""`rollback`: the endpoint goes back to a configuration that still exists.
+
+To one that has served it goes at once and unguarded: the alarms of a release measure the fleet that is to be left, and would send
+the endpoint back to it. To any other it goes as a release does.
 
 Run again after an interruption it goes on to the same one: what it is about to leave has been marked before.
 """
@@ -76,9 +79,11 @@ def move(context: Context, target: str) -> list[Step]:
     scaled = context.config.scaling.profile != "none" and "InstanceType" in described["ProductionVariants"][0]
     scaling = stack.scaling(context) if scaled else []
     with explained(where):
+        guarded = releases.outcome(context, target) != releases.SERVED
         left = _leave(context, target)
+    endpoint = Endpoint(context, Existing(target, described), guarded=guarded, scaling=scaling)
     try:
-        steps = list(Engine([Endpoint(context, Existing(target, described), scaling=scaling), *scaling]).apply())
+        steps = list(Engine([endpoint, *scaling]).apply())
     except TimedOut:
         raise  # SageMaker goes on
     except DeployError:

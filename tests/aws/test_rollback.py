@@ -5,7 +5,7 @@ import pytest
 from deploy import releases
 from tests.support import moto_ext
 from tests.support.applied import endpoint
-from tests.support.aws import client, context, everything
+from tests.support.aws import Recorder, client, context, everything
 from tests.support.released import push, upload, will_answer
 
 
@@ -83,6 +83,34 @@ def test_what_was_left_and_is_released_again_is_a_way_back_again(released, three
         will_answer()
         assert released("release", "--image", push(content=content))[0] == 0
     assert released("rollback")[1]["config"] == three[2]
+
+
+def deployment(recorder):
+    (update,) = [call.parameters for call in recorder.calls if call.operation == "UpdateEndpoint"]
+    policy = update["DeploymentConfig"]
+    return policy["BlueGreenUpdatePolicy"]["TrafficRoutingConfiguration"]["Type"], "AutoRollbackConfiguration" in policy
+
+
+def test_the_alarms_of_what_is_left_do_not_guard_the_way_back(released):
+    """They ring a minute after the first bad answer: often after the rollback has begun."""
+    will_answer((0.1, 0.2, 0.7))
+    recorder = Recorder()
+    wrong = ["release", "--image", push(content="wrong")]
+    assert released(*wrong, recorder=recorder)[0] == 1
+    there, back = [
+        call.parameters["DeploymentConfig"] for call in recorder.calls if call.operation == "UpdateEndpoint"
+    ]
+    assert len(there["AutoRollbackConfiguration"]["Alarms"]) == 2
+    assert "AutoRollbackConfiguration" not in back
+    will_answer()
+    assert released("release", "--image", push(content="second"))[0] == 0
+    recorder = Recorder()
+    assert released("rollback", recorder=recorder)[1]["config"] == released.first
+    assert deployment(recorder) == ("ALL_AT_ONCE", False)
+    (unsure,) = [past.config for past in releases.past(context()) if past.outcome == releases.WRONG]
+    recorder = Recorder()
+    assert released("rollback", "--to", unsure, recorder=recorder)[0] == 0
+    assert deployment(recorder) == ("CANARY", True)
 
 
 def test_rollback_passes_over_what_never_served_and_what_answered_wrongly(released):
