@@ -52,6 +52,7 @@ class Endpoint(Resource):
         self._sagemaker = context.client("sagemaker")
         self._config = config
         self._proven, self._guarded, self._scaling = proven, guarded, scaling
+        self._begun = False  # somebody's update to the wanted configuration was under way when it was observed
         self._name = self.names.endpoint
 
     @property
@@ -74,6 +75,7 @@ class Endpoint(Resource):
         if endpoint is None:
             return None
         config = endpoint["EndpointConfigName"]
+        self._begun = self._begun or (self._config is not None and releases.moving_to(endpoint) == self._config.name)
         noted = releases.outcome(self.context, config) != ""
         return {"config": config, "status": endpoint["EndpointStatus"], "outcome_noted": noted}
 
@@ -101,7 +103,7 @@ class Endpoint(Resource):
             self.create()
         elif status == "Gone":
             self.create()
-        elif self._live_config() != self._wanted.name:
+        elif self._live_config() != self._wanted.name and not self._begun:  # else it was rolled back: `settle` says so
             self._move()
 
     def _move(self) -> None:

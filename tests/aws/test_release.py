@@ -3,11 +3,21 @@
 import pytest
 
 from deploy import releases
-from tests.support import moto_ext
+from tests.support import moto_ext, moto_sagemaker
 from tests.support.applied import endpoint
 from tests.support.aws import Recorder, client, context, everything
 from tests.support.fleet import BUCKET
 from tests.support.released import PROBABILITIES, push, upload, will_answer
+
+
+def interrupt():
+    raise KeyboardInterrupt
+
+
+def settled():
+    while (seen := endpoint())["EndpointStatus"] != "InService":
+        pass
+    return seen["EndpointConfigName"]
 
 
 def test_from_nothing_to_a_release(released):
@@ -46,6 +56,22 @@ def test_a_bad_release_rolls_back_and_says_so(released):
     assert document["release"]["image"] == released.image
 
 
+@pytest.mark.parametrize("polls", [12, 2], ids=["while it is waited for", "between plan and apply"])
+def test_an_apply_does_not_repeat_somebody_elses_release_that_is_rolled_back(released, monkeypatch, polls):
+    monkeypatch.setattr(moto_sagemaker, "POLLS", polls)
+    released.on_sleep = interrupt
+    moto_ext.FAIL["kennel-dev"] = "alarm kennel-dev-endpoint-5xx went off"
+    assert released("release", "--image", push(content="bad"))[0] == 130  # so it goes on there, and this is here:
+    released.on_sleep = lambda: None
+    recorder = Recorder()
+    code, _, err = released("apply", recorder=recorder)
+    assert code == 1
+    assert f"rolled the update back; it still serves {released.first}" in err
+    assert "sagemaker:UpdateEndpoint" not in recorder.writes
+    assert endpoint()["EndpointConfigName"] == released.first
+    assert {step["action"] for step in released("apply")[1]["steps"]} == {"keep"}
+
+
 def test_a_release_that_answers_wrongly_is_taken_back(released):
     will_answer((0.1, 0.2, 0.7))
     code, _, err = released("release", "--image", push(content="wrong"))
@@ -62,16 +88,6 @@ class AtTheGoldenPhoto(Recorder):
         if model.name == "InvokeEndpoint":
             raise KeyboardInterrupt
         super().__call__(params, model, **more)
-
-
-def interrupt():
-    raise KeyboardInterrupt
-
-
-def settled():
-    while (seen := endpoint())["EndpointStatus"] != "InService":
-        pass
-    return seen["EndpointConfigName"]
 
 
 @pytest.mark.parametrize("meanwhile", [lambda: None, settled], ids=["pending", "finished"])
