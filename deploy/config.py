@@ -30,6 +30,8 @@ from deploy.stage_tables import (
     Training,
 )
 
+BOOT_SECONDS = 180
+"""The least that SageMaker takes to start an instance; usually it takes twice as long."""
 ENVIRONMENTS = Path(__file__).parent / "environments"
 
 
@@ -59,6 +61,13 @@ class StageConfig(Settings):
             raise ValueError("[endpoint] burstable types (ml.t2, ml.t3) cannot be scaled automatically: choose another type")
         if self.endpoint.kind == "serverless" and (self.security.subnet_ids or self.endpoint.capture_percent):
             raise ValueError("[endpoint] kind = 'serverless' takes no [security] subnet_ids and no capture_percent")
+        limit = self.endpoint.update_limit_minutes * 60 - BOOT_SECONDS
+        if self.endpoint.kind in ("real-time", "multi-model") and self.rollout.waits_seconds > limit:
+            raise ValueError(
+                f"[rollout] waits {self.rollout.waits_seconds} s in all, but after [endpoint] update_limit_minutes = "
+                f"{self.endpoint.update_limit_minutes} SageMaker rolls back, and instances need {BOOT_SECONDS} s to start: "
+                "every release would be"
+            )
         if re.match(r"ml\.(g|p)[0-9]", self.endpoint.instance_type) and self.serving.device == "cpu":
             raise ValueError("[serving] device = 'cpu' on a GPU instance: choose a CPU type or another device")
         return self

@@ -19,6 +19,7 @@ from deploy.storage import tag_list
 
 _SETTLED = {"InService", "Failed", "OutOfService", "UpdateRollbackFailed", "Gone"}
 _REPLACED = {"Failed", "UpdateRollbackFailed"}  # AWS allows nothing with it but deletion
+_TO_ROLL_BACK_SECONDS = 900.0  # after its own limit SageMaker rolls back, and the command is there to see it
 ROLLBACK_ALARMS = ("endpoint-5xx", "endpoint-latency")
 
 
@@ -229,7 +230,7 @@ class Endpoint(Resource):
             seen = found(self._sagemaker.describe_endpoint, EndpointName=self._name)
             return str(seen["EndpointStatus"]) if seen else "Gone"
 
-        limit = self.context.config.endpoint.update_limit_minutes * 60.0
+        limit = self.context.config.endpoint.update_limit_minutes * 60.0 + _TO_ROLL_BACK_SECONDS
         return self.context.wait(f"{self.key} {what}", status, until=until or _SETTLED, limit_seconds=limit)
 
 

@@ -1,6 +1,7 @@
 """The tables of a stage's file, one class each; `deploy.config` reads them. Every setting says who would change it."""
 
 import ipaddress
+import math
 import re
 from typing import Annotated, Literal, Self
 
@@ -141,7 +142,7 @@ class Endpoint(Settings):
     download_timeout_seconds: Annotated[int, Field(ge=60, le=3600)] = 600
     """For the model's archive."""
     update_limit_minutes: Annotated[int, Field(ge=10, le=480)] = 60
-    """How long a command waits for the endpoint, and SageMaker for a blue/green update."""
+    """After this SageMaker rolls a blue/green update back. Raise it with the waits of [rollout], or for models slow to start."""
     capture_percent: Annotated[int, Field(ge=0, le=100)] = 0
     """Share of requests and answers written to the bucket; 0 is off. Photos may be personal data."""
     memory_mb: Literal[1024, 2048, 3072, 4096, 5120, 6144] = 4096
@@ -161,6 +162,12 @@ class Rollout(Settings):
     """Alarms are watched this long before the next step."""
     termination_wait_seconds: Annotated[int, Field(ge=0, le=3600)] = 120
     """Old instances stay this long after the last step."""
+
+    @property
+    def waits_seconds(self) -> int:
+        """What an update takes in waiting alone, its new instances not counted."""
+        steps = {"canary": 2, "linear": math.ceil(100 / self.percent), "all-at-once": 1}[self.traffic]
+        return (steps - 1) * self.wait_seconds + self.termination_wait_seconds
 
     @model_validator(mode="after")
     def _linear(self) -> Self:

@@ -7,7 +7,7 @@ from botocore.exceptions import ClientError
 
 from deploy import iam, stack
 from deploy.errors import DeployError, Refused
-from tests.support import moto_ext, moto_lambda
+from tests.support import moto_ext, moto_lambda, moto_sagemaker
 from tests.support.applied import FULL, apply, destroy, endpoint, plan, writes_of
 from tests.support.aws import Killed, Recorder, client, context, everything, release, stage
 
@@ -38,6 +38,16 @@ def test_a_new_instance_type_takes_the_scaling_target_off_first(aws):
     order = ["DeregisterScalableTarget", "UpdateEndpoint", "RegisterScalableTarget", "PutScalingPolicy"]
     assert [name.split(":")[1] for name in written if name.split(":")[1] in order] == order
     assert writes_of(apply, stage(endpoint={"instance_type": "ml.g4dn.2xlarge"})) == []
+
+
+def test_a_command_outlasts_sagemakers_own_limit_and_sees_the_rollback(aws, monkeypatch):
+    apply()
+    minutes = 10
+    monkeypatch.setattr(moto_sagemaker, "POLLS", minutes * 6)  # one poll in ten seconds
+    moto_ext.FAIL["kennel-dev"] = "the update took too long"
+    slow = stage(endpoint={"update_limit_minutes": minutes}, rollout={"wait_seconds": 60})
+    with pytest.raises(DeployError, match="rolled the update back; .*took too long"):
+        apply(slow, which="b")
 
 
 class Refused400(Recorder):

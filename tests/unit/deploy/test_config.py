@@ -44,6 +44,10 @@ def test_everything_wrong_comes_back_at_once():
         ({"training": {"spot": True, "max_wait_seconds": 600}}, "max_wait_seconds must be at least"),
         ({"training": {"spot": True, "keep_alive_seconds": 60}}, "exclude each other"),
         ({"rollout": {"traffic": "linear", "percent": 5}}, "10 to 50"),
+        ({"rollout": {"traffic": "linear", "percent": 10, "wait_seconds": 600}}, "[rollout] waits 5520 s in all"),
+        ({"rollout": {"wait_seconds": 3600}}, "every release would be"),
+        ({"rollout": {"traffic": "all-at-once", "termination_wait_seconds": 3600}}, "update_limit_minutes = 60"),
+        ({"endpoint": {"update_limit_minutes": 10}}, "[rollout] waits 420 s in all"),
         ({"security": {"subnet_ids": ["subnet-1"]}}, "go together"),
         ({"function": {"provisioned_concurrency": 3, "reserved_concurrency": 5}}, "must be 6 or more"),
         ({"function": {"provisioned_concurrency": 3, "provisioned_maximum": 2}}, "below"),
@@ -59,6 +63,18 @@ def test_what_cannot_be_together(tables, says):
     with pytest.raises(ConfigError) as caught:
         load(**tables)
     assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "tables",
+    [
+        {"rollout": {"traffic": "linear", "percent": 10, "wait_seconds": 600}, "endpoint": {"update_limit_minutes": 120}},
+        {"rollout": {"traffic": "linear", "percent": 30, "wait_seconds": 600}},
+        {"rollout": {"wait_seconds": 3600}, "endpoint": {"kind": "serverless", "instance_type": "ml.m5.xlarge"}},
+    ],
+)
+def test_waits_that_leave_an_update_its_time(tables):
+    load(**tables)
 
 
 def test_a_stage_that_is_not_there_names_those_that_are(tmp_path):
