@@ -33,11 +33,21 @@ class Proof(Resource):
         try:
             self.rows = smoke.check(self.context, self._release)
         except DeployError as error:
+            self._require_still_there()
             raise self._taken_back(error) from error
+        self._require_still_there()
         releases.mark(self.context, self._config, releases.SERVED)
 
     def delete(self) -> None:
         """Nothing to take away."""
+
+    def _require_still_there(self) -> None:
+        """Raises DeployError where somebody has moved the endpoint meanwhile: the answer may have been another release's."""
+        with explained(self.key):
+            live = releases.live_config(self.context)
+        if live != self._config:
+            problem = f"somebody moved the endpoint to {live} meanwhile, so nothing is known of {self._config}"
+            raise DeployError(self.key, problem, hint="agree on who releases; `status` shows what serves, then release again")
 
     def _taken_back(self, error: DeployError) -> DeployError:
         """The endpoint on what it served before; without a before, it stays for somebody to look at."""

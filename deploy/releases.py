@@ -7,7 +7,7 @@ rollback is known by it, and none goes back to what an earlier one has left.
 
 import re
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from deploy.context import Context
@@ -38,8 +38,13 @@ class Past:
 
 def live_config(context: Context) -> str | None:
     """The configuration the endpoint has, or is moving to."""
-    endpoint = found(context.client("sagemaker").describe_endpoint, EndpointName=context.names.endpoint)
+    endpoint = described(context)
     return endpoint and (moving_to(endpoint) or str(endpoint["EndpointConfigName"]))
+
+
+def described(context: Context) -> dict[str, Any] | None:
+    """The endpoint, as DescribeEndpoint has it."""
+    return found(context.client("sagemaker").describe_endpoint, EndpointName=context.names.endpoint)
 
 
 def moving_to(endpoint: dict[str, Any]) -> str | None:
@@ -97,7 +102,10 @@ def _arn(context: Context, config: str) -> str:
 
 
 class OldReleases(Resource):
-    """Keeps the live release, the wanted one and the newest others, those that served first. On destroy, none."""
+    """Keeps the live release, the wanted one and the newest others, those that served first. On destroy, none.
+
+    What nobody has moved to yet may be somebody's who is about to: it is left alone while an update may still take so long.
+    """
 
     def __init__(self, context: Context, wanted_config: str | None, wanted_model: str | None) -> None:
         super().__init__(context)
@@ -112,12 +120,21 @@ class OldReleases(Resource):
         return {"old_configs": [], "old_models": []}
 
     def observe(self) -> State | None:
-        kept = {self._wanted_config, live_config(self.context)}
+        endpoint = described(self.context) or {}
+        kept = {self._wanted_config, endpoint.get("EndpointConfigName"), moving_to(endpoint)}
         past_ones = sorted(past(self.context), key=lambda release: release.outcome != SERVED)  # stable: newest first
-        others = [release.config for release in past_ones if release.config not in kept]
-        old = others[self.context.config.endpoint.keep_releases :]
-        used = {self._wanted_model} | {self._model_of(config) for config in [*kept, *others] if config and config not in old}
-        return {"old_configs": old, "old_models": [model for model in self._models() if model not in used]}
+        others = [release for release in past_ones if release.config not in kept]
+        rest = others[self.context.config.endpoint.keep_releases :]
+        old = [release.config for release in rest if release.outcome or not self._is_young(release.created)]
+        model_of = {release.config: self._model_of(release.config) for release in past_ones}
+        used = {self._wanted_model} | {model for config, model in model_of.items() if config not in old}
+        models = self._models()
+        spared = {name for name, created in models if self._is_young(created)} - set(model_of.values())
+        return {"old_configs": old, "old_models": [name for name, _ in models if name not in used | spared]}
+
+    def _is_young(self, created: datetime) -> bool:
+        limit = timedelta(minutes=self.context.config.endpoint.update_limit_minutes)
+        return self.context.clock.now() - created < limit
 
     def exists(self) -> bool:
         return bool(past(self.context) or self._models())
@@ -134,11 +151,12 @@ class OldReleases(Resource):
     def delete(self) -> None:
         for release in past(self.context):
             self._sagemaker.delete_endpoint_config(EndpointConfigName=release.config)
-        for model in self._models():
+        for model, _ in self._models():
             self._sagemaker.delete_model(ModelName=model)
 
-    def _models(self) -> list[str]:
-        return [row["ModelName"] for row in _ours(self.context, "list_models", "Models", "ModelName")]
+    def _models(self) -> list[tuple[str, datetime]]:
+        rows = _ours(self.context, "list_models", "Models", "ModelName")
+        return [(row["ModelName"], row["CreationTime"]) for row in rows]
 
     def _model_of(self, config: str) -> str | None:
         described = found(self._sagemaker.describe_endpoint_config, EndpointConfigName=config)

@@ -45,7 +45,7 @@ def choose(context: Context, wanted: str | None) -> str:
     """The one an earlier run was moving to, the newest that served before, or `wanted`. Raises DeployError naming what there is."""
     where = f"endpoint {context.names.endpoint}"
     with explained(where):
-        endpoint = found(context.client("sagemaker").describe_endpoint, EndpointName=context.names.endpoint)
+        endpoint = releases.described(context)
         past_ones = releases.past(context)
     if endpoint is None:
         raise DeployError(where, "does not exist", hint="`python -m deploy release`")

@@ -5,7 +5,7 @@ import pytest
 from deploy import releases
 from tests.support import moto_ext, moto_sagemaker
 from tests.support.applied import endpoint
-from tests.support.aws import Recorder, client, context, everything
+from tests.support.aws import Recorder, SharedSession, client, context, everything
 from tests.support.fleet import BUCKET
 from tests.support.released import PROBABILITIES, push, upload, will_answer
 
@@ -126,6 +126,32 @@ def test_what_nobody_has_asked_the_golden_photo_is_no_way_back(released):
     assert code == 1
     assert f"back on {released.first}" in err
     assert endpoint()["EndpointConfigName"] == released.first != unasked
+
+
+class Meanwhile(Recorder):
+    """Somebody else goes back to `config` when the golden photo is about to be sent."""
+
+    def __init__(self, config) -> None:
+        super().__init__()
+        self.config = config
+
+    def __call__(self, params, model, **more) -> None:
+        super().__call__(params, model, **more)
+        if model.name == "InvokeEndpoint":
+            client("sagemaker").update_endpoint(EndpointName="kennel-dev", EndpointConfigName=self.config)
+            SharedSession.recorder = self
+
+
+@pytest.mark.parametrize("answers", [PROBABILITIES, (0.1, 0.2, 0.7)], ids=["right", "wrong"])
+def test_an_answer_that_may_have_been_another_release_s_is_held_against_none(released, answers):
+    will_answer(answers)
+    code, _, err = released("release", "--image", push(content="b"), recorder=Meanwhile(released.first))
+    assert code == 1
+    assert f"somebody moved the endpoint to {released.first} meanwhile" in err
+    outcomes = {past.config: past.outcome for past in releases.past(context())}
+    assert outcomes.pop(released.first) == releases.SERVED
+    assert list(outcomes.values()) == [""]
+    assert settled() == released.first
 
 
 def test_without_a_golden_photo_to_ask_it_has_served_once_it_is_in_service(released):

@@ -4,7 +4,7 @@ import pytest
 
 from deploy import releases
 from tests.support import moto_ext
-from tests.support.applied import endpoint
+from tests.support.applied import endpoint, grow_old
 from tests.support.aws import Recorder, client, context, everything
 from tests.support.released import push, upload, will_answer
 
@@ -158,6 +158,7 @@ def test_failed_releases_do_not_push_out_the_good_ones(released):
     for content in ("bad", "worse", "worst"):
         moto_ext.FAIL["kennel-dev"] = "no capacity"
         assert released("release", "--image", push(content=content))[0] == 1
+    grow_old()
     assert released("apply")[0] == 0
     assert len(everything()["configs"]) == 4
     assert released("rollback")[1]["config"] == released.first

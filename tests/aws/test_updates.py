@@ -7,8 +7,9 @@ from botocore.exceptions import ClientError
 
 from deploy import iam, stack
 from deploy.errors import DeployError, Refused
+from deploy.serving import EndpointConfig
 from tests.support import moto_ext, moto_lambda, moto_sagemaker
-from tests.support.applied import FULL, apply, destroy, endpoint, plan, writes_of
+from tests.support.applied import FULL, apply, destroy, endpoint, grow_old, plan, writes_of
 from tests.support.aws import Killed, Recorder, client, context, everything, release, stage
 
 
@@ -208,6 +209,21 @@ def test_only_the_last_releases_stay(aws):
     assert len(everything()["configs"]) == 4
     assert len(everything()["models"]) == 4
     assert writes_of(apply, which="e") == []
+
+
+def test_what_somebody_has_made_and_not_moved_to_yet_is_left_alone(aws):
+    """A model, then a configuration with it, then the update: another's command may run between any two."""
+    keep = stage(endpoint={"keep_releases": 1})
+    for letter in "abc":
+        apply(keep, which=letter)
+    theirs = EndpointConfig(context(), release("d"))
+    client("sagemaker").create_model(ModelName=theirs._model.name, **theirs._model.request)
+    assert writes_of(apply, keep, which="c") == []
+    client("sagemaker").create_endpoint_config(EndpointConfigName=theirs.name, **theirs.request)
+    assert writes_of(apply, keep, which="c") == []
+    grow_old()
+    assert writes_of(apply, keep, which="c") == ["sagemaker:DeleteEndpointConfig", "sagemaker:DeleteModel"]
+    assert len(everything()["configs"]) == len(everything()["models"]) == 2
 
 
 @pytest.mark.parametrize("kind", ["serverless", "async", "multi-model"])

@@ -1,7 +1,11 @@
 """One stage applied, planned and destroyed in the fake account, with what was written."""
 
+from datetime import timedelta
+
+from moto.sagemaker.models import sagemaker_backends
+
 from deploy import stack
-from tests.support.aws import Recorder, client, context, release
+from tests.support.aws import ACCOUNT, REGION, Recorder, client, context, release
 
 FULL = {
     "function": {"url": True, "reserved_concurrency": 20, "provisioned_maximum": 6},
@@ -24,6 +28,13 @@ def destroy(recorder=None):
 
 def endpoint():
     return client("sagemaker").describe_endpoint(EndpointName="kennel-dev")
+
+
+def grow_old():
+    """What is not used yet was made years ago."""
+    backend = sagemaker_backends[ACCOUNT][REGION]
+    for made in [*backend.endpoint_configs.values(), *backend._models.values()]:
+        made.creation_time -= timedelta(days=3650)
 
 
 def writes_of(call, *args, **kwargs):
