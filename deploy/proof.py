@@ -1,4 +1,7 @@
-"""What a release is not believed without: the golden photo's answer. A model that answers wrongly is taken back."""
+"""What a release is not believed without: the golden photo's answer. A model that answers wrongly is taken back.
+
+Only the endpoint's own answer judges the model: a function that is broken, or a session that has ended, says nothing of it.
+"""
 
 from typing import Any
 
@@ -6,18 +9,17 @@ from deploy import releases, rollback, smoke
 from deploy.context import Context
 from deploy.engine import Resource, State
 from deploy.errors import DeployError, explained
-from deploy.serving import Release
 
 
 class Proof(Resource):
-    """Asked for at each release, so it is never there yet. The configuration `config` has served once it is through."""
+    """Asked for at each release, so it is never there yet. The configuration `config` has served once the endpoint is right."""
 
-    def __init__(self, context: Context, release: Release, config: str) -> None:
+    def __init__(self, context: Context, golden: smoke.Golden, config: str) -> None:
         super().__init__(context)
-        self._release, self._config = release, config
+        self._golden, self._config = golden, config
         self._before = _way_back(context, config)
         self.rows: list[dict[str, Any]] = []
-        """What `smoke.check` returned."""
+        """What `smoke.ask` returned, by way."""
 
     @property
     def key(self) -> str:
@@ -30,13 +32,18 @@ class Proof(Resource):
         return None
 
     def create(self) -> None:
+        endpoint, *others = smoke.ways(self.context)
         try:
-            self.rows = smoke.check(self.context, self._release)
-        except DeployError as error:
+            self.rows.append(smoke.ask(self.context, endpoint, self._golden))
+        except smoke.WrongAnswer as error:
             self._require_still_there()
             raise self._taken_back(error) from error
+        except DeployError as error:
+            problem = f"{error.problem}; {self._config} serves, and whether rightly nobody knows"
+            raise DeployError(error.where, problem, hint=error.hint or "run the same command again") from error
         self._require_still_there()
         releases.mark(self.context, self._config, releases.SERVED)
+        self.rows += [smoke.ask(self.context, way, self._golden) for way in others]
 
     def delete(self) -> None:
         """Nothing to take away."""

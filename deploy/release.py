@@ -44,7 +44,7 @@ def run(args: argparse.Namespace, context: Context) -> None:
     config = EndpointConfig(context, served).name
     proof = None
     if not (args.no_smoke or context.dry_run) and context.config.endpoint.kind in smoke.KINDS:
-        proof = Proof(context, served, config)
+        proof = Proof(context, smoke.read_golden(context, served.model_data), config)
     done = plan.carry_out(args, context, served, first, proof)
     if context.dry_run:
         return

@@ -4,25 +4,29 @@ import argparse
 import base64
 import json
 import tarfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from botocore.exceptions import ClientError
 from pydantic import ValidationError
 from rich.table import Table
 
 from containers.core.manifest import GOLDEN_FILE, MANIFEST_FILE, Manifest
 from deploy import releases
 from deploy.context import Context
-from deploy.errors import DeployError, explained
+from deploy.errors import DeployError, code_of, explained
 from deploy.names import ALIAS
-from deploy.serving import Release
 
 KINDS = ("real-time", "serverless")
 """Endpoints that answer at once, with one model."""
 _OURS = "release what `python -m deploy train` wrote, or say --no-smoke for a model of another kind"
 _LOG = "is it this project's serving image? `python -m deploy logs endpoint` shows what it does"
+_BUSY = (503, 504)  # overloaded, or too slow under others' load
 _HALF_PRECISION = 0.02  # how far a probability may move on a GPU
+
+
+class WrongAnswer(DeployError):
+    """What was asked answered, and not what training computed. Anything else (no way there, no right) says nothing of the model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,22 +55,17 @@ def run(args: argparse.Namespace, context: Context) -> None:
             "smoke", problem, hint=f"only {' and '.join(KINDS)} endpoints have a smoke test: send it a photo yourself"
         )
     if context.dry_run:
-        size, ways = len(read_golden(context, release.model_data).photo), [way for way, _ in _ways(context)]
-        context.emit({"would_send": size, "through": ways}, lambda: f"would send {size} bytes through {' and '.join(ways)}")
+        size, through = len(read_golden(context, release.model_data).photo), ways(context)
+        context.emit({"would_send": size, "through": through}, lambda: f"would send {size} bytes through {' and '.join(through)}")
         return
-    rows = check(context, release)
+    golden = read_golden(context, release.model_data)
+    rows = [ask(context, way, golden) for way in ways(context)]
     context.emit(rows, lambda: _table(rows))
 
 
-def check(context: Context, release: Release) -> list[dict[str, Any]]:
-    """One row per way in. Raises DeployError where an answer differs from training's."""
-    golden = read_golden(context, release.model_data)
-    return [_one(context, way, call, golden) for way, call in _ways(context)]
-
-
-def _ways(context: Context) -> list[tuple[str, Callable[[Context, bytes], Any]]]:
-    function = [("function", _through_function)] if context.config.function.enabled else []
-    return [("endpoint", _through_endpoint), *function]
+def ways(context: Context) -> list[str]:
+    """Into the endpoint: itself first."""
+    return ["endpoint", "function"] if context.config.function.enabled else ["endpoint"]
 
 
 def read_golden(context: Context, model_data: str) -> Golden:
@@ -97,31 +96,39 @@ def read_golden(context: Context, model_data: str) -> Golden:
     return Golden(photo=wanted[GOLDEN_FILE], probabilities=expected, tolerance=max(tolerances))
 
 
-def _one(context: Context, way: str, call: Callable[[Context, bytes], Any], golden: Golden) -> dict[str, Any]:
+def ask(context: Context, way: str, golden: Golden) -> dict[str, Any]:
+    """The answer as a row. Raises WrongAnswer, or DeployError where none was to be had."""
+    call = {"endpoint": _through_endpoint, "function": _through_function}[way]
     started = context.clock.monotonic()
     with explained(f"smoke through the {way}"):
         try:
             answer = call(context, golden.photo)
         except ValueError as error:  # of json
-            raise DeployError(f"smoke through the {way}", f"an answer that is no JSON: {error}", hint=_LOG) from None
+            raise WrongAnswer(f"smoke through the {way}", f"an answer that is no JSON: {error}", hint=_LOG) from None
     milliseconds = (context.clock.monotonic() - started) * 1000
     try:
         prediction = answer["predictions"][0]
         seen = {name: float(value) for name, value in prediction["probabilities"].items()}
     except (KeyError, IndexError, TypeError, AttributeError):
-        raise DeployError(f"smoke through the {way}", f"an answer of another shape: {str(answer)[:300]}", hint=_LOG) from None
+        raise WrongAnswer(f"smoke through the {way}", f"an answer of another shape: {str(answer)[:300]}", hint=_LOG) from None
     off = max((abs(seen.get(name, -1.0) - value) for name, value in golden.probabilities.items()), default=1.0)
     if off > golden.tolerance or seen.keys() != golden.probabilities.keys():
         best = max(golden.probabilities, key=lambda name: golden.probabilities[name])
         problem = f"the golden photo is {best} for training, here {prediction.get('class')}; probabilities differ by {off:.3g}"
-        raise DeployError(f"smoke through the {way}", problem, hint="is the artifact the one that was meant? `status` names it")
+        raise WrongAnswer(f"smoke through the {way}", problem, hint="is the artifact the one that was meant? `status` names it")
     return {"way": way, "class": prediction.get("class"), "difference": round(off, 6), "milliseconds": round(milliseconds, 1)}
 
 
 def _through_endpoint(context: Context, photo: bytes) -> Any:
-    answer = context.client("sagemaker-runtime").invoke_endpoint(
-        EndpointName=context.names.endpoint, Body=photo, ContentType="image/png", Accept="application/json"
-    )
+    try:
+        answer = context.client("sagemaker-runtime").invoke_endpoint(
+            EndpointName=context.names.endpoint, Body=photo, ContentType="image/png", Accept="application/json"
+        )
+    except ClientError as error:
+        if code_of(error) != "ModelError" or error.response.get("OriginalStatusCode") in _BUSY:
+            raise
+        said = f"{error.response.get('OriginalStatusCode')}: {error.response.get('OriginalMessage')}"
+        raise WrongAnswer("smoke through the endpoint", f"the container answers {said}"[:300], hint=_LOG) from error
     return json.loads(answer["Body"].read())
 
 

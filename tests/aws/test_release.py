@@ -1,6 +1,7 @@
 """`release`, `smoke`, `plan` and `status` through the command line, in a fake account."""
 
 import pytest
+from botocore.exceptions import ClientError
 
 from deploy import releases
 from tests.support import moto_ext, moto_sagemaker
@@ -126,6 +127,55 @@ def test_what_nobody_has_asked_the_golden_photo_is_no_way_back(released):
     assert code == 1
     assert f"back on {released.first}" in err
     assert endpoint()["EndpointConfigName"] == released.first != unasked
+
+
+class Answers(Recorder):
+    """The endpoint, or AWS in front of it, answers InvokeEndpoint with an error."""
+
+    def __init__(self, code, **more) -> None:
+        super().__init__()
+        self.answer = {"Error": {"Code": code, "Message": "no"}} | more
+
+    def __call__(self, params, model, **more) -> None:
+        super().__call__(params, model, **more)
+        if model.name == "InvokeEndpoint":
+            raise ClientError(self.answer, model.name)
+
+
+@pytest.mark.parametrize(
+    "recorder", [Answers("ExpiredTokenException"), Answers("ModelError", OriginalStatusCode=503)], ids=["no session", "busy"]
+)
+def test_who_could_not_ask_does_not_judge(released, recorder):
+    again = ["release", "--image", push(content="b")]
+    code, _, err = released(*again, recorder=recorder)
+    assert code == 1
+    assert "whether rightly nobody knows" in err
+    unasked = endpoint()["EndpointConfigName"]
+    assert unasked != released.first
+    assert releases.outcome(context(), unasked) == ""
+    will_answer()
+    code, document, err = released(*again)
+    assert (code, document["config"]) == (0, unasked), err
+    assert releases.outcome(context(), unasked) == releases.SERVED
+
+
+def test_a_container_that_fails_on_the_golden_photo_is_taken_back(released):
+    failing = Answers("ModelError", OriginalStatusCode=500, OriginalMessage="CUDA error")
+    code, _, err = released("release", "--image", push(content="b"), recorder=failing)
+    assert code == 1
+    assert "the container answers 500: CUDA error" in err
+    assert endpoint()["EndpointConfigName"] == released.first
+
+
+def test_a_function_that_is_broken_takes_no_release_back(released):
+    will_answer(through_function=(0.1, 0.2, 0.7))
+    code, _, err = released("release", "--image", push(content="b"))
+    assert code == 1
+    assert "smoke through the function" in err
+    assert "back on" not in err
+    new = endpoint()["EndpointConfigName"]
+    assert new != released.first
+    assert releases.outcome(context(), new) == releases.SERVED
 
 
 class Meanwhile(Recorder):

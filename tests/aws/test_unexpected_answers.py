@@ -11,7 +11,7 @@ from moto.sagemakerruntime.models import sagemakerruntime_backends
 from deploy import ec2, registry
 from deploy.errors import DeployError
 from tests.support import moto_ext
-from tests.support.aws import client, context
+from tests.support.aws import Recorder, client, context
 from tests.support.fleet import BUCKET
 from tests.support.released import push, upload, will_answer
 
@@ -67,10 +67,12 @@ def test_answers_of_the_endpoint_that_are_no_json(released):
 @pytest.mark.parametrize("body", [gzip.compress(b"x" * 4096)[:40], b"", b"\x1f\x8b garbage"], ids=["cut", "empty", "garbage"])
 def test_an_archive_that_ends_early(deploy, body):
     assert deploy("apply")[0] == 0
-    will_answer()
-    code, _, err = deploy("release", "--model-data", upload(body=body), "--image", push())
+    recorder = Recorder()
+    words = ["release", "--model-data", upload(body=body), "--image", push()]
+    code, _, err = deploy(*words, recorder=recorder)
     assert code == 1
     assert "is not a .tar.gz archive" in err
+    assert recorder.writes == [], "it is read before the endpoint moves"
 
 
 def test_a_stopped_job_without_a_model(deploy):
