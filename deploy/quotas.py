@@ -22,7 +22,13 @@ _FAMILIES = {  # of EC2 types → (code on demand, code for spot); the codes are
     r"p5": ("L-417A185B", "L-C4BD4855"),  # "Running On-Demand P instances", but "All P5 Spot Instance Requests"
     r"[acdhimrtz]\d": ("L-1216C47A", "L-34B43A08"),
 }
-_DENIED = ("AccessDenied", "AccessDeniedException")
+_GOING_ON = {  # AWS's answer → what is said; the quota is looked at as a favour, and AWS itself refuses what is too much
+    "AccessDenied": "this identity may not read quotas (servicequotas)",
+    "AccessDeniedException": "this identity may not read quotas (servicequotas)",
+    "TooManyRequestsException": "AWS limits how often quotas are read just now",
+    "ThrottlingException": "AWS limits how often quotas are read just now",
+    "Throttling": "AWS limits how often quotas are read just now",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,14 +91,14 @@ def _refused(context: Context, where: str, quota: Quota, wanted: int, what: str)
 
 
 def _readable(context: Context, read: Any) -> Quota | None:
-    """What `read` finds; None, and said, where this identity may not read quotas."""
+    """What `read` finds; None, and said, where this identity may not read quotas, or not so often."""
     try:
         with context.console.status("reading the account's quotas …"), explained("quotas"):
             return read()  # type: ignore[no-any-return]
     except Exception as error:
         cause = error.__cause__
-        if isinstance(cause, ClientError) and code_of(cause) in _DENIED:
-            context.say("this identity may not read quotas (servicequotas): going on without")
+        if isinstance(cause, ClientError) and (said := _GOING_ON.get(code_of(cause))):
+            context.say(f"{said}: going on without")
             return None
         raise
 

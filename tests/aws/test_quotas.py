@@ -133,6 +133,16 @@ def test_who_may_not_read_quotas_goes_on_and_is_told():
     ctx = context(session=Instead(Failing("AccessDeniedException")))
     quotas.require_vcpus(ctx, "run r1", "g4dn.xlarge", 1, spot=False)
     assert "may not read quotas" in ctx.console.text
+
+
+@pytest.mark.parametrize("code", ["TooManyRequestsException", "ThrottlingException"])
+def test_who_reads_quotas_too_often_goes_on_and_is_told(code):
+    ctx = context(session=Instead(Failing(code)))
+    quotas.require_vcpus(ctx, "run r1", "g4dn.xlarge", 1, spot=False)
+    assert "limits how often quotas are read just now: going on without" in " ".join(ctx.console.text.split())
+
+
+def test_what_is_wrong_with_quotas_otherwise_is_an_error():
     ctx = context(session=Instead(Failing("InternalError")))
     with pytest.raises(DeployError, match="InternalError"):
         quotas.require_vcpus(ctx, "run r1", "g4dn.xlarge", 1, spot=False)
