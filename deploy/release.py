@@ -71,7 +71,7 @@ def resolve(args: argparse.Namespace, context: Context, live: Release | None) ->
     model_data = _artifact_of(context, args.job) if args.job else args.model_data or (live and live.model_data)
     if not model_data:
         raise DeployError("release", "which artifact?", hint="--job NAME of a finished training job, or --model-data s3://…")
-    _require(context, model_data)
+    _require(args, context, model_data)
     image = args.image or (live and live.image) or registry.newest(context, "serve")
     if live and image == live.image and live.cuda != "unknown":
         return Release(image=image, model_data=model_data, cuda=live.cuda)
@@ -110,8 +110,15 @@ def _artifact_of_run(context: Context, run: str) -> str:
     return context.names.uri(key)
 
 
-def _require(context: Context, model_data: str) -> None:
-    """The artifact is there: SageMaker would find out after ten minutes that it is not."""
+def _require(args: argparse.Namespace, context: Context, model_data: str) -> None:
+    """The artifact is there, where what serves may read it: SageMaker would find out after ten minutes that it is not."""
+    own = [context.names.uri(prefix, "") for prefix in (TRAINING, MODELS)]
+    many = context.config.endpoint.kind == "multi-model" and args.on != "ec2"
+    copied = many and not model_data.endswith("/")
+    if not (copied or model_data.startswith(tuple(own))):
+        copy = f"--recursive {model_data} {own[1]}" if model_data.endswith("/") else f"{model_data} {own[1]}NAME.tar.gz"
+        problem = f"the role of what serves reads models below {' and '.join(own)}, and nowhere else"
+        raise Refused(model_data, problem, hint=f"`aws s3 cp {copy}`, and release that")
     bucket, _, key = model_data.removeprefix("s3://").partition("/")
     with explained(model_data):
         if key.endswith("/"):

@@ -249,6 +249,25 @@ def test_what_cannot_be_released_is_refused_before_anything_changes(released, wo
     assert everything() == before
 
 
+@pytest.mark.parametrize(
+    ("model_data", "copy"),
+    [
+        ("s3://kennel-prod-123456789012-eu-west-1/training/j/output/model.tar.gz", "NAME.tar.gz`"),
+        (f"s3://{BUCKET}/data/model.tar.gz", "NAME.tar.gz`"),
+        ("model.tar.gz", "aws s3 cp model.tar.gz s3://"),
+        ("s3://kennel-prod-123456789012-eu-west-1/models/", "--recursive"),
+    ],
+)
+def test_an_artifact_that_the_endpoint_s_role_cannot_read_is_refused(released, model_data, copy):
+    recorder = Recorder()
+    code, _, err = released("release", "--model-data", model_data, recorder=recorder)
+    assert code == 2
+    assert f"reads models below s3://{BUCKET}/training/ and s3://{BUCKET}/models/, and nowhere else" in err
+    assert "aws s3 cp" in err
+    assert copy in err
+    assert recorder.writes == []
+
+
 def test_an_image_without_its_cuda_label_is_refused(released):
     code, _, err = released("release", "--image", push(content="plain", cuda=None))
     assert code == 1
