@@ -155,7 +155,7 @@ class Endpoint(Resource):
             )
 
     def _scale_again(self) -> None:
-        """What serves on after an update that failed needs the target, and what went with it, as much as what should replace it."""
+        """After an update that failed, what serves on needs the target again, and what went with it."""
         if self._scales():
             return
         try:

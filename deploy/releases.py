@@ -1,8 +1,8 @@
 """Which release is live, which ones there were, and taking the oldest away. Read from the endpoint: nothing else knows.
 
 A configuration that has served says so in a tag: one that an update left behind when SageMaker rolled it back has none, and is
-no way back. Without the tag the two look alike. One that a rollback leaves says for which other, before it is left: an interrupted
-rollback is known by it, and none goes back to what an earlier one has left.
+no way back. Without the tag the two look alike. One that a rollback leaves says for which other, before it is left: by this an
+interrupted rollback is known, and none goes back to what an earlier one has left.
 """
 
 import re
@@ -39,7 +39,7 @@ class Past:
 def live_config(context: Context) -> str | None:
     """The configuration the endpoint has, or is moving to."""
     endpoint = described(context)
-    return endpoint and (moving_to(endpoint) or str(endpoint["EndpointConfigName"]))
+    return (moving_to(endpoint) or str(endpoint["EndpointConfigName"])) if endpoint else None
 
 
 def described(context: Context) -> dict[str, Any] | None:

@@ -1,7 +1,7 @@
 """`rollback`: the endpoint goes back to a configuration that still exists.
 
-To one that has served it goes at once and unguarded: the alarms of a release measure the fleet that is to be left, and would send
-the endpoint back to it. To any other it goes as a release does.
+To one that has served it goes at once and unguarded: the alarms of a release measure the fleet that is to be left, and would
+send the endpoint back to it. To any other it goes as a release does.
 
 Run again after an interruption it goes on to the same one: what it is about to leave has been marked before.
 """
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace, context: Context) -> None:
 
 
 def choose(context: Context, wanted: str | None) -> str:
-    """The one an earlier run was moving to, the newest that served before, or `wanted`. Raises DeployError naming what there is."""
+    """What an earlier run was moving to, the newest that served, or `wanted`. Raises DeployError naming what there is."""
     where = f"endpoint {context.names.endpoint}"
     with explained(where):
         endpoint = releases.described(context)
@@ -98,7 +98,7 @@ def move(context: Context, target: str) -> list[Step]:
 
 
 def _leave(context: Context, target: str) -> releases.Past | None:
-    """Marks what the endpoint has, or is moving to, as about to be left; returns it as it was. None: nothing of ours is left."""
+    """Marks what the endpoint has, or is moving to, as about to be left; returns it as it was. None: it is not one of ours."""
     live = releases.live_config(context)
     left = next((past for past in releases.past(context) if past.config == live != target), None)
     if left:

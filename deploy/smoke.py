@@ -26,7 +26,7 @@ _HALF_PRECISION = 0.02  # how far a probability may move on a GPU
 
 
 class WrongAnswer(DeployError):
-    """What was asked answered, and not what training computed. Anything else (no way there, no right) says nothing of the model."""
+    """What was asked answered, and not what training computed. Any other error says nothing of the model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,9 @@ def run(args: argparse.Namespace, context: Context) -> None:
         )
     if context.dry_run:
         size, through = len(read_golden(context, release.model_data).photo), ways(context)
-        context.emit({"would_send": size, "through": through}, lambda: f"would send {size} bytes through {' and '.join(through)}")
+        context.emit(
+            {"would_send": size, "through": through}, lambda: f"would send {size} bytes through {' and '.join(through)}"
+        )
         return
     golden = read_golden(context, release.model_data)
     rows = [ask(context, way, golden) for way in ways(context)]

@@ -142,7 +142,7 @@ class Endpoint(Settings):
     download_timeout_seconds: Annotated[int, Field(ge=60, le=3600)] = 600
     """For the model's archive."""
     update_limit_minutes: Annotated[int, Field(ge=10, le=480)] = 60
-    """After this SageMaker rolls a blue/green update back. Raise it with the waits of [rollout], or for models slow to start."""
+    """After this SageMaker rolls a blue/green update back. Raise it with [rollout]'s waits, or for models slow to start."""
     capture_percent: Annotated[int, Field(ge=0, le=100)] = 0
     """Share of requests and answers written to the bucket; 0 is off. Photos may be personal data."""
     memory_mb: Literal[1024, 2048, 3072, 4096, 5120, 6144] = 4096

@@ -79,9 +79,9 @@ def test_what_a_rollback_could_not_leave_has_served_as_before(released, three):
 
 def test_what_was_left_and_is_released_again_is_a_way_back_again(released, three):
     assert released("rollback")[0] == 0
-    for content in ("third", "fourth"):
+    for image in (releases.of_config(context(), three[2]).image, push(content="fourth")):
         will_answer()
-        assert released("release", "--image", push(content=content))[0] == 0
+        assert released("release", "--image", image)[0] == 0
     assert released("rollback")[1]["config"] == three[2]
 
 
@@ -97,9 +97,7 @@ def test_the_alarms_of_what_is_left_do_not_guard_the_way_back(released):
     recorder = Recorder()
     wrong = ["release", "--image", push(content="wrong")]
     assert released(*wrong, recorder=recorder)[0] == 1
-    there, back = [
-        call.parameters["DeploymentConfig"] for call in recorder.calls if call.operation == "UpdateEndpoint"
-    ]
+    there, back = [call.parameters["DeploymentConfig"] for call in recorder.calls if call.operation == "UpdateEndpoint"]
     assert len(there["AutoRollbackConfiguration"]["Alarms"]) == 2
     assert "AutoRollbackConfiguration" not in back
     will_answer()

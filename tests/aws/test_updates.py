@@ -47,7 +47,7 @@ def test_a_command_outlasts_sagemakers_own_limit_and_sees_the_rollback(aws, monk
     monkeypatch.setattr(moto_sagemaker, "POLLS", minutes * 6)  # one poll in ten seconds
     moto_ext.FAIL["kennel-dev"] = "the update took too long"
     slow = stage(endpoint={"update_limit_minutes": minutes}, rollout={"wait_seconds": 60})
-    with pytest.raises(DeployError, match="rolled the update back; .*took too long"):
+    with pytest.raises(DeployError, match=r"rolled the update back; .*took too long"):
         apply(slow, which="b")
 
 
@@ -64,7 +64,10 @@ def scaling_of_the_endpoint():
     scaling = client("application-autoscaling")
     rows = scaling.describe_scalable_targets(ServiceNamespace="sagemaker")["ScalableTargets"]
     bounds = [(row["MinCapacity"], row["MaxCapacity"]) for row in rows]
-    policies = {row["PolicyName"]: row["PolicyARN"] for row in scaling.describe_scaling_policies(ServiceNamespace="sagemaker")["ScalingPolicies"]}
+    policies = {
+        row["PolicyName"]: row["PolicyARN"]
+        for row in scaling.describe_scaling_policies(ServiceNamespace="sagemaker")["ScalingPolicies"]
+    }
     return bounds, policies
 
 
@@ -81,7 +84,9 @@ def test_a_new_instance_type_that_fails_leaves_scaling_where_it_was(aws, recorde
     assert set(scaling_of_the_endpoint()[1]) == set(policies)
     if asleep:
         (alarm,) = client("cloudwatch").describe_alarms(AlarmNames=["kennel-dev-endpoint-wake-up"])["MetricAlarms"]
-        assert alarm["AlarmActions"] == [scaling_of_the_endpoint()[1]["wake-up"]], "the alarm wakes the policy that is there now"
+        assert alarm["AlarmActions"] == [scaling_of_the_endpoint()[1]["wake-up"]], (
+            "the alarm wakes the policy that is there now"
+        )
 
 
 def test_other_bounds_need_no_new_configuration(aws):
@@ -163,7 +168,7 @@ def test_the_alias_never_flips_to_a_version_that_could_not_be_warmed(aws):
     apply()
     moto_ext.COLD.extend(["the handler does not start"] * 2)
     for _ in range(2):  # the second run finds the failed one, and asks again
-        with pytest.raises(DeployError, match="(?s)ended as FAILED.*AWS said: the handler does not start"):
+        with pytest.raises(DeployError, match=r"(?s)ended as FAILED.*AWS said: the handler does not start"):
             apply(stage(**MORE_MEMORY))
         assert live_and_warm("2") == ("1", "FAILED")
     written = writes_of(apply, stage(**MORE_MEMORY))
