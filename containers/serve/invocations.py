@@ -1,6 +1,5 @@
 """One request's photos through the slots: decode, submit, wait; in order, within a deadline."""
 
-import threading
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -22,6 +21,7 @@ from containers.serve.errors import (
     ServiceError,
     TooLarge,
 )
+from containers.serve.permits import Permits
 from containers.serve.slots import SlotPool, State
 
 _CONCURRENT_DECODES = 2  # of one front: a photo of 100 megapixels needs 300 MB while it is decoded
@@ -36,7 +36,7 @@ class Classifier:
         self._spec = spec
         self._max_pixels = max_pixels
         self._max_in_flight = max_in_flight
-        self._decoding = threading.BoundedSemaphore(_CONCURRENT_DECODES)
+        self._decoding = Permits(_CONCURRENT_DECODES)
 
     def is_full(self) -> bool:
         """Whether `classify` would raise Overloaded now."""
@@ -46,19 +46,22 @@ class Classifier:
         """One outcome per item, in order. `deadline` in time.monotonic() seconds.
 
         Raises Overloaded when there is no slot for the first photo; once begun, a request keeps a slot until it ends.
-        Raises the first ServiceError when no photo got an answer because of one.
+        Raises DeadlineExceeded when the deadline comes before the last photo is decoded, and the first ServiceError when no
+        photo got an answer because of one.
         """
         outcomes: list[Outcome] = [BadRequest("not looked at")] * len(items)
         pending: deque[tuple[int, int]] = deque()  # (position in items, slot)
         spare: int | None = None
         try:
             for position, item in enumerate(items):
+                if time.monotonic() >= deadline:
+                    raise DeadlineExceeded(_LATE)
                 if isinstance(item, Error):
                     outcomes[position] = item
                     continue
                 if spare is None:
                     spare = self._next_slot(pending, outcomes, deadline)
-                if (problem := self._fill(spare, item)) is not None:
+                if (problem := self._fill(spare, item, deadline)) is not None:
                     outcomes[position] = problem
                     continue
                 self._pool.slots.submit(spare, deadline)
@@ -87,16 +90,19 @@ class Classifier:
         self._pool.refill(slot)
         return slot
 
-    def _fill(self, slot: int, photo: bytes) -> Error | None:
-        with self._decoding, telemetry.DECODE_SECONDS.time():
-            try:
+    def _fill(self, slot: int, photo: bytes, deadline: float) -> Error | None:
+        """Decode `photo` into `slot`; returns what is wrong with it. Raises DeadlineExceeded when its turn comes too late."""
+        try:
+            with self._decoding.one(deadline), telemetry.DECODE_SECONDS.time():
                 self._pool.slots.images[slot] = preprocessing.preprocess(photo, self._spec, max_pixels=self._max_pixels)
-            except ImageTooLarge as error:
-                return TooLarge(str(error))
-            except ImageError as error:
-                return BadRequest(str(error))
-            except MemoryError:
-                return OutOfMemory("not enough memory to decode this photo: send a smaller one")
+        except TimeoutError:
+            raise DeadlineExceeded(_LATE) from None
+        except ImageTooLarge as error:
+            return TooLarge(str(error))
+        except ImageError as error:
+            return BadRequest(str(error))
+        except MemoryError:
+            return OutOfMemory("not enough memory to decode this photo: send a smaller one")
         return None
 
     def _collect(self, pending: deque[tuple[int, int]], outcomes: list[Outcome], deadline: float) -> int:
