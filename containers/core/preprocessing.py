@@ -9,7 +9,7 @@ import warnings
 from typing import Annotated, Literal
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -18,7 +18,17 @@ from containers.core.errors import ImageError, ImageTooLarge
 
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # Pillow knows dozens more; EPS would start Ghostscript
-_ORIENTATION, _UPRIGHT = 0x0112, (None, 1)  # of EXIF
+_ORIENTATION = 0x0112  # EXIF's tag
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What turns a photo of this orientation upright (EXIF 2.32, 4.6.4 A, tag 274)."""
 MOST_PIXELS = 178_956_970
 """Pillow's own limit for what is no attack."""
 _Triple = tuple[float, float, float]
@@ -60,7 +70,7 @@ def _quick(data: bytes, spec: PreprocessSpec, max_pixels: int) -> np.ndarray | N
             reduced = min(width, height) >= 4 * spec.resize
             if type(image) is not JpegImageFile or image.mode != "RGB" or reduced or width * height > max_pixels:
                 return None
-            if image.getexif().get(_ORIENTATION) not in _UPRIGHT:
+            if turn_of(image) is not None:
                 return None
         box = _box(width, height, spec)
         return fast_jpeg.resize(data, width, height, box, spec.crop, cubic=spec.interpolation == "bicubic")
@@ -84,15 +94,28 @@ def decode(data: bytes, spec: PreprocessSpec | None = None, *, max_pixels: int =
             if spec is not None and isinstance(image, JpegImageFile):  # phones' multi-picture files are JPEGs too
                 image.draft("RGB", (2 * spec.resize, 2 * spec.resize))
             image.load()
-            return _to_rgb(ImageOps.exif_transpose(image))
-    except ImageError:
+            turn = turn_of(image)
+            return _to_rgb(image if turn is None else image.transpose(turn))
+    except (ImageError, MemoryError):
         raise
     except Image.DecompressionBombError as error:  # Pillow's own limit, met before ours when ours is the larger
         raise ImageTooLarge(f"too many pixels: {error}") from error
     except UnidentifiedImageError:
         raise ImageError("not a readable image: of no format that is known here") from None
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError) as error:
+    except Exception as error:  # Pillow's parsers raise whatever damage makes them stumble over
         raise ImageError(f"not a readable image: {error or type(error).__name__}") from error
+
+
+def turn_of(image: Image.Image) -> Image.Transpose | None:
+    """What turns the photo upright by its EXIF orientation; None where it is upright (a TIFF that is loaded: Pillow turned it).
+
+    A photo whose EXIF cannot be read is upright. The other tags are left alone: Pillow's `exif_transpose` writes them all anew,
+    and fails where one has not the type it should have.
+    """
+    try:
+        return _TURNS.get(image.getexif().get(_ORIENTATION))
+    except Exception:  # noqa: BLE001 - of many kinds, and none says anything about the picture
+        return None
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

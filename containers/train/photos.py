@@ -24,7 +24,6 @@ from containers.train.errors import DataError
 
 TINY_PIXELS = 32
 HUGE_PIXELS = 50_000_000
-_EXIF_ORIENTATION = 0x0112
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +88,7 @@ def name_of(path: Path) -> str:
 def _traits(image: Image.Image, path: Path) -> tuple[str, ...]:
     suffix = Image.registered_extensions().get(path.suffix.lower())
     found = {
-        "exif_rotated": image.getexif().get(_EXIF_ORIENTATION, 1) not in (0, 1),
+        "exif_rotated": preprocessing.turn_of(image) is not None,
         "cmyk": image.mode == "CMYK",
         "sixteen_bit": image.mode == "I" or image.mode.startswith("I;16"),
         "grey": image.mode in ("L", "LA", "1"),

@@ -9,7 +9,7 @@ import pytest
 import requests
 
 from tests.support.artifacts import photo
-from tests.support.mutations import mutated
+from tests.support.mutations import FLOAT, MAKE, mutated, small_photos, turned
 from tests.support.server import Server, serving
 
 JPEG = photo(1, format="JPEG")
@@ -60,9 +60,19 @@ def test_strange_headers_never_cause_a_server_error(server: Server, headers: dic
     assert response.status_code < 500, response.text
 
 
+def test_a_sound_photo_with_odd_exif_is_classified_alone_and_in_a_batch(server: Server):
+    odd = [photo(1, format="JPEG", exif=exif) for exif in (turned(6, (MAKE, FLOAT, b"abcd")), b"Exif\0\0no TIFF header")]
+    for data in odd:
+        assert server.invoke(data).status_code == 200
+    files = [("photo", (f"{number}.jpg", data)) for number, data in enumerate([JPEG, *odd])]
+    answer = requests.post(f"{server.url}/invocations", files=files, timeout=60)
+    assert answer.status_code == 200, answer.text
+    assert ["class" in prediction for prediction in answer.json()["predictions"]] == [True] * 3
+
+
 def test_a_thousand_damaged_photos_cause_no_server_error(server: Server):
     chance = random.Random(20)
-    originals = [photo(5, (60, 50), name) for name in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")]
+    originals = small_photos()
     workers = {process.pid for process in server.processes("kennel-")}
     with requests.Session() as session:
         for _ in range(1000):

@@ -27,7 +27,7 @@ import requests
 
 from tests.load.tally import FRONT, MODEL, Kill, Tally, faults
 from tests.support import artifacts
-from tests.support.mutations import mutated
+from tests.support.mutations import mutated, small_photos
 from tests.support.server import Server, serving, until
 
 CALLERS = 8
@@ -56,7 +56,7 @@ def soak(server: Server, seconds: float, kill_every: float, mutants: int) -> Tal
     `mutants` of the requests, spread evenly, carry a damaged photo, which must be answered with 200 or 4xx.
     """
     photos = [artifacts.photo(seed, (500, 375), "JPEG") for seed in range(16)]
-    small = [artifacts.photo(5, (60, 50), format) for format in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")]
+    small = small_photos()
     until(lambda: _whole(server), "every model process serves", patience=600)
     interval = CALLERS / (0.8 * capacity(server, photos))
     tally = Tally(damaged_wanted=mutants)

@@ -11,12 +11,13 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageFilter
+from PIL import Image, ImageFilter, ImageOps
 from pydantic import ValidationError
 from torchvision.transforms import v2
 
 from containers.core.errors import ImageError
 from containers.core.preprocessing import PreprocessSpec, decode, prepare
+from tests.support.mutations import ASCII, FLOAT, LONG, MAKE, ORIENTATION, RESOLUTION_UNIT, X_RESOLUTION, exif, turned
 
 SPEC = PreprocessSpec(resize=64, crop=56)
 
@@ -113,6 +114,37 @@ def test_exif_orientation_is_applied(orientation, spec):
     seen = decode(encoded(stored, "JPEG", quality=95, exif=exif), spec)
     assert seen.width > seen.height
     assert difference(prepare(seen, SPEC), full_resolution(upright, SPEC)).mean() < 3
+
+
+@pytest.mark.parametrize("orientation", range(10))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_a_photo_of_any_orientation_is_turned_as_pillow_turns_it_to_the_bit(kind, orientation):
+    data = encoded(scene(70, 50), kind, exif=turned(orientation))
+    with Image.open(io.BytesIO(data)) as image:
+        wanted = ImageOps.exif_transpose(image)
+    assert np.array_equal(np.asarray(decode(data)), np.asarray(wanted.convert("RGB")))
+    assert wanted.size == ((50, 70) if orientation in (5, 6, 7, 8) else (70, 50))
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [(MAKE, FLOAT, b"abcd"), (RESOLUTION_UNIT, LONG, b"\xff\xff\xff\0"), (X_RESOLUTION, ASCII, b"x\0\0\0")],
+    ids=["make", "unit", "resolution"],
+)
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_a_tag_of_a_wrong_type_keeps_no_photo_from_being_turned(kind, odd):
+    data = encoded(scene(70, 50), kind, exif=turned(6, odd))
+    assert np.array_equal(np.asarray(decode(data)), np.asarray(decode(encoded(scene(70, 50), kind, exif=turned(6)))))
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [b"Exif\0\0no TIFF header", b"Exif\0\0II*\0\x08\0\0\0\xff\xff", exif((ORIENTATION, ASCII, b"6\0\0\0"))],
+    ids=["header", "cut", "text"],
+)
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_a_photo_whose_exif_cannot_be_read_is_upright(kind, broken):
+    assert np.array_equal(np.asarray(decode(encoded(scene(), kind, exif=broken))), np.asarray(decode(encoded(scene(), kind))))
 
 
 def test_cmyk_is_converted_not_inverted():

@@ -48,6 +48,7 @@ def test_traits_are_counted_and_harmless(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     rotated.save(tmp_path / "turned.jpg", exif=exif)
+    rotated.save(tmp_path / "garbled.jpg", exif=b"Exif\0\0no TIFF header")
     buffer = io.BytesIO()
     rotated.save(buffer, "PNG")
     (tmp_path / "really_a_png.jpg").write_bytes(buffer.getvalue())
@@ -56,6 +57,7 @@ def test_traits_are_counted_and_harmless(tmp_path: Path) -> None:
     assert {name: facts.traits for name, facts in found.items()} == {
         "alpha.png": ("transparent",),
         "cmyk.jpg": ("cmyk",),
+        "garbled.jpg": (),
         "grey.png": ("grey",),
         "palette.gif": (),
         "really_a_png.jpg": ("misnamed",),
