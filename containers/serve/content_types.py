@@ -8,10 +8,10 @@ import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
-from werkzeug.datastructures import FileStorage, MIMEAccept
+from werkzeug.datastructures import FileStorage, MIMEAccept, MultiDict
 from werkzeug.exceptions import HTTPException
 from werkzeug.formparser import FormDataParser
 from werkzeug.http import parse_options_header
@@ -85,14 +85,15 @@ def _json_lines(body: Body) -> list[Item]:
 
 
 def _multipart(body: Body) -> list[Item]:
-    parser = FormDataParser(stream_factory=_in_memory, max_form_parts=body.max_instances, silent=False)
+    plain = cast("type[MultiDict[str, Any]]", list)  # of (name, part), in the body's order; a MultiDict groups them by name
+    parser = FormDataParser(stream_factory=_in_memory, max_form_parts=body.max_instances, cls=plain, silent=False)
     try:
         _, _fields, files = parser.parse(io.BytesIO(body.data), "multipart/form-data", len(body.data), body.options)
     except HTTPException as error:
         raise TooLarge(f"more than {body.max_instances} parts in one request") from error
     except ValueError as error:
         raise BadRequest(f"the multipart body cannot be read: {error}") from None
-    uploads: list[FileStorage] = [file for _, file in files.items(multi=True)]
+    uploads = [file for _, file in cast("list[tuple[str, FileStorage]]", files)]
     if not uploads:
         raise BadRequest("the form has no file: send each photo as a file part, as curl -F photo=@dog.jpg does")
     return [upload.read() or BadRequest("the file is empty") for upload in uploads]

@@ -110,6 +110,13 @@ def test_multipart_takes_several_files(server: Server):
     assert [("class" in item) for item in response.json()["predictions"]] == [True, True, False]
 
 
+def test_multipart_is_answered_in_the_order_of_the_body_whatever_its_fields_are_called(server: Server):
+    parts = [("a", PNG), ("b", b"no photo"), ("a", photo(3)), ("c", b"no photo"), ("b", photo(4))]
+    files = [(name, (f"{number}.png", data, "image/png")) for number, (name, data) in enumerate(parts)]
+    response = requests.post(f"{server.url}/invocations", files=files, timeout=60)
+    assert ["class" in item for item in response.json()["predictions"]] == [True, False, True, False, True]
+
+
 def test_csv_answers_one_line_per_photo(server: Server):
     body = json.dumps({"instances": [{"b64": b64(JPEG)}, {"b64": "!"}]}).encode()
     response = server.invoke(body, "application/json", Accept="text/csv")
