@@ -217,7 +217,9 @@ def choose_writer(accept: MIMEAccept, kind: Kind) -> str:
     """The media type to answer with. Without a wish it is the kind's own. Raises NotAcceptable."""
     if not accept:
         return kind.answer
-    best = accept.best_match([kind.answer, *WRITERS])
+    # Without parameters: application/json; charset=utf-8 wants JSON, and werkzeug takes it for another type.
+    wanted = MIMEAccept([(name.partition(";")[0].strip(), quality) for name, quality in accept])
+    best = wanted.best_match([kind.answer, *WRITERS])
     if best is None:
         raise NotAcceptable(f"Accept {accept.to_header()[:100]!r} cannot be met: use one of {', '.join(WRITERS)}")
     return best

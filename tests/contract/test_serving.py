@@ -137,10 +137,13 @@ def test_csv_answers_one_line_per_photo(server: Server):
         ("text/csv;q=0.5, application/json;q=0.1", "text/csv"),
         ("image/png, */*;q=0.1", "application/json"),
         ("application/json; charset=utf-8", "application/json"),
+        ("application/json;odata=verbose;q=0.2, text/csv; header=absent; q=0.3", "text/csv"),
     ],
 )
 def test_accept_is_honoured(server: Server, accept: str, expected: str):
-    assert server.invoke(JPEG, Accept=accept).headers["Content-Type"].split(";")[0] == expected
+    response = server.invoke(JPEG, Accept=accept)
+    assert response.status_code == 200, response.text
+    assert response.headers["Content-Type"].split(";")[0] == expected
 
 
 def test_an_accept_that_cannot_be_met_is_406(server: Server):
