@@ -31,6 +31,7 @@ _TURNS = {
 """What turns a photo of this orientation upright (EXIF 2.32, 4.6.4 A, tag 274)."""
 MOST_PIXELS = 178_956_970
 """Pillow's own limit for what is no attack."""
+_BAND_PIXELS = 1 << 18
 _Triple = tuple[float, float, float]
 _Scale = Annotated[float, Field(gt=0)]
 
@@ -83,19 +84,21 @@ def decode(data: bytes, spec: PreprocessSpec | None = None, *, max_pixels: int =
 
     With `spec`, a JPEG much larger than needed is decoded at a reduced DCT scale that still leaves at least twice
     `spec.resize` pixels on the shorter side.
+    Takes up to 9 bytes of memory for each pixel beside `data`, 16 for WebP, whose decoder holds several pictures.
     Raises ImageError when the bytes are no image, are cut short, or hold more than `max_pixels` pixels (ImageTooLarge).
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # DecompressionBombWarning: the limit below is the one that counts
-            image = Image.open(io.BytesIO(data), formats=_FORMATS)
+            image: Image.Image = Image.open(io.BytesIO(data), formats=_FORMATS)
             if image.width * image.height > max_pixels:
                 raise ImageTooLarge(f"{image.width}x{image.height} pixels; the limit is {max_pixels} in all")
             if spec is not None and isinstance(image, JpegImageFile):  # phones' multi-picture files are JPEGs too
                 image.draft("RGB", (2 * spec.resize, 2 * spec.resize))
             image.load()
-            turn = turn_of(image)
-            return _to_rgb(image if turn is None else image.transpose(turn))
+            if (turn := turn_of(image)) is not None:
+                image = image.transpose(turn)  # in place of what was there: memory for two of them is enough
+            return _to_rgb(image)
     except (ImageError, MemoryError):
         raise
     except Image.DecompressionBombError as error:  # Pillow's own limit, met before ours when ours is the larger
@@ -113,18 +116,40 @@ def turn_of(image: Image.Image) -> Image.Transpose | None:
     and fails where one has not the type it should have.
     """
     try:
-        return _TURNS.get(image.getexif().get(_ORIENTATION))
+        return _TURNS.get(image.getexif().get(_ORIENTATION, 1))
     except Exception:  # noqa: BLE001 - of many kinds, and none says anything about the picture
         return None
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB" and "transparency" not in image.info:
-        return image
-    if image.mode.startswith("I;16") or image.mode == "I":  # 16-bit grey: convert() would clip, not scale
-        wide = np.asarray(image, dtype=np.float64)
-        image = Image.fromarray(np.clip(wide / 257.0, 0, 255).round().astype(np.uint8))
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+    if not _is_deep(image) and not _is_clear(image):
+        return image if image.mode == "RGB" else image.convert("RGB")
+    width, height = image.size
+    rows = max(1, _BAND_PIXELS // width)
+    if height <= rows:
+        return _band_to_rgb(image)
+    whole = Image.new("RGB", image.size)
+    for top in range(0, height, rows):
+        whole.paste(_band_to_rgb(image.crop((0, top, width, min(top + rows, height)))), (0, top))
+    return whole
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """16-bit grey, or 32 bits as which Pillow may read it."""
+    return image.mode == "I" or image.mode.startswith("I;16")
+
+
+def _is_clear(image: Image.Image) -> bool:
+    """Some of it may be transparent."""
+    return image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
+
+
+def _band_to_rgb(image: Image.Image) -> Image.Image:
+    """Needs 12 bytes for each pixel beside the result's 4: hence band by band."""
+    if _is_deep(image):  # convert() would clip, not scale
+        wide = np.clip(np.asarray(image), 0, 65535).astype(np.uint32)
+        image = Image.fromarray(((wide + 128) // 257).astype(np.uint8))  # the nearest: an odd divisor leaves no ties
+    if _is_clear(image):
         rgba = image.convert("RGBA")
         canvas = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
         image = Image.alpha_composite(canvas, rgba)

@@ -24,7 +24,7 @@ from containers.serve.errors import (
 from containers.serve.permits import Permits
 from containers.serve.slots import SlotPool, State
 
-_CONCURRENT_DECODES = 2  # of one front: a photo of 100 megapixels needs 300 MB while it is decoded
+_CONCURRENT_DECODES = 2  # of one front: a photo of 100 megapixels needs up to 900 MB while it is decoded, a WebP 1.6 GB
 _LATE = "no answer within the time a request may take: send fewer photos at once, or use a larger instance"
 
 
