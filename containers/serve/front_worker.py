@@ -7,6 +7,7 @@ A thread that has answered waits a moment for the same client's next request: ha
 wakes two threads and costs as much as all of Flask.
 """
 
+import errno
 import functools
 import json
 import select
@@ -26,6 +27,8 @@ HEADER_SECONDS = 10.0
 _DISCARD_SECONDS = 2.0
 _STALL_SECONDS = 0.25
 _SILENT_SECONDS = 2.0
+_READER_SECONDS = 10.0  # a client that takes nothing of its answer for so long is hung up on
+_SLOWEST_READER = 32 << 10  # bytes a second: one slower than this over all of a large answer is hung up on too
 _NEXT_REQUEST_MS = 100  # more than a busy client takes from an answer to its next request
 
 body_limits: dict[socket.socket, float] = {}
@@ -34,9 +37,13 @@ megabyte, byte by byte, so a thread cannot watch the time itself: the main loop 
 
 
 class _Answer(wsgi.Response):  # type: ignore[misc]
-    """gunicorn's response; one whose whole body is at hand goes out together with its head: one packet, one system call."""
+    """gunicorn's response; one whose whole body is at hand goes out together with its head: one packet, one system call.
+
+    `write` raises BrokenPipeError when the client takes nothing for _READER_SECONDS, or less than _SLOWEST_READER over all.
+    """
 
     def write(self, part: bytes) -> None:
+        self.sock.settimeout(_READER_SECONDS)
         if self.headers_sent or self._omits_body or len(part) != self.response_length:
             super().write(part)
             return
@@ -45,7 +52,14 @@ class _Answer(wsgi.Response):  # type: ignore[misc]
         rest = "".join([f"{name}: {value}\r\n" for name, value in self.headers])
         self.headers_sent: bool = True
         self.sent: int = len(part)
-        util.write(self.sock, f"{first}{state}{rest}\r\n".encode("latin-1") + part)
+        left = memoryview(f"{first}{state}{rest}\r\n".encode("latin-1") + part)
+        late = time.monotonic() + _READER_SECONDS + len(left) / _SLOWEST_READER
+        try:
+            while left := left[self.sock.send(left) :]:  # not sendall, which takes the socket's limit for all of it
+                if time.monotonic() > late:
+                    raise TimeoutError  # noqa: TRY301
+        except TimeoutError:
+            raise BrokenPipeError(errno.EPIPE, "the client does not take its answer") from None
 
 
 @functools.lru_cache(maxsize=1)
