@@ -93,14 +93,10 @@ def create_app(front: Front) -> Flask:
 
     @app.get("/execution-parameters")
     def execution_parameters() -> Response:
-        """SageMaker's batch transform asks how it should send."""
-        return json_response(
-            {
-                "MaxConcurrentTransforms": max(1, min(front.config.max_batch, int(100 / front.config.max_body_mb))),
-                "BatchStrategy": "SINGLE_RECORD",
-                "MaxPayloadInMB": int(min(front.config.max_body_mb, 100)),
-            }
-        )
+        """SageMaker's batch transform asks how it should send: as much at once as its limit of 100 MB and the slots allow."""
+        payload = max(1, int(min(front.config.transform_payload_mb, front.config.max_body_mb)))
+        at_once = min(100 // payload, front.classifier.slots)
+        return json_response({"MaxConcurrentTransforms": at_once, "BatchStrategy": "SINGLE_RECORD", "MaxPayloadInMB": payload})
 
     @app.get("/openapi.json")
     def document() -> Response:

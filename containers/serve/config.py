@@ -43,6 +43,9 @@ class ServeConfig(Settings):
     """A model process that shows no life for so long is killed and replaced. Raise it where one batch takes longer."""
     max_body_mb: Annotated[float, Field(gt=0)] = 25.0
     """Larger bodies get 413. SageMaker's own limit for real-time requests is 25 MB."""
+    transform_payload_mb: Annotated[float, Field(ge=1, le=100)] = 6.0
+    """What batch transform is told to send at most in one request. Raise it (or MaxPayloadInMB of the job, which sets it) where
+    single photos are larger; 100 MB may be under way at once, so the larger, the fewer."""
     max_pixels: Annotated[int, Field(gt=0)] = 100_000_000
     """Photos with more pixels get 413."""
     top_k: Annotated[int, Field(ge=1)] = 5
@@ -61,7 +64,10 @@ def from_environment(environ: Mapping[str, str], **overrides: Any) -> ServeConfi
     if environ.get("SAGEMAKER_MULTI_MODEL", "").lower() == "true":
         raw["multi_model"] = True
     if environ.get("SAGEMAKER_BATCH", "").lower() == "true":  # a transform may send 100 MB and wait an hour
-        raw.setdefault("max_body_mb", environ.get("SAGEMAKER_MAX_PAYLOAD_IN_MB") or "100")
+        if (payload := environ.get("SAGEMAKER_MAX_PAYLOAD_IN_MB") or "0") != "0":  # 0: no limit of the job's
+            raw.setdefault("transform_payload_mb", payload)
+            raw.setdefault("max_body_mb", payload)
+        raw.setdefault("max_body_mb", "100")
         raw.setdefault("request_timeout_seconds", "3540")
     raw.update({name: value for name, value in overrides.items() if value is not None})
     return parse(ServeConfig, raw, where="serving settings (SERVE_… variables and flags)")

@@ -38,6 +38,11 @@ class Classifier:
         self._max_in_flight = max_in_flight
         self._decoding = Permits(_CONCURRENT_DECODES)
 
+    @property
+    def slots(self) -> int:
+        """Photos of single requests that this front takes at once."""
+        return self._pool.count
+
     def is_full(self) -> bool:
         """Whether `classify` would raise Overloaded now."""
         return self._pool.is_full()

@@ -191,7 +191,7 @@ class SlotPool:
     """
 
     def __init__(self, slots: Slots, first: int, count: int) -> None:
-        self.slots = slots
+        self.slots, self.count = slots, count
         self._free: deque[int] = deque()
         self._abandoned: deque[int] = deque()
         for slot in range(first, first + count):

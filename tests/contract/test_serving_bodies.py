@@ -36,6 +36,21 @@ def test_bodies_of_25_mb_are_taken_and_100_mb_in_a_batch_transform(server: Serve
         assert (told["MaxPayloadInMB"], told["MaxConcurrentTransforms"]) == (100, 1)
 
 
+@pytest.mark.parametrize("job", [{}, {"SAGEMAKER_MAX_PAYLOAD_IN_MB": "0"}], ids=["unset", "unlimited"])
+def test_a_batch_transform_that_sets_no_limit_sends_so_many_at_once_that_cores_are_busy(model_dir, tmp_path, job):
+    """100 MB at once is SageMaker's limit: one request, had we named the largest body that we take."""
+    with scripted(model_dir, tmp_path, {"SAGEMAKER_BATCH": "true"} | job) as engine:
+        told = requests.get(f"{engine.server.url}/execution-parameters", timeout=60).json()
+        assert (told["MaxPayloadInMB"], told["MaxConcurrentTransforms"]) == (6, 16)
+        assert engine.server.invoke(JPEG.ljust(60 << 20, b"\0")).status_code == 200
+
+
+def test_a_batch_transform_never_sends_more_at_once_than_there_are_slots(model_dir, tmp_path):
+    with scripted(model_dir, tmp_path, {"SAGEMAKER_BATCH": "true"}, slots=4) as engine:
+        told = requests.get(f"{engine.server.url}/execution-parameters", timeout=60).json()
+        assert (told["MaxPayloadInMB"], told["MaxConcurrentTransforms"]) == (6, 4)
+
+
 def test_a_body_may_come_in_chunks_of_unknown_number(server: Server):
     def send(total: int) -> requests.Response:
         pieces = (JPEG if number == 0 else bytes(1 << 20) for number in range(total))

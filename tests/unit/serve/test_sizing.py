@@ -33,7 +33,10 @@ def test_sagemaker_s_own_variables_are_read():
     assert from_environment({"SAGEMAKER_BIND_TO_PORT": "23001"}, port="9").port == 9
     batch = from_environment({"SAGEMAKER_BATCH": "true", "SAGEMAKER_MAX_PAYLOAD_IN_MB": "50"})
     assert (batch.max_body_mb, batch.request_timeout_seconds) == (50, 3540)
-    assert from_environment({"SAGEMAKER_BATCH": "true"}).max_body_mb == 100
+    assert batch.transform_payload_mb == 50
+    for unlimited in ({}, {"SAGEMAKER_MAX_PAYLOAD_IN_MB": "0"}, {"SAGEMAKER_MAX_PAYLOAD_IN_MB": ""}):
+        batch = from_environment({"SAGEMAKER_BATCH": "true"} | unlimited)
+        assert (batch.max_body_mb, batch.transform_payload_mb) == (100, 6)
     assert from_environment({"SAGEMAKER_BATCH": "true", "SERVE_MAX_BODY_MB": "7"}).max_body_mb == 7
 
 
