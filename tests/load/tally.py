@@ -11,6 +11,8 @@ from tests.support.memory import resident_mb
 
 MODEL, FRONT = "kennel-model", "kennel-front"
 MEMORY_GROWTH = 0.03
+ANSWERED = 0.8
+"""Of the good photos, kills or not: a server that refuses everything loses nothing either."""
 _SLACK_SECONDS = 0.5
 
 # How a request fails that was inside a process of this kind when it was killed: a model's photos are answered with 500, a
@@ -27,7 +29,10 @@ class Kill:
 
 @dataclass
 class Tally:
-    """`unexpected` holds failures that no kill explains. `watched` maps the pids that were seen alive to their names."""
+    """`unexpected` holds failures that no kill explains. `watched` maps the pids that were seen alive to their names.
+
+    `unexpected_errors` are those in the server's log.
+    """
 
     damaged_wanted: int = 0
     damaged_sent: int = 0
@@ -42,6 +47,7 @@ class Tally:
     descriptors: list[int] = field(default_factory=list)
     watched: dict[int, str] = field(default_factory=dict)
     dead: list[str] = field(default_factory=list)
+    unexpected_errors: int = 0
 
     def count(self, sent: float, ended: float, status: str, damaged: bool) -> None:
         """One request's outcome. A good photo is answered or refused; a damaged one may also be the caller's mistake."""
@@ -89,6 +95,7 @@ class Tally:
             "lost": len(self.unexpected),
             "examples": self.unexpected[:5],
             "dead_processes": self.dead,
+            "unexpected_errors_in_the_log": self.unexpected_errors,
             "p50_ms": round(ranked[len(ranked) // 2] * 1000, 1),
             "p99_ms": round(ranked[len(ranked) * 99 // 100] * 1000, 1),
             "memory_samples": len(self.megabytes),
@@ -102,8 +109,12 @@ class Tally:
 def faults(report: dict) -> list[str]:
     """What in a report must not be; empty when the server kept its promises."""
     middle, last = report["descriptors_middle_and_last_third"]
+    good = report["requests"] - report["damaged_photos"]
+    answered = report["statuses"].get("200", 0) - report["damaged_statuses"].get("200", 0)
     wrong = {
         f"{report['lost']} requests were lost: {report['examples']}": report["lost"],
+        f"only {answered} of {good} good photos were answered": answered < ANSWERED * good,
+        f"{report['unexpected_errors_in_the_log']} unexpected errors in the log": report["unexpected_errors_in_the_log"],
         f"processes died that nobody killed: {report['dead_processes']}": report["dead_processes"],
         f"only {report['damaged_photos']} damaged photos were sent": report["damaged_photos"] < report["damaged_photos_wanted"],
         f"memory grew by {report['memory_growth']:.1%}": report["memory_growth"] > MEMORY_GROWTH,

@@ -21,12 +21,10 @@ def test_load_and_kills_lose_no_accepted_request(tmp_path: Path):
     artifacts.save(tmp_path / "model")
     with serving(tmp_path / "model", tmp_path / "log", model_processes=2) as server:
         tally = soak(server, SECONDS, kill_every=SECONDS / 5, mutants=1000)
-        assert not server.events("unexpected error")
         assert "Traceback" not in server.log.read_text()
     report = tally.report()
     assert len(tally.kills) == 4
     assert faults(report) == [], report
-    assert report["statuses"]["200"] > 0.8 * (report["requests"] - report["damaged_photos"]), report
 
 
 def tally(*failures: tuple[float, str], kills: tuple[tuple[float, str], ...] = ()) -> Tally:
@@ -55,6 +53,10 @@ def test_what_must_not_be_is_named():
     assert "grew by 4.0%" in faults(good | {"memory_growth": 0.04})[0]
     assert "descriptors" in faults(good | {"descriptors_middle_and_last_third": (50, 60)})[0]
     assert "only 0 damaged" in faults(good | {"damaged_photos_wanted": 9})[0]
+    refused = tally(*[(1.0, "503")] * 3, *[(1.0, "200")] * 7).report()
+    assert faults(refused) == ["only 7 of 10 good photos were answered"]
+    assert faults(tally((1.0, "503")).report()) == ["only 0 of 1 good photos were answered"]
+    assert faults(good | {"unexpected_errors_in_the_log": 2}) == ["2 unexpected errors in the log"]
     lonely = Tally(megabytes=[1.0] * 9, descriptors=[1] * 9, watched={7: "kennel-front-0", 8: "kennel-http", 9: MODEL})
     lonely.kills.append(Kill(time.monotonic(), MODEL, 9))
     lonely.count(0, 1, "200", damaged=True)
