@@ -3,6 +3,7 @@
 A front speaks HTTP and decodes photos. It never imports torch or an engine; the model is on the other side of the slots.
 """
 
+import io
 import json
 import socket
 import threading
@@ -18,6 +19,7 @@ from werkzeug.exceptions import HTTPException
 from containers.core import logs
 from containers.core.errors import Error
 from containers.serve import admission, content_types, exchange, telemetry
+from containers.serve.body_memory import BodyMemory, Reserve
 from containers.serve.config import ServeConfig
 from containers.serve.content_types import Labels
 from containers.serve.errors import BadRequest, NotReady, Overloaded, RequestError, ServiceError, TooLarge, TooSlow
@@ -36,13 +38,15 @@ _OVER_LIMIT = "the body is larger than the limit (SERVE_MAX_BODY_MB)"
 
 @dataclass(frozen=True)
 class Front:
-    """What one front needs. `readers` bounds the requests that may hold a thread, so that `/ping` always finds one."""
+    """What one front needs. `readers` bounds the requests that may hold a thread, so that `/ping` always finds one, and
+    `bodies` the memory of what they send."""
 
     config: ServeConfig
     health: Health
     labels: Labels
     classifier: Classifier
     readers: threading.BoundedSemaphore
+    bodies: BodyMemory
     gauges: telemetry.Now
 
     def is_serving(self) -> bool:
@@ -87,7 +91,8 @@ def create_app(front: Front) -> Flask:
         if not front.readers.acquire(blocking=False):
             raise Overloaded("every request thread is taken: try again in a moment, or add instances")
         try:
-            return _invoke(front)
+            with front.bodies.share() as reserve:
+                return _invoke(front, reserve)
         finally:
             front.readers.release()
 
@@ -110,13 +115,13 @@ def create_app(front: Front) -> Flask:
     return app
 
 
-def _invoke(front: Front) -> Response:
+def _invoke(front: Front, reserve: Reserve) -> Response:
     if not front.has_model():
         raise NotReady("no model is ready yet, or it is being replaced: try again when GET /ping says 200")
     deadline = time.monotonic() + front.config.request_timeout_seconds
     kind, options = content_types.kind_of(request.headers.get("Content-Type"))
     media_type = content_types.choose_writer(request.accept_mimetypes, kind)
-    body = content_types.Body(read_body(int(front.config.max_body_mb * 1024 * 1024)), options, front.config.max_instances)
+    body = content_types.Body(read_body(front.config.max_body_bytes, reserve), options, front.config.max_instances)
     items = kind.read(body)
     g.photos = len(items)
     outcomes = front.classifier.classify(items, deadline)
@@ -127,26 +132,31 @@ def _invoke(front: Front) -> Response:
     return Response(content_types.WRITERS[media_type](outcomes, front.labels), content_type=media_type)
 
 
-def read_body(limit: int) -> bytes:
+def read_body(limit: int, reserve: Reserve = lambda count: None) -> bytes:
     """The request's body. Raises TooLarge over `limit` bytes, TooSlow, and BadRequest for one that is cut short or malformed.
 
+    `reserve` is called before memory is taken, with the bytes, and may raise.
     Not through Flask, which cannot tell a client that is slow from one that is gone.
     """
-    if (request.content_length or 0) > limit:
+    announced = request.content_length or 0
+    if announced > limit:
         raise TooLarge(_OVER_LIMIT)
+    reserve(announced)
     late = time.monotonic() + _UPLOAD_SECONDS
     connection: socket.socket | None = request.environ.get("gunicorn.socket")
     if connection is not None:
         connection.settimeout(_RECEIVE_SECONDS)
         body_limits[connection] = late
-    parts: list[bytes] = []
+    body = io.BytesIO()  # which gives its bytes away without a copy
     size = 0
     try:
         while part := request.environ["wsgi.input"].read(_CHUNK):
-            parts.append(part)
             size += len(part)
             if size > limit:
                 raise TooLarge(_OVER_LIMIT)
+            if not announced:
+                reserve(len(part))
+            body.write(part)
     except TimeoutError:
         raise TooSlow(f"no byte of the body arrived for {_RECEIVE_SECONDS:.0f} s") from None
     except (OSError, ParseException) as error:
@@ -157,10 +167,10 @@ def read_body(limit: int) -> bytes:
             body_limits.pop(connection, None)
     if time.monotonic() > late:
         raise TooSlow(f"the body did not arrive within {_UPLOAD_SECONDS:.0f} s")
-    if size < (request.content_length or 0):
+    if size < announced:
         raise BadRequest("the body is shorter than its Content-Length")
     g.bytes = size
-    return b"".join(parts)
+    return body.getvalue()
 
 
 def _begin() -> None:

@@ -55,6 +55,15 @@ class ServeConfig(Settings):
     multi_model: bool = False
     """SageMaker's multi-model endpoint; SAGEMAKER_MULTI_MODEL sets it."""
 
+    @property
+    def max_body_bytes(self) -> int:
+        return int(self.max_body_mb * 1024 * 1024)
+
+    @property
+    def body_memory_bytes(self) -> int:
+        """Of all bodies that one front holds at once: twenty of the largest by default, two of them where they are larger."""
+        return max(512 * 1024 * 1024, 2 * self.max_body_bytes)
+
 
 def from_environment(environ: Mapping[str, str], **overrides: Any) -> ServeConfig:
     """Raises ConfigError naming every variable that cannot be used. `overrides` (flags) win over the environment."""

@@ -6,6 +6,7 @@ from flask import Flask
 
 from containers.core.manifest import WEIGHTS_FILE, Manifest
 from containers.serve.app import Front, create_app
+from containers.serve.body_memory import BodyMemory
 from containers.serve.config import ServeConfig
 from containers.serve.content_types import Labels
 from containers.serve.health import Health
@@ -41,6 +42,7 @@ def build(number: int, config: ServeConfig, manifest: Manifest, sizing: Sizing, 
             pool, manifest.preprocessing, max_pixels=config.max_pixels, max_in_flight=max(2, 2 * config.max_batch)
         ),
         readers=threading.BoundedSemaphore(sizing.slots_per_front + SPARE_THREADS - _THREADS_FOR_PINGS),
+        bodies=BodyMemory(config.body_memory_bytes),
         gauges=gauges,
     )
     return create_app(front)

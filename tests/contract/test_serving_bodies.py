@@ -5,6 +5,7 @@ import socket
 import struct
 import time
 import zlib
+from contextlib import ExitStack
 
 import pytest
 import requests
@@ -13,7 +14,7 @@ from PIL import Image
 from tests.support.artifacts import photo
 from tests.support.memory import resident_mb
 from tests.support.scripted import scripted
-from tests.support.server import Server
+from tests.support.server import Server, until
 
 JPEG = photo(1, format="JPEG")
 
@@ -58,6 +59,22 @@ def test_a_body_may_come_in_chunks_of_unknown_number(server: Server):
 
     assert send(3).status_code == 200
     assert send(27).status_code == 413
+
+
+def test_bodies_for_which_there_is_no_memory_are_refused_before_they_are_read(model_dir, tmp_path):
+    """Two of the largest fit, and nothing else then. What was announced counts, since that is what will come."""
+    head = b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % (300 << 20)
+    with scripted(model_dir, tmp_path, max_body_mb=300) as engine, ExitStack() as stack:
+        for _ in range(2):
+            uploading = stack.enter_context(socket.create_connection(("127.0.0.1", engine.server.port)))
+            uploading.sendall(head + JPEG)
+        until(lambda: engine.server.invoke(JPEG).status_code == 503, "both are being read")
+        refused = engine.server.invoke(JPEG)
+        assert (refused.status_code, refused.json()["error"]["kind"]) == (503, "Overloaded")
+        assert refused.headers["Retry-After"] == "1"
+        assert engine.server.ping(timeout=60) == 200
+        stack.close()
+        until(lambda: engine.server.invoke(JPEG).status_code == 200, "the memory of who hung up is free again")
 
 
 def test_a_client_that_asks_first_is_told_to_go_on(server: Server):
