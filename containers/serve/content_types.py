@@ -1,7 +1,6 @@
 """What a request's body may be, and what an answer may look like. One function and one table row per media type."""
 
 import base64
-import binascii
 import csv
 import functools
 import io
@@ -17,7 +16,7 @@ from werkzeug.formparser import FormDataParser
 from werkzeug.http import parse_options_header
 
 from containers.core.errors import Error
-from containers.serve.errors import BadRequest, NotAcceptable, TooLarge, UnsupportedMediaType
+from containers.serve.errors import BadRequest, NotAcceptable, TooLarge, UnsupportedMediaType, described
 
 Item = bytes | Error
 """One photo of a request: its encoded bytes, or what is wrong with this one."""
@@ -116,9 +115,17 @@ def _instance(instance: Any) -> Item:
     if not isinstance(text, str) or not text:
         return BadRequest('an instance must be {"b64": "…"}, a photo in base64')
     try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
+        return _decoded(text)
+    except ValueError as error:
         return BadRequest(f"b64 is not base64: {error}")
+
+
+def _decoded(text: str) -> bytes:
+    """Base64, with or without line breaks or a `data:…;base64,` in front, as the Lambda takes it too. Raises ValueError."""
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError:
+        return base64.b64decode("".join(text.rpartition(";base64,")[2].split()), validate=True)
 
 
 def _check_count(count: int, body: Body) -> None:
@@ -170,7 +177,7 @@ class Labels:
     def describe(self, outcome: Outcome) -> str:
         """One prediction as JSON: class, probability, the best `top_k`, and the probability of every class."""
         if isinstance(outcome, Error):
-            return json.dumps({"error": describe_error(outcome)})
+            return json.dumps({"error": described(outcome.kind, str(outcome))})
         best = np.argsort(-outcome, kind="stable")[: self.top_k].tolist()
         values = outcome.tolist()
         pairs = [self._pairs[index] % values[index] for index in best]
@@ -181,11 +188,6 @@ class Labels:
 def _quoted(name: str) -> str:
     """As a JSON string, safe in a format."""
     return json.dumps(name).replace("%", "%%")
-
-
-def describe_error(error: Error) -> dict[str, str]:
-    """Cut short, since SageMaker passes on at most 2,048 characters of an error's body."""
-    return {"kind": error.kind, "message": str(error)[:1000]}
 
 
 def _as_json(outcomes: Sequence[Outcome], labels: Labels) -> str:

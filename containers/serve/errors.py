@@ -11,6 +11,11 @@ core.Error
 from containers.core.errors import Error
 
 
+def described(kind: str, message: str) -> dict[str, str]:
+    """An error as every answer has it, cut short: SageMaker passes on at most 2,048 characters of an error's body."""
+    return {"kind": kind, "message": message[:1000]}
+
+
 class RequestError(Error):
     status = 400
 

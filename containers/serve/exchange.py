@@ -8,6 +8,7 @@ from typing import Any
 
 from containers.core import logs
 from containers.serve import telemetry
+from containers.serve.errors import described
 
 log = logs.get("containers.serve.app")
 
@@ -27,7 +28,7 @@ def headers(identity: str, attributes: str) -> list[tuple[str, str]]:
 
 
 def error_body(kind: str, message: str, identity: str) -> str:
-    return json.dumps({"error": {"kind": kind, "message": message[:1000], "request_id": identity}})
+    return json.dumps({"error": described(kind, message) | {"request_id": identity}})
 
 
 def record(route: str, status: int, started: float, identity: str, **fields: Any) -> None:

@@ -27,7 +27,7 @@ import select
 import struct
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from enum import IntEnum
 
@@ -61,13 +61,13 @@ class Slots:
     views of the shared memory, one row per slot.
     """
 
-    def __init__(self, count: int, shape: tuple[int, int, int], classes: int, *, fds: Sequence[int] | None = None) -> None:
+    def __init__(self, count: int, shape: tuple[int, int, int], classes: int) -> None:
         if not 0 < count <= 0xFFFF:
             raise ValueError(f"{count} slots: must be between 1 and 65535")
         self.count, self.shape, self.classes = count, shape, classes
         sizes = [count, count * 2, count * 8, count * classes * 4, count * int(np.prod(shape))]
         offsets = np.cumsum([0] + [size + -size % _ALIGN for size in sizes]).tolist()
-        self.fds = list(fds) if fds is not None else self._make(offsets[-1])
+        self.fds = self._make(offsets[-1])
         memory_fd, self._waiting, self._submit, *self._done = self.fds
         self._lock = memory_fd
         memory = mmap.mmap(memory_fd, offsets[-1])
@@ -238,7 +238,3 @@ class SlotPool:
         if not self._free:
             self._reclaim()
         return not self._free
-
-    @property
-    def free(self) -> int:
-        return len(self._free)

@@ -90,6 +90,14 @@ def test_a_json_batch_is_answered_in_order_with_errors_in_place(server: Server):
         assert together["probabilities"] == pytest.approx(single["probabilities"], abs=1e-4)
 
 
+def test_base64_may_have_line_breaks_or_say_what_it_is(server: Server):
+    """As the Lambda takes it."""
+    texts = [base64.encodebytes(PNG).decode(), "data:image/png;base64," + b64(PNG), "data:image/png;base64,%%%"]
+    body = json.dumps({"instances": [{"b64": text} for text in texts]}).encode()
+    predictions = server.invoke(body, "application/json").json()["predictions"]
+    assert ["class" in prediction for prediction in predictions] == [True, True, False]
+
+
 def test_json_lines_in_json_lines_out(server: Server):
     body = "\n".join([json.dumps({"b64": b64(JPEG)}), "{broken", json.dumps({"b64": b64(PNG)})]).encode()
     response = server.invoke(body, "application/jsonlines")
