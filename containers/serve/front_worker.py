@@ -9,19 +9,27 @@ wakes two threads and costs as much as all of Flask.
 
 import errno
 import functools
-import json
 import select
 import socket
 import time
 from contextlib import suppress
 from functools import partial
+from http import HTTPStatus
 from selectors import EVENT_READ
 from typing import Any
 
 from gunicorn import util
 from gunicorn.http import wsgi
-from gunicorn.http.errors import LimitRequestHeaders, LimitRequestLine, ParseException
+from gunicorn.http.errors import (
+    ExpectationFailed,
+    LimitRequestHeaders,
+    LimitRequestLine,
+    ParseException,
+    UnsupportedTransferCoding,
+)
 from gunicorn.workers.gthread import TConn, ThreadWorker
+
+from containers.serve import exchange
 
 HEADER_SECONDS = 10.0
 _DISCARD_SECONDS = 2.0
@@ -30,13 +38,19 @@ _SILENT_SECONDS = 2.0
 _READER_SECONDS = 10.0  # a client that takes nothing of its answer for so long is hung up on
 _SLOWEST_READER = 32 << 10  # bytes a second: one slower than this over all of a large answer is hung up on too
 _NEXT_REQUEST_MS = 100  # more than a busy client takes from an answer to its next request
+_STATUSES = {
+    LimitRequestLine: HTTPStatus.REQUEST_URI_TOO_LONG,
+    LimitRequestHeaders: HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+    ExpectationFailed: HTTPStatus.EXPECTATION_FAILED,
+    UnsupportedTransferCoding: HTTPStatus.NOT_IMPLEMENTED,
+}
 
 body_limits: dict[socket.socket, float] = {}
 """Connections from which a thread reads a body, and until when (time.monotonic()). One call of gunicorn's may wait for a
 megabyte, byte by byte, so a thread cannot watch the time itself: the main loop ends the stream, the thread reads its end."""
 
 
-class _Answer(wsgi.Response):  # type: ignore[misc]
+class _Response(wsgi.Response):  # type: ignore[misc]
     """gunicorn's response; one whose whole body is at hand goes out together with its head: one packet, one system call.
 
     `write` raises BrokenPipeError when the client takes nothing for _READER_SECONDS, or less than _SLOWEST_READER over all.
@@ -117,11 +131,13 @@ class FrontWorker(ThreadWorker):  # type: ignore[misc]
     def handle_request(self, req: Any, conn: TConn) -> bool:
         """gunicorn's, without the hooks, the access log and the count of requests that no setting of ours asks for."""
         self._reading.pop(conn, None)
-        answer, environ = wsgi.create(req, conn.sock, conn.client, conn.server, self.cfg, response_class=_Answer)
+        answer, environ = wsgi.create(req, conn.sock, conn.client, conn.server, self.cfg, response_class=_Response)
         environ["wsgi.multithread"] = True
         if not self.alive or len(self.keepalived_conns) >= self.max_keepalived:
             answer.force_close()
         parts = self.wsgi(environ, answer.start_response)
+        if req.body.failed or answer.status_code == HTTPStatus.REQUEST_TIMEOUT:  # where its body ends nobody knows
+            answer.force_close()
         try:
             for part in parts:
                 answer.write(part)
@@ -170,12 +186,15 @@ class FrontWorker(ThreadWorker):  # type: ignore[misc]
                     connection.shutdown(socket.SHUT_RD)
 
     def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: Exception) -> None:
+        """Answer what is not HTTP, or not for us, as the application answers its errors."""
         if not isinstance(exc, ParseException):
             super().handle_error(req, client, addr, exc)
             return
-        status = 431 if isinstance(exc, LimitRequestHeaders) else 414 if isinstance(exc, LimitRequestLine) else 400
-        self.log.debug("not HTTP: %s", exc)
-        body = json.dumps({"error": {"kind": "BadRequest", "message": f"not a valid HTTP request: {exc}"[:1000]}}).encode()
-        head = f"HTTP/1.1 {status} Bad Request\r\nConnection: close\r\nContent-Type: application/json\r\n"
+        started, identity = time.perf_counter(), exchange.request_id("")
+        status = _STATUSES.get(type(exc), HTTPStatus.BAD_REQUEST)
+        body = exchange.error_body("BadRequest", f"not a valid HTTP request: {exc}", identity).encode()
+        fixed = [("Connection", "close"), ("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
+        head = "".join([f"{name}: {value}\r\n" for name, value in fixed + exchange.headers(identity, "")])
         with suppress(OSError):
-            client.sendall(head.encode() + f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
+            client.sendall(f"HTTP/1.1 {status.value} {status.phrase}\r\n{head}\r\n".encode() + body)
+        exchange.record("unknown", status.value, started, identity, error="BadRequest")

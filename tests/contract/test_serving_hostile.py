@@ -11,6 +11,7 @@ import requests
 from tests.support.artifacts import photo
 from tests.support.mutations import FLOAT, MAKE, mutated, small_photos, turned
 from tests.support.server import Server, serving
+from tests.support.slow_model import gauge
 
 JPEG = photo(1, format="JPEG")
 
@@ -45,6 +46,31 @@ def test_hostile_requests_get_an_error_of_theirs(server: Server, raw: bytes):
 
 
 @pytest.mark.parametrize(
+    ("header", "status"),
+    [
+        ("Expect: tea", b"417 Expectation Failed"),
+        ("Transfer-Encoding: brotli", b"501 Not Implemented"),
+        ("X: " + "a" * 9000, b"431 Request Header Fields Too Large"),
+        ("X y: z", b"400 Bad Request"),
+    ],
+)
+def test_what_is_refused_before_the_application_sees_it_is_answered_logged_and_counted_too(
+    server: Server, header: str, status: bytes
+):
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
+        connection.sendall(f"POST /invocations HTTP/1.1\r\nHost: x\r\n{header}\r\n\r\n".encode())
+        answer = connection.makefile("rb").read()
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 " + status)
+    assert b"\r\nConnection: close" in head
+    identity = json.loads(body)["error"]["request_id"]
+    assert f"\r\nX-Request-Id: {identity}".encode() in head
+    (line,) = [event for event in server.events("request") if event["request_id"] == identity]
+    assert (line["status"], line["error"]) == (int(status[:3]), "BadRequest")
+    assert gauge(server, f'kennel_requests_total{{route="unknown",status="{line["status"]}"}}') >= 1
+
+
+@pytest.mark.parametrize(
     "headers",
     [
         {"Content-Type": "image/jpeg; boundary=\"''\\\""},
@@ -58,6 +84,15 @@ def test_hostile_requests_get_an_error_of_theirs(server: Server, raw: bytes):
 def test_strange_headers_never_cause_a_server_error(server: Server, headers: dict[str, str]):
     response = server.invoke(JPEG, **({"content_type": None} | headers))
     assert response.status_code < 500, response.text
+
+
+def test_a_connection_whose_body_broke_off_says_that_it_closes(server: Server):
+    head = b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
+        connection.sendall(head + b"3\r\nabc\r\nno number\r\n")
+        answer = connection.makefile("rb").read()
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"\r\nConnection: close\r\n" in answer
 
 
 def test_a_sound_photo_with_odd_exif_is_classified_alone_and_in_a_batch(server: Server):
