@@ -32,8 +32,9 @@ from gunicorn.workers.gthread import TConn, ThreadWorker
 from containers.serve import exchange
 
 HEADER_SECONDS = 10.0
-_DISCARD_SECONDS = 2.0
-_STALL_SECONDS = 0.25
+_DISCARD_SECONDS = 30.0  # for the rest of a body that was answered early; a slow client must send it all to see the answer
+_STALL_SECONDS = 2.0  # without a byte of it
+_BUSY_DISCARD_SECONDS, _BUSY_STALL_SECONDS = 2.0, 0.25  # while a quarter of the threads or more is taken, and at the end
 _SILENT_SECONDS = 2.0
 _READER_SECONDS = 10.0  # a client that takes nothing of its answer for so long is hung up on
 _SLOWEST_READER = 32 << 10  # bytes a second: one slower than this over all of a large answer is hung up on too
@@ -71,7 +72,7 @@ class _Response(wsgi.Response):  # type: ignore[misc]
         try:
             while left := left[self.sock.send(left) :]:  # not sendall, which takes the socket's limit for all of it
                 if time.monotonic() > late:
-                    raise TimeoutError  # noqa: TRY301
+                    raise TimeoutError
         except TimeoutError:
             raise BrokenPipeError(errno.EPIPE, "the client does not take its answer") from None
 
@@ -85,6 +86,7 @@ def _date(second: int) -> str:
 class FrontWorker(ThreadWorker):  # type: ignore[misc]
     def init_process(self) -> None:
         self._reading: dict[TConn, float] = {}  # connections whose headers a thread reads, and since when
+        self._discarding: dict[TConn, float] = {}  # connections whose body a thread reads after the answer, and since when
         self._held: set[TConn] = set()  # connections that have a thread
         self._most_patient = self.cfg.threads // 2
         super().init_process()
@@ -125,7 +127,7 @@ class FrontWorker(ThreadWorker):  # type: ignore[misc]
         finally:
             self._reading.pop(conn, None)
         if keep is False:  # here, since gunicorn would linger in the main loop, where one client can hold up all others
-            util.close_graceful(conn.sock, timeout=_STALL_SECONDS)
+            util.close_graceful(conn.sock, timeout=_BUSY_STALL_SECONDS)
         return keep
 
     def handle_request(self, req: Any, conn: TConn) -> bool:
@@ -154,19 +156,20 @@ class FrontWorker(ThreadWorker):  # type: ignore[misc]
             return
         super().finish_request(conn, fs)
 
+    def _is_busy(self) -> bool:
+        return not self.alive or len(self._held) >= self.cfg.threads // 4
+
     def _keepalive_after(self, conn: TConn, keepalive: bool) -> bool:
         """Read what an early answer left of the body, while it flows: else the client meets a reset, not the answer."""
-        body_limits[conn.sock] = limit = time.monotonic() + _DISCARD_SECONDS
-        conn.sock.settimeout(_STALL_SECONDS)
+        conn.sock.settimeout(_BUSY_STALL_SECONDS if self._is_busy() else _STALL_SECONDS)
+        self._discarding[conn] = time.monotonic()
         try:
             while conn.parser.mesg.body.read(1 << 20):
-                if time.monotonic() > limit:
-                    return False
+                pass
         except (OSError, ParseException):
-            return False
-        finally:
-            body_limits.pop(conn.sock, None)
-        return keepalive and time.monotonic() <= limit
+            keepalive = False
+        given_up = self._discarding.pop(conn, None) is None  # by the main loop
+        return keepalive and not given_up
 
     def murder_pending(self) -> None:
         """Called by the main loop at least once a second. When slow headers hold half the threads, none gets the full time."""
@@ -180,6 +183,12 @@ class FrontWorker(ThreadWorker):  # type: ignore[misc]
             if time.monotonic() - since > patience:
                 with suppress(OSError):  # its thread reads the end of the stream now
                     conn.sock.shutdown(socket.SHUT_RDWR)
+        patience = _BUSY_DISCARD_SECONDS if self._is_busy() else _DISCARD_SECONDS
+        for conn, since in list(self._discarding.items()):
+            if time.monotonic() - since > patience:
+                self._discarding.pop(conn, None)
+                with suppress(OSError):
+                    conn.sock.shutdown(socket.SHUT_RD)
         for connection, limit in list(body_limits.items()):
             if time.monotonic() > limit:
                 with suppress(OSError):  # it can still be answered

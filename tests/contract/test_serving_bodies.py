@@ -77,6 +77,17 @@ def test_bodies_for_which_there_is_no_memory_are_refused_before_they_are_read(mo
         until(lambda: engine.server.invoke(JPEG).status_code == 200, "the memory of who hung up is free again")
 
 
+def test_a_slow_sender_of_too_much_sees_the_answer_and_no_reset(server: Server):
+    """Most clients send all of their request before they look."""
+    head = b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % (30 << 20)
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
+        connection.sendall(head)
+        for _ in range(6):
+            time.sleep(0.7)
+            connection.sendall(bytes(5 << 20))
+        assert connection.recv(4096).startswith(b"HTTP/1.1 413 ")
+
+
 def test_a_client_that_asks_first_is_told_to_go_on(server: Server):
     """curl does so with every body over a megabyte."""
     head = b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nExpect: 100-continue\r\n"
