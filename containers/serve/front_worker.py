@@ -10,6 +10,7 @@ wakes two threads and costs as much as all of Flask.
 import errno
 import functools
 import select
+import signal
 import socket
 import time
 from contextlib import suppress
@@ -90,6 +91,14 @@ class FrontWorker(ThreadWorker):  # type: ignore[misc]
         self._held: set[TConn] = set()  # connections that have a thread
         self._most_patient = self.cfg.threads // 2
         super().init_process()
+
+    def accept(self, listener: socket.socket) -> None:
+        try:
+            super().accept(listener)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            self.handle_exit(signal.SIGTERM, None)  # the port was closed: the signal is on its way
 
     def enqueue_req(self, conn: TConn) -> None:
         if conn.initialized or conn.data_ready:

@@ -188,6 +188,32 @@ def test_sigterm_waits_for_what_takes_longer_however_many_connections_there_were
         assert server.events("stopped")[0]["unanswered"] == 0
 
 
+@pytest.mark.parametrize("fronts", [1, 2])
+def test_after_sigterm_the_port_closes_while_what_was_accepted_is_still_answered(
+    model_dir: Path, tmp_path: Path, pool: ThreadPoolExecutor, fronts: int
+):
+    with serving(model_dir, tmp_path / "log", fronts=fronts, slots=4 * SLOTS) as server:
+
+        def refuses() -> bool:
+            try:
+                socket.create_connection(("127.0.0.1", server.port), timeout=60).close()
+            except ConnectionRefusedError:
+                return True
+            return False
+
+        with stopped(model(server)):
+            accepted: list[Future] = [pool.submit(server.invoke, JPEG) for _ in range(SLOTS)]
+            in_flight(server, SLOTS)
+            server.process.terminate()
+            until(refuses, "the port is closed")
+            assert server.process.poll() is None
+            assert not any(future.done() for future in accepted)
+        assert [future.result().status_code for future in accepted] == [200] * SLOTS
+        assert server.stop() == 0
+        assert server.events("stopped")[0]["unanswered"] == 0
+        assert "Traceback" not in server.log.read_text()
+
+
 def test_a_late_answer_is_504_and_is_not_computed(model_dir: Path, tmp_path: Path):
     with serving(model_dir, tmp_path / "log", fronts=1, slots=1, request_timeout_seconds=0.5) as server:
         with stopped(model(server)):
