@@ -1,6 +1,8 @@
-"""Large, chunked, compressed and announced bodies, with the limits that hold unless somebody sets others."""
+"""Large, chunked, compressed, announced and oddly written bodies, with the limits that hold unless somebody sets others."""
 
+import base64
 import io
+import json
 import socket
 import struct
 import time
@@ -50,6 +52,25 @@ def test_a_batch_transform_never_sends_more_at_once_than_there_are_slots(model_d
     with scripted(model_dir, tmp_path, {"SAGEMAKER_BATCH": "true"}, slots=4) as engine:
         told = requests.get(f"{engine.server.url}/execution-parameters", timeout=60).json()
         assert (told["MaxPayloadInMB"], told["MaxConcurrentTransforms"]) == (6, 4)
+
+
+def test_base64_may_have_line_breaks_or_say_what_it_is(server: Server):
+    """As the Lambda takes it."""
+    texts = [
+        base64.encodebytes(JPEG).decode(),
+        "data:image/jpeg;base64," + base64.b64encode(JPEG).decode(),
+        "data:image/jpeg;base64,%%%",
+    ]
+    body = json.dumps({"instances": [{"b64": text} for text in texts]}).encode()
+    predictions = server.invoke(body, "application/json").json()["predictions"]
+    assert ["class" in prediction for prediction in predictions] == [True, True, False]
+
+
+def test_multipart_is_answered_in_the_order_of_the_body_whatever_its_fields_are_called(server: Server):
+    parts = [("a", JPEG), ("b", b"no photo"), ("a", photo(3)), ("c", b"no photo"), ("b", photo(4))]
+    files = [(name, (f"{number}.jpg", data, "image/jpeg")) for number, (name, data) in enumerate(parts)]
+    response = requests.post(f"{server.url}/invocations", files=files, timeout=60)
+    assert ["class" in item for item in response.json()["predictions"]] == [True, False, True, False, True]
 
 
 def test_a_body_may_come_in_chunks_of_unknown_number(server: Server):
