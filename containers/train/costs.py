@@ -30,16 +30,18 @@ class Estimate:
 def estimate(photos: int, gpu: str, history: Sequence[Row], *, ranks: int = 1, expected: float = 0.0) -> Estimate:
     """On one instance. `photos` are all that phase 2 trains on, over its epochs.
 
-    The rate is that of `history`, made by `ranks` GPUs together, where they are T4s; else `expected`, the user's own figure,
-    where it is not 0; else an assumption.
+    The rate is that of `history`, made by as many GPUs as each row says (`ranks` where it does not), where all of them are
+    T4s; else `expected`, the user's own figure, where it is not 0; else an assumption.
     """
-    measured = [float(row["images_per_second"]) for row in history if row["phase"] == "all"] if _GPU in gpu else []
-    rate = sorted(measured)[len(measured) // 2] / ranks if measured else expected or _ASSUMED_PHOTOS_PER_SECOND
+    rows_of = [row for row in history if row["phase"] == "all"] if _GPU in gpu else []
+    measured = sorted(float(row["images_per_second"]) / int(row.get("world_size", ranks)) for row in rows_of)
+    rate = measured[len(measured) // 2] if measured else expected or _ASSUMED_PHOTOS_PER_SECOND
     hours = photos / rate / 3600
     rows = [Cost(name, hours, hours * price, hours * price * _SPOT_SHARE) for name, price in _DOLLARS_PER_HOUR.items()]
     prices = ", ".join(f"{name} ${price}" for name, price in _DOLLARS_PER_HOUR.items())
     unmeasured = "assumed: your own t4_images_per_second" if expected else "assumed for ResNet-50 at 224 pixels on a T4"
-    source = f"measured in this run on {ranks} T4" if measured else f"{unmeasured}, not measured"
+    counts = " and ".join(str(count) for count in dict.fromkeys(row.get("world_size", ranks) for row in rows_of))
+    source = f"measured in this run on {counts} T4" if measured else f"{unmeasured}, not measured"
     return Estimate(
         tuple(rows),
         f"{photos} photos at {rate:.0f} photos/s ({source}); prices assumed: {prices} an hour, spot at {_SPOT_SHARE:.0%} "

@@ -56,7 +56,9 @@ class Cluster(_Part):
     """None where the name given does not exist here: the libraries then choose."""
     rendezvous_port: int = 29400
     processes_per_host: int = Field(default=0, ge=0)
-    """0: one per GPU, or one on a CPU host."""
+    """On this host; others may have other numbers. 0: one per GPU, or one on a CPU host."""
+    instance_group: str | None = None
+    """What SageMaker calls this host's kind of instance, where the job has several."""
 
     @property
     def node_rank(self) -> int:

@@ -29,6 +29,8 @@ from containers.train.preflight import REPORT_FILE
 
 log = logs.get("containers.train.launch")
 
+KINDS_OF_DEVICE = "kinds of device (GPUs on every host, or with KENNEL_DEVICE=cpu on none)"
+"""Numbers of GPUs may differ. But a rank on a CPU has no part in NCCL's collectives, and those on GPUs would wait for it."""
 _POLL_SECONDS = 0.1
 _LEAVE_SECONDS = 3.0
 _CUT_OFF_SECONDS = 10.0
@@ -92,13 +94,17 @@ class Launcher:
             monitor_interval=_POLL_SECONDS,
             local_addr=chosen.local_address,
         )
-        return Agent(spec, self._job, self._job.paths.scratch_dir / "ranks", self._agreements())
+        return Agent(spec, self._job, self._job.paths.scratch_dir / "ranks", self._agreements(gpus))
 
-    def _agreements(self) -> dict[str, str]:
+    def _agreements(self, gpus: int) -> dict[str, str]:
         if len(self._job.cluster.hosts) == 1:
             return {}
         report = json.loads((self._job.paths.output_dir / REPORT_FILE).read_text(encoding="utf-8"))
-        return {"photos": report["fingerprint"], "hyperparameters": self._job.config.model_dump_json()}
+        return {
+            "photos": report["fingerprint"],
+            "hyperparameters": self._job.config.model_dump_json(),
+            KINDS_OF_DEVICE: "cuda" if gpus else "cpu",
+        }
 
     def _end_workers(self) -> None:
         """Give the workers the time they need, whatever grace torch would give them, and no more than that."""

@@ -55,10 +55,19 @@ class Plan:
 
 
 def plan(job: TrainingJob, *, gpus: int, cores: int, address: str | None, interface: str | None) -> Plan:
-    """`address` and `interface` lead to the other hosts; they are not needed by a single one."""
+    """`address` and `interface` lead to the other hosts; they are not needed by a single one.
+
+    `processes` is this host's own number: hosts may have unequal numbers of GPUs, and torch's agents tell each other theirs
+    when they share out the ranks. Raises ConfigError where GPUs were to be shared.
+    """
     cluster = job.cluster
     several = len(cluster.hosts) > 1
     processes = cluster.processes_per_host or max(1, gpus)
+    if 0 < gpus < processes:
+        raise ConfigError(
+            f"--processes-per-host is {processes} and host {cluster.current_host} has {gpus} GPU(s): a process needs one of "
+            "its own; leave the flag out, or give each host its own number"
+        )
     environment = {
         failure.HOST_VARIABLE: cluster.current_host,
         "OMP_NUM_THREADS": str(max(1, cores // processes)),

@@ -163,7 +163,7 @@ def _preflight_report(path: Path) -> dict[str, Any]:
 
 
 def _throughput(results: Results) -> str:
-    head = ("phase", "photos/s", "waiting for photos", "waiting for peers", "computing")
+    head = ("phase", "ranks", "photos/s", "waiting for photos", "waiting for peers", "computing")
     rows = []
     for phase in dict.fromkeys(row["phase"] for row in results.history):
         mine = [row for row in results.history if row["phase"] == phase]
@@ -173,7 +173,8 @@ def _throughput(results: Results) -> str:
         )
         photos = sum(float(row["images_per_second"]) * float(row["train_seconds"]) for row in mine)
         shares = (data / seconds, peers / seconds, 1 - (data + peers) / seconds)
-        rows.append((phase, f"{photos / seconds:.0f}", *(f"{share:.0%}" for share in shares)))
+        ranks = ", then ".join(str(count) for count in dict.fromkeys(row.get("world_size", results.world_size) for row in mine))
+        rows.append((phase, ranks, f"{photos / seconds:.0f}", *(f"{share:.0%}" for share in shares)))
     return _table(head, rows) + "<p>Over all ranks, training steps only; shares are rank 0's.</p>"
 
 
@@ -181,7 +182,7 @@ def _costs(run: Run, results: Results) -> str:
     photos = len(run.index.splits["train"]) * run.config.epochs
     estimate = costs.estimate(
         photos,
-        run.accelerator.name,
+        run.devices[0] if len(set(run.devices)) == 1 else "several kinds",
         results.history,
         ranks=run.group.world_size,
         expected=run.config.t4_images_per_second,

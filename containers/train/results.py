@@ -37,6 +37,8 @@ class Results:
     history: list[Row]
     best_epoch: int
     reason: StopReason
+    world_size: int
+    """Ranks at the end: a job that may lose hosts begins with more."""
     valid: Scores
     test: Scores | None
     calibration: Calibration
@@ -47,7 +49,8 @@ class Results:
     @property
     def row(self) -> Row:
         """The last line of the log."""
-        return {"epoch": len(self.history), "reason": str(self.reason), "best_epoch": self.best_epoch, **self.manifest.metrics}
+        ended: Row = {"epoch": len(self.history), "reason": str(self.reason), "world_size": self.world_size}
+        return {**ended, "best_epoch": self.best_epoch, **self.manifest.metrics}
 
     @property
     def shown(self) -> Scores:
@@ -87,6 +90,7 @@ def finish(run: Run, trainer: Trainer, checkpoints: Checkpoints, reason: StopRea
         history=trainer.progress.history,
         best_epoch=trainer.stopping.best_epoch,
         reason=reason,
+        world_size=run.group.world_size,
         valid=valid,
         test=test,
         calibration=fitted,

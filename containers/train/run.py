@@ -38,6 +38,8 @@ class Run:
     spec: PreprocessSpec
     group: Group
     accelerator: Accelerator
+    devices: tuple[str, ...]
+    """What each rank computes on, by name, in rank order: hosts may have different GPUs."""
     amp_dtype: torch.dtype | None
     loading: LoaderPlan
     model: nn.Module
@@ -128,6 +130,7 @@ def prepare(job: TrainingJob, request: StopRequest) -> Run:
         spec=spec,
         group=group,
         accelerator=device,
+        devices=tuple(group.gather(device.name)),
         amp_dtype=agreed_precision(job.config.precision, device, group),
         loading=plan_loader(job.config, group, batch_bytes, ranks_here=group.ranks_here),
         model=model.to(device=device.device, memory_format=torch.channels_last),  # type: ignore[call-overload]

@@ -103,11 +103,29 @@ def _cluster(root: Path, environ: Mapping[str, str], interfaces: Collection[str]
     if current not in hosts:
         raise ConfigError(f"{path}: this host is {current}, which is not among its hosts {', '.join(hosts)}")
     name = given.get("network_interface_name")
-    return Cluster(hosts=hosts, current_host=current, network_interface=name if name in interfaces else None)
+    group, groups = _groups(given)
+    return Cluster(
+        hosts=hosts,
+        current_host=current,
+        network_interface=name if name in interfaces else None,
+        instance_group=group if len(groups) > 1 else None,
+    )
+
+
+def _groups(resources: Mapping[str, Any]) -> tuple[str | None, dict[str, dict[str, Any]]]:
+    """(this host's instance group, all of them by name). Hosts of another group may be of another type; all of them train.
+
+    Source: SageMaker developer guide, "Train Using a Heterogeneous Cluster".
+    """
+    given = resources.get("instance_groups")
+    described = [each for each in given if isinstance(each, dict)] if isinstance(given, list) else []
+    groups = {str(each["instance_group_name"]): each for each in described if each.get("instance_group_name")}
+    current = resources.get("current_group_name")
+    return (str(current) if current else None), groups
 
 
 def _channels(root: Path, cluster: Cluster) -> dict[str, Path]:
-    path, data = root / "input/config/inputdataconfig.json", root / "input/data"
+    path, data, group = root / "input/config/inputdataconfig.json", root / "input/data", cluster.instance_group
     described = _json(path)
     names = described or {entry.name: {} for entry in sorted(data.iterdir()) if entry.is_dir()} if data.is_dir() else described
     channels: dict[str, Path] = {}
@@ -128,7 +146,8 @@ def _channels(root: Path, cluster: Cluster) -> dict[str, Path]:
         else:
             channels[role] = data / name
     if "train" not in channels and not problems:
-        problems.append("no train channel: give one that holds a folder of photos per class")
+        where = f" for instance group {group}: bind it to every group (InstanceGroupNames), or" if group else ":"
+        problems.append(f"no train channel{where} give one that holds a folder of photos per class")
     if problems:
         raise ConfigError(f"{path}: {len(problems)} channel problem(s)\n" + "\n".join(f"  - {each}" for each in problems))
     return channels
@@ -143,6 +162,8 @@ def environment(job: TrainingJob, root: Path = ROOT) -> dict[str, str]:
     """The SM_* variables that scripts written for AWS's two training launchers read, as far as they say something here."""
     config = root / "input/config"
     cluster, hyperparameters = job.cluster, _json(config / "hyperparameters.json")
+    resources = _json(config / "resourceconfig.json")
+    group, groups = _groups(resources)
     channels = {path.name: str(path) for path in job.channels.values()}
     exported = {
         "SM_MODEL_DIR": str(job.paths.model_dir),
@@ -155,11 +176,17 @@ def environment(job: TrainingJob, root: Path = ROOT) -> dict[str, str]:
         "SM_CURRENT_HOST_RANK": str(cluster.node_rank),
         "SM_HOST_COUNT": str(len(cluster.hosts)),
         "SM_NETWORK_INTERFACE_NAME": cluster.network_interface or "",
+        "SM_CURRENT_INSTANCE_TYPE": str(resources.get("current_instance_type") or "local"),
+        "SM_CURRENT_INSTANCE_GROUP": group or "homogeneousCluster",
+        "SM_CURRENT_INSTANCE_GROUP_HOSTS": json.dumps(groups.get(group or "", {}).get("hosts") or cluster.hosts),
+        "SM_INSTANCE_GROUPS": json.dumps(list(groups)),
+        "SM_INSTANCE_GROUPS_DICT": json.dumps(groups),
+        "SM_IS_HETERO": json.dumps(len(groups) > 1),
         "SM_CHANNELS": json.dumps(sorted(channels)),
         "SM_HPS": json.dumps(hyperparameters),
         "SM_NUM_CPUS": str(host.cores()),
         "SM_NUM_GPUS": str(host.gpus()),
-        "SM_RESOURCE_CONFIG": json.dumps(_json(config / "resourceconfig.json")),
+        "SM_RESOURCE_CONFIG": json.dumps(resources),
         "SM_INPUT_DATA_CONFIG": json.dumps(_json(config / "inputdataconfig.json")),
     }
     for name, path in channels.items():

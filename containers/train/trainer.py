@@ -180,6 +180,7 @@ class Trainer:
             "epoch": progress.total_epochs,
             "phase": phase.name,
             "step": progress.step,
+            "world_size": self._run.group.world_size,
             "train_loss": loss / photos,
             "train_accuracy": right / photos,
             "valid_loss": scores.loss,

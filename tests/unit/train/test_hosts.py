@@ -9,7 +9,7 @@ import pytest
 from torch.distributed import TCPStore
 
 from containers.core.errors import ConfigError
-from containers.train import failure, hosts
+from containers.train import failure, hosts, launch
 from containers.train.errors import DataError, Interrupted, Uncommitted
 from containers.train.failure import Failure
 from containers.train.hosts import Board
@@ -193,6 +193,14 @@ def test_hosts_must_agree_on_photos_and_hyperparameters(store: TCPStore) -> None
     second.agree({"photos": "abc", "hyperparameters": "{}"})
     with pytest.raises(ConfigError, match="the photos of host algo-2 differ from those of host algo-1"):
         second.agree({"photos": "other"})
+
+
+def test_a_host_without_a_gpu_among_hosts_with_gpus_is_refused(store: TCPStore) -> None:
+    """NCCL's first collective would wait for it."""
+    first, second = board(store, 0), board(store, 1)
+    first.agree({launch.KINDS_OF_DEVICE: "cuda"})
+    with pytest.raises(ConfigError, match=r"GPUs on every host.*of host algo-2 differ from those of host algo-1"):
+        second.agree({launch.KINDS_OF_DEVICE: "cpu"})
 
 
 def test_the_earliest_of_equal_causes_wins(store: TCPStore) -> None:

@@ -15,7 +15,7 @@ from containers.train.checkpoint import Checkpoints
 from containers.train.config import TrainConfig
 from containers.train.distributed import Group
 from containers.train.failure import FAILURE_BYTES
-from containers.train.job import JobPaths, TrainingJob
+from containers.train.job import Cluster, JobPaths, TrainingJob
 from tests.unit.train import jobs
 from tests.unit.train.jobs import Job
 
@@ -167,6 +167,17 @@ def test_a_stop_is_never_answered_by_a_restart_also_where_the_disk_refused_the_c
     assert "restarts" not in job.out
     assert job.failure is not None
     assert job.failure.startswith("Uncommitted: stopped, and the disk refused the checkpoint")
+
+
+@pytest.mark.parametrize(("gpus", "kind"), [(0, "cpu"), (1, "cuda"), (4, "cuda")])
+def test_hosts_agree_on_the_kind_of_device_and_not_on_how_many(tmp_path: Path, gpus: int, kind: str) -> None:
+    paths = JobPaths(**dict.fromkeys(JobPaths.model_fields, tmp_path))
+    (tmp_path / "data_report.json").write_text('{"fingerprint": "abc"}')
+    cluster = Cluster(hosts=("a", "b"), current_host="a")
+    job = TrainingJob(name="job", config=TrainConfig(), cluster=cluster, paths=paths, channels={})
+    agreed = launch.Launcher(job, "none", 1.0)._agreements(gpus)
+    assert agreed[launch.KINDS_OF_DEVICE] == kind
+    assert agreed["photos"] == "abc"
 
 
 def test_what_is_said_when_even_killed_workers_do_not_end_the_launcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

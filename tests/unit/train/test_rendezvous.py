@@ -55,6 +55,22 @@ def test_processes_per_host_are_the_users() -> None:
     assert (made.processes, made.environment["OMP_NUM_THREADS"]) == (2, "1")
 
 
+@pytest.mark.parametrize(("host", "gpus", "processes"), [("algo-1", 1, 1), ("algo-2", 4, 4), ("algo-3", 0, 1)])
+def test_each_host_starts_a_process_per_gpu_of_its_own(host: str, gpus: int, processes: int) -> None:
+    """A heterogeneous cluster: the plans differ in what is the host's own, and in nothing else."""
+    cluster = Cluster(hosts=("algo-1", "algo-2", "algo-3"), current_host=host)
+    made = rendezvous.plan(job_on(cluster), gpus=gpus, cores=8, address="10.0.0.7", interface=None)
+    assert (made.processes, made.environment["OMP_NUM_THREADS"]) == (processes, str(8 // processes))
+    assert (made.hosts, made.run_id, made.endpoint) == (3, "dogs", "algo-1:29400")
+
+
+def test_more_processes_than_gpus_are_refused() -> None:
+    cluster = Cluster(processes_per_host=4)
+    with pytest.raises(ConfigError, match=r"--processes-per-host is 4 and host localhost has 2 GPU\(s\)"):
+        rendezvous.plan(job_on(cluster), gpus=2, cores=8, address=None, interface=None)
+    assert rendezvous.plan(job_on(cluster), gpus=0, cores=8, address=None, interface=None).processes == 4
+
+
 def test_a_taken_port_is_the_users_to_free() -> None:
     with socket.socket() as taken:
         taken.bind(("", 0))

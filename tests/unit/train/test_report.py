@@ -55,5 +55,10 @@ def test_a_cost_is_labelled_assumed_unless_the_run_was_on_that_gpu():
     own = costs.estimate(720_000, "cpu", history, expected=100.0)
     assert "100 photos/s (assumed: your own t4_images_per_second, not measured)" in own.basis
     assert own.rows[0].hours == 2.0
+    mixed = costs.estimate(720_000, "several kinds", history, ranks=2)
+    assert "assumed for ResNet-50" in mixed.basis, "T4s are not measured by what others did with them"
+    fewer = [{"phase": "all", "images_per_second": 200.0 * ranks, "world_size": ranks} for ranks in (2, 1)]
+    per_gpu = costs.estimate(720_000, "Tesla T4", fewer, ranks=1)
+    assert (per_gpu.rows[0].hours, "measured in this run on 2 and 1 T4" in per_gpu.basis) == (1.0, True)
     both = costs.estimate(720_000, "Tesla T4", history, ranks=2, expected=7.0)
     assert (both.rows[0].hours, "measured in this run on 2 T4" in both.basis) == (2.0, True)

@@ -59,6 +59,46 @@ def test_the_cluster(tmp_path: Path, given: dict[str, Any] | None, expected: Clu
     assert cluster.rendezvous_host == sorted(expected.hosts)[0]
 
 
+GROUPS = [
+    {"instance_group_name": "big", "instance_type": "ml.g4dn.12xlarge", "hosts": ["algo-1"]},
+    {"instance_group_name": "small", "instance_type": "ml.g4dn.xlarge", "hosts": ["algo-2", "algo-3"]},
+]
+MIXED = {
+    "current_host": "algo-3", "current_group_name": "small", "current_instance_type": "ml.g4dn.xlarge",
+    "hosts": ["algo-1", "algo-2", "algo-3"], "instance_groups": GROUPS, "network_interface_name": "eth0",
+}  # fmt: skip
+
+
+def test_all_hosts_of_a_heterogeneous_cluster_train(tmp_path: Path) -> None:
+    root = opt_ml(tmp_path, resourceconfig=MIXED)
+    cluster = read(root).cluster
+    assert (cluster.hosts, cluster.node_rank, cluster.processes_per_host) == (("algo-1", "algo-2", "algo-3"), 2, 0)
+    assert cluster.instance_group == "small"
+    exported = sagemaker.environment(read(root), root)
+    assert exported["SM_CURRENT_INSTANCE_TYPE"] == "ml.g4dn.xlarge"
+    assert exported["SM_CURRENT_INSTANCE_GROUP"] == "small"
+    assert json.loads(exported["SM_CURRENT_INSTANCE_GROUP_HOSTS"]) == ["algo-2", "algo-3"]
+    assert json.loads(exported["SM_INSTANCE_GROUPS"]) == ["big", "small"]
+    assert json.loads(exported["SM_INSTANCE_GROUPS_DICT"])["big"]["instance_type"] == "ml.g4dn.12xlarge"
+    assert exported["SM_IS_HETERO"] == "true"
+
+
+def test_a_channel_that_one_instance_group_lacks_is_named_with_the_group(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no train channel for instance group small: bind it to every group"):
+        read(opt_ml(tmp_path, (), inputdataconfig={"test": {}}, resourceconfig=MIXED))
+
+
+def test_one_instance_group_is_no_heterogeneous_cluster(tmp_path: Path) -> None:
+    """What the platform writes for every job."""
+    one = {"instance_group_name": "homogeneousCluster", "instance_type": "ml.g4dn.xlarge", "hosts": ["algo-1"]}
+    given = {"current_host": "algo-1", "hosts": ["algo-1"], "current_group_name": "homogeneousCluster"}
+    given |= {"instance_groups": [one]}
+    root = opt_ml(tmp_path, resourceconfig=given)
+    assert read(root).cluster == Cluster(hosts=("algo-1",), current_host="algo-1")
+    exported = sagemaker.environment(read(root), root)
+    assert (exported["SM_CURRENT_INSTANCE_GROUP"], exported["SM_IS_HETERO"]) == ("homogeneousCluster", "false")
+
+
 def test_a_host_that_is_not_in_the_list(tmp_path: Path) -> None:
     root = opt_ml(tmp_path, resourceconfig={"current_host": "algo-3", "hosts": ["algo-1", "algo-2"]})
     with pytest.raises(ConfigError, match="this host is algo-3, which is not among its hosts algo-1, algo-2"):
