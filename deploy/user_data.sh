@@ -27,7 +27,8 @@ finish() {
   local why=''
   [ -f "$WORK/interrupted" ] && why=$(cat "$WORK/interrupted")
   say "ended with exit code $code${why:+, interrupted: $why}"
-  if [ "$code" = 0 ] && [ -z "$why" ] && [ "$HOST" = algo-1 ]; then
+  # rank 0 wrote it, on whichever host that was: torch may order hosts by address, where 10.0.0.10 comes before 10.0.0.9
+  if [ "$code" = 0 ] && [ -z "$why" ] && [ -f "$ML/model/manifest.json" ]; then
     tar -C "$ML/model" -czf "$WORK/model.tar.gz" . && copy "$WORK/model.tar.gz" "$MODEL_URI" || code=67
   fi
   [ -d "${ML:-/nonexistent}/output" ] && copy --recursive "$ML/output" "$RUN_URI/output/$HOST/"
@@ -82,6 +83,7 @@ printf '{"current_host":"%s","hosts":[%s],"network_interface_name":"%s"}' "$HOST
   >"$ML/input/config/resourceconfig.json"
 aws s3 sync --only-show-errors "$DATA_URI" "$ML/input/data"
 aws s3 sync --only-show-errors "$CHECKPOINT_URI" "$ML/checkpoints"
+touch "$WORK/saved"
 chown -R 10001:10001 "$ML"
 
 # 7. The container has no business with this instance's role. One hop keeps bridged containers off the metadata service;
@@ -97,7 +99,12 @@ aws ecr get-login-password | docker login --username AWS --password-stdin "${IMA
 docker pull -q "$IMAGE"
 
 # 9. A spot notice (two minutes ahead) or a request to stop: the container is told, writes its checkpoint and ends
-save() { aws s3 sync --only-show-errors --delete "$ML/checkpoints" "$CHECKPOINT_URI"; }
+# Only rank 0 writes latest.json: a host whose own is no newer than what it brought, or saved before, has nothing to save
+save() {
+  [ "$ML/checkpoints/latest.json" -nt "$WORK/saved" ] || return 0
+  touch "$WORK/saving"
+  aws s3 sync --only-show-errors --delete "$ML/checkpoints" "$CHECKPOINT_URI" && mv "$WORK/saving" "$WORK/saved"
+}
 watch() {
   local why='' turn=0
   while sleep "${WATCH:-5}"; do
@@ -112,7 +119,7 @@ watch() {
   done
 }
 # and on the way, what a lost instance would otherwise take with it
-keep() { while sleep "${KEEP:-60}"; do [ "$HOST" != algo-1 ] || save || say 'checkpoints could not be copied'; done; }
+keep() { while sleep "${KEEP:-60}"; do save || say 'checkpoints could not be copied'; done; }
 watch &
 watcher=$!
 keep &
@@ -127,6 +134,6 @@ docker run --rm --name train "${gpus[@]}" "${network[@]}" --user 10001:10001 --i
   --log-driver awslogs --log-opt "awslogs-region=$REGION" --log-opt "awslogs-group=$LOG_GROUP" \
   --log-opt "awslogs-stream=$RUN/$HOST" "$IMAGE" train || code=$?
 kill "$watcher" "$keeper" 2>/dev/null || true
-[ "$HOST" != algo-1 ] || save
+save
 if [ -s "$ML/output/failure" ]; then say "$(head -c 1024 "$ML/output/failure")"; fi
 exit "$code"

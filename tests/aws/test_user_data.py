@@ -11,7 +11,7 @@ from containers.train.sagemaker import read_job
 from deploy.ec2_request import has_gpu, user_data
 from deploy.training_request import Run
 from tests.support import aws as fake
-from tests.support.instance import FAIL, UNTIL_STOPPED, boot, check_script
+from tests.support.instance import FAIL, SUCCEED, UNTIL_STOPPED, WRITE_CHECKPOINT, boot, check_script
 
 EVIL = "'; touch $T/pwned; `touch $T/pwned` $(touch $T/pwned) \" \\ é"
 BUCKET = f"kennel-dev-{fake.ACCOUNT}-{fake.REGION}"
@@ -44,7 +44,7 @@ def test_it_is_clean_bash_and_fits():
 
 def test_a_run_that_succeeds(tmp_path: Path):
     before = DATA | {f"{BUCKET}/checkpoints/r0/c": "from the run before"}
-    container = 'cp -r "$ML" "$T/seen"; mkdir -p "$ML/model"; echo weights >"$ML/model/w"; echo state >"$ML/checkpoints/c"'
+    container = f'cp -r "$ML" "$T/seen"; {SUCCEED}'
     instance = boot(tmp_path, script(settings=TrainConfig(architecture=EVIL)), container=container, before=before)
     assert instance.exit_code == 0, instance.output
     assert instance.calls[0] == "shutdown -h +360"  # before anything can fail
@@ -122,8 +122,9 @@ def peer(number: int) -> dict[str, str]:
 
 
 def test_the_second_of_two_nodes(tmp_path):
-    container = 'cp -r "$ML" "$T/seen"; echo weights >"$ML/model/w"; echo state >"$ML/checkpoints/c"'
-    instance = boot(tmp_path, script(nodes=2), container=container, before=DATA | peer(1), INDEX="1")
+    before = DATA | peer(1) | {f"{BUCKET}/checkpoints/r0/latest.json": "of the run before"}
+    container = 'cp -r "$ML" "$T/seen"; cp "$ML/checkpoints/latest.json" "$ML/checkpoints/c"'
+    instance = boot(tmp_path, script(nodes=2), container=container, before=before, INDEX="1")
     assert instance.exit_code == 0, instance.output
     assert (instance.bucket / BUCKET / "ec2/r1/rendezvous/algo-2").read_text() == "10.0.0.11"
     run = instance.call("docker run")
@@ -131,9 +132,32 @@ def test_the_second_of_two_nodes(tmp_path):
     assert instance.called("iptables -I OUTPUT -d 169.254.169.254 -m owner --uid-owner 10001 -j REJECT")
     cluster = read_job(tmp_path / "seen", environ={}, interfaces=["ens5"]).cluster
     assert (cluster.hosts, cluster.current_host, cluster.network_interface) == (("algo-1", "algo-2"), "algo-2", "ens5")
-    assert not (instance.bucket / BUCKET / "training").exists()  # the first node brings the model
-    assert not (instance.bucket / BUCKET / "checkpoints").exists()  # and the checkpoints
+    assert not (instance.bucket / BUCKET / "training").exists()  # rank 0's host brings the model
+    assert not (instance.bucket / BUCKET / "checkpoints/r0/c").exists()  # and the checkpoints: here are copies only
     assert status(instance, "algo-2")["exit_code"] == 0
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_the_host_of_rank_0_brings_model_and_checkpoints_whichever_it_is(tmp_path, index):
+    """Where ranks follow the text of addresses, a first node at 10.0.0.9 is rank 1 beside one at 10.0.0.10."""
+    rank_1, before = boot(tmp_path / "1", script(nodes=2), container="true", before=DATA | peer(2), INDEX="0"), DATA | peer(1)
+    rank_0 = boot(tmp_path / "0", script(nodes=2), before=before | peer(2), INDEX=str(index))
+    assert (rank_1.exit_code, rank_0.exit_code) == (0, 0), rank_1.output + rank_0.output
+    assert not (rank_1.bucket / BUCKET / "training").exists()
+    with tarfile.open(rank_0.bucket / BUCKET / "training/r1/output/model.tar.gz") as model:
+        assert {"./w", "./manifest.json"} <= set(model.getnames())
+    assert (rank_0.bucket / BUCKET / "checkpoints/r0/c").read_text() == "state\n"
+
+
+def test_checkpoints_are_saved_on_the_way_when_there_is_a_new_one(tmp_path):
+    """A host whose rank moved away must not bring its old ones again, over those of the host that goes on."""
+    container = (
+        f'{WRITE_CHECKPOINT}; for _ in $(seq 300); do [ -e "$T/s3/{BUCKET}/checkpoints/r0/c" ] && break; sleep 0.1; done'
+    )
+    instance = boot(tmp_path, script(), container=f"{container}; sleep 1", before=DATA)
+    saves = [call for call in instance.calls if call.startswith("aws s3 sync") and "--delete" in call]
+    assert len(saves) == 1, instance.calls
+    assert (instance.bucket / BUCKET / "checkpoints/r0/c").read_text() == "state\n"
 
 
 def test_a_peer_that_never_comes_ends_the_wait(tmp_path):

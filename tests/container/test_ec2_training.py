@@ -5,10 +5,12 @@ container, as the user and with the peers' addresses that the script asked Docke
 """
 
 import json
+import random
 import shutil
 import tarfile
 from pathlib import Path
 
+import docker
 import pytest
 
 from containers.core import manifest
@@ -58,9 +60,14 @@ def script() -> str:
     return user_data(config, fake.context(config).names_in(fake.ACCOUNT), run)
 
 
-def test_two_nodes_meet_train_and_bring_one_model(engine, train_image, bucket, tmp_path):
-    with boxes.network(engine) as bridge:
-        nodes = [boxes.container(engine, train_image, None, **node(tmp_path, bridge, index)) for index in range(2)]
+@pytest.mark.parametrize("last_bytes", [(9, 10), (10, 9)])
+def test_two_nodes_meet_train_and_bring_one_model(engine, train_image, bucket, tmp_path, last_bytes):
+    """As text .10 comes before .9, and torch orders hosts by that text: the model is brought by whoever wrote it."""
+    subnet = f"10.{random.randrange(100, 200)}.{random.randrange(256)}"
+    pool = docker.types.IPAMConfig(pool_configs=[docker.types.IPAMPool(subnet=f"{subnet}.0/24")])
+    with boxes.network(engine, ipam=pool) as bridge:
+        options = [node(tmp_path, bridge, index, f"{subnet}.{last}") for index, last in enumerate(last_bytes)]
+        nodes = [boxes.container(engine, train_image, None, **each) for each in options]
         with nodes[0] as first, nodes[1] as second:
             codes = [boxes.exit_code(box, PATIENCE_SECONDS) for box in (first, second)]
             text = "\n".join(boxes.logs(box) for box in (first, second))
@@ -74,11 +81,12 @@ def test_two_nodes_meet_train_and_bring_one_model(engine, train_image, bucket, t
     model = manifest.read(tmp_path / "model")
     manifest.verify(tmp_path / "model", model)
     assert model.class_names == ("hound", "pug")
-    assert list((bucket / "checkpoints/r1").rglob("*"))
+    latest = json.loads((bucket / "checkpoints/r1/latest.json").read_text())
+    assert (bucket / "checkpoints/r1" / latest["file"]).exists()
     assert '"event": "epoch"' in text
 
 
-def node(root: Path, bridge, index: int) -> dict:
+def node(root: Path, bridge, index: int, address: str) -> dict:
     """Options of the container that plays instance `index`."""
     here = root / f"node-{index}"
     write_programs(here, [name for name in PROGRAMS if name != "chown"])
@@ -100,4 +108,5 @@ def node(root: Path, bridge, index: int) -> dict:
         "user": "0",
         "shm_size": "512m",
         "network": bridge.name,
+        "networking_config": {bridge.name: docker.types.EndpointConfig("1.41", ipv4_address=address)},
     }

@@ -79,11 +79,11 @@ case "$name $1 ${2:-}" in
   "nvidia-smi "*) [ -z "${NO_GPU:-}" ] ;;
 esac
 """
-SUCCEED = 'echo weights >"$ML/model/w"; echo state >"$ML/checkpoints/c"'
+WRITE_CHECKPOINT = 'echo state >"$ML/checkpoints/c"; echo "{}" >"$ML/checkpoints/latest.json"'
+WRITE_MODEL = 'echo weights >"$ML/model/w"; echo "{}" >"$ML/model/manifest.json"'
+SUCCEED = f"{WRITE_MODEL}; {WRITE_CHECKPOINT}"
 FAIL = 'echo "NonFiniteLoss: the loss became NaN" >"$ML/output/failure"; exit 3'
-UNTIL_STOPPED = (
-    'for _ in $(seq 600); do [ -e "$T/stopped" ] && { echo state >"$ML/checkpoints/c"; exit 0; }; sleep 0.1; done; exit 9'
-)
+UNTIL_STOPPED = f'for _ in $(seq 600); do [ -e "$T/stopped" ] && {{ {WRITE_CHECKPOINT}; exit 0; }}; sleep 0.1; done; exit 9'
 
 
 @dataclass
