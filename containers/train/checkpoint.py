@@ -5,7 +5,7 @@ two of these leaves a directory that loads. SageMaker mirrors it to S3 while we 
 files and immutability of finished ones.
 
     base-<digest>.pt                 the whole model before phase 1, which then saves only its head
-    checkpoint-<serial>-<digest>.pt  the last two, and the best
+    checkpoint-<serial>-<digest>.pt  the last two, and the best each of them knew
     latest.json                      {"file", "step", "sha256"}
 
 Files are read with weights_only=True: they can hold tensors and plain containers, nothing that runs.
@@ -60,7 +60,9 @@ class Checkpoints:
         """`on_commit` is told each step of the commit protocol before it happens."""
         self._directory, self._group, self._on_commit = directory, group, on_commit
         self._serial = 0
-        self._recent: list[str] = []
+        self._recent: dict[str, str | None] = {}
+        """The last names, each with the best it refers to: without that a checkpoint is of no use."""
+        self._rejected: set[str] = set()
         self._base: str | None = None
         self.best_file: str | None = None
         directory.mkdir(parents=True, exist_ok=True)
@@ -95,7 +97,7 @@ class Checkpoints:
             _log.error("checkpoint not written; the previous one stays the newest", extra={"reason": str(error), "step": step})
             return False
         self.best_file = name if is_best else self.best_file
-        self._recent = [*self._recent, name][-_KEEP:]
+        self._recent = dict([*self._recent.items(), (name, best)][-_KEEP:])
         self._on_commit("prune")
         self._prune()
         _log.debug("checkpoint", extra={"file": name, "step": step})
@@ -130,7 +132,7 @@ class Checkpoints:
         return final
 
     def _prune(self) -> None:
-        keep = {*self._recent, self.best_file}
+        keep = {*self._recent, *self._recent.values(), self.best_file, *self._rejected}
         for path in self._directory.glob("checkpoint-*.pt"):
             if path.name not in keep:
                 path.unlink(missing_ok=True)
@@ -138,13 +140,16 @@ class Checkpoints:
     def restore(self) -> Restored | None:
         """The newest valid state any rank can read, on every rank; None where there is none.
 
-        What is rejected on the way is logged by name. Where ranks do not share a disk, the one with the newest state
+        What is rejected on the way is logged by name, and not deleted before the next start. Where ranks do not share a disk, the one with the newest state
         (the lowest rank among equals) sends it, with the files it refers to.
         """
         mine = self._newest()
         offers = self._group.gather((_serial(mine.file) if mine else -1, mine.file if mine else ""))
         newest = max(offers)
         if newest[0] < 0:
+            if self._rejected:
+                what = "no checkpoint can be used; training starts anew (what is there is kept until the next start)"
+                _log.error(what, extra={"directory": str(self._directory), "files": sorted(self._rejected)})
             return None
         if any(offer != newest for offer in offers):
             owner = offers.index(newest)
@@ -153,8 +158,8 @@ class Checkpoints:
             mine = self._load(newest[1])
         if mine is None:
             raise AssertionError("a checkpoint was agreed on that this rank does not have")
-        self._serial = newest[0] + 1
-        self._recent = [mine.file]
+        self._serial = max(self._serial, newest[0] + 1)
+        self._recent = {mine.file: mine.state["best_file"]}
         self._base = mine.state["base_file"]
         self.best_file = mine.file if mine.state["is_best"] else mine.state["best_file"]
         return mine
@@ -185,6 +190,8 @@ class Checkpoints:
                 restored = self._load(name)
             except (_Unusable, OSError) as error:
                 _log.error("checkpoint rejected; trying the one before", extra={"file": name, "reason": str(error)})
+                self._rejected.add(name)
+                self._serial = max(self._serial, _serial(name) + 1)
                 continue
             return restored
         return None

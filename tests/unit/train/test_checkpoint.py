@@ -99,10 +99,40 @@ def test_without_a_usable_list_the_files_speak_for_themselves(tmp_path, damage):
     assert restored(tmp_path) == 2
 
 
-def test_a_checkpoint_whose_best_is_gone_is_not_used(tmp_path):
-    saved(tmp_path, 4, best={0, 1})
+def test_a_torn_newest_file_that_was_a_new_best_leaves_the_one_before_with_its_own_best(tmp_path):
+    saved(tmp_path, 3, best={0, 2})
+    newest = next(tmp_path.glob("checkpoint-00000002-*"))
+    newest.write_bytes(newest.read_bytes()[:100])
+    again = Checkpoints(tmp_path, Group.alone())
+    found = again.restore()
+    assert (found.state["number"], found.best["number"]) == (1, 0)
+    again.save(state(3), 3)
+    assert newest.exists()  # what was rejected stays for whoever wants to know why
+    assert again.load_best()[0]["number"] == 0
+
+
+def test_a_best_that_nothing_refers_to_any_more_is_pruned(tmp_path):
+    saved(tmp_path, 5, best={0, 2})
+    assert [name[:19] for name in names(tmp_path)] == [f"checkpoint-{n:08d}" for n in (2, 3, 4)] + [LATEST]
+
+
+def test_where_no_checkpoint_can_be_used_that_is_said_and_nothing_is_deleted(tmp_path, caplog):
+    """None of the last two can be gone on with: without the best they refer to there might be no model in the end."""
+    saved(tmp_path, 4, best={1})
     next(tmp_path.glob("checkpoint-00000001-*")).unlink()
+    left = set(names(tmp_path)) - {LATEST}
+    again = Checkpoints(tmp_path, Group.alone())
+    assert again.restore() is None
+    assert [record.levelname for record in caplog.records if "training starts anew" in record.getMessage()] == ["ERROR"]
+    for number in range(3):
+        again.save(state(number), number)
+    assert left <= set(names(tmp_path))
+    assert restored(tmp_path) == 2
+
+
+def test_an_empty_folder_is_no_reason_to_complain(tmp_path, caplog):
     assert restored(tmp_path) is None
+    assert not caplog.records
 
 
 COMMIT = ["write checkpoint", "sync checkpoint", "rename checkpoint", "write latest", "sync latest", "rename latest", "prune"]
