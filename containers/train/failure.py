@@ -153,12 +153,19 @@ def report(error: BaseException, environ: Mapping[str, str] = os.environ) -> Fai
 def write(failure: Failure, target: Path) -> None:
     """`failure` as `of_process` reads it, by rename.
 
+    Where the disk refuses, the exit code is all that is left, and an error about the error must not replace it.
+
     Beside ours, the file has the two fields that torch's elastic agent insists on (torch 2.10, ProcessFailure).
     """
     elastic = {"message": failure.headline, "extraInfo": {"timestamp": str(int(failure.moment))}}
     temporary = target.with_name(f".{target.name}.tmp")
-    temporary.write_text(json.dumps({"message": elastic, "kennel": failure.model_dump(mode="json")}), encoding="utf-8")
-    temporary.rename(target)
+    try:
+        temporary.write_text(json.dumps({"message": elastic, "kennel": failure.model_dump(mode="json")}), encoding="utf-8")
+        temporary.rename(target)
+    except OSError as error:
+        logs.get(__name__).warning("the reason could not be written", extra={"file": str(target), "reason": str(error)})
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def end_with_parent(death_signal: int = signal.SIGTERM) -> None:
@@ -219,7 +226,8 @@ def of_process(
 
 def _from_status(exit_code: int) -> tuple[str, str, Category, int]:
     if exit_code == RESUMABLE:
-        return Interrupted.__name__, "stopped with its checkpoint committed", Category.PEER, RESUMABLE
+        untold = "ended early and could not write why (is its scratch folder full?); start the job again, it resumes"
+        return Uncommitted.__name__, untold, Category.PEER, RESUMABLE
     if exit_code >= 0:
         message = f"ended with exit code {exit_code} and without a word; its last log lines say more"
         return WorkerFailed.__name__, message, Category.SILENT, WorkerFailed.exit_code

@@ -3,29 +3,38 @@
 Only rank 0 tells anything.
 """
 
+import contextlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
 from containers.core import logs
 from containers.core.metrics import EPOCH_EVENT, FINAL_EVENT, METRICS
 
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
 _log = logs.get(__name__)
 _NAMES = {metric.field: metric.name.replace(":", "/") for metric in METRICS}
 
 
 class Recorder:
-    """`tensorboard_dir` is where SageMaker looks: /opt/ml/output/tensorboard."""
+    """`tensorboard_dir` is where SageMaker looks: /opt/ml/output/tensorboard.
+
+    A disk that refuses event files ends them, with a warning, and nothing else: the log has the same numbers.
+    """
 
     def __init__(self, tensorboard_dir: Path, *, active: bool) -> None:
         self._active = active
-        self._writer = None
+        self._writer: SummaryWriter | None = None
         if active:
-            from torch.utils.tensorboard import SummaryWriter  # a second of import that the other ranks do not need
+            from torch.utils import tensorboard  # a second of import that the other ranks do not need
 
-            self._writer = SummaryWriter(str(tensorboard_dir))
+            with self._as_long_as_it_works():
+                self._writer = tensorboard.SummaryWriter(str(tensorboard_dir))
 
     def epoch(self, row: Mapping[str, float | int | str]) -> None:
         """`row` has the fields of core.metrics and says which epoch it is."""
@@ -40,10 +49,20 @@ class Recorder:
 
     def _scalars(self, row: Mapping[str, float | int | str], epoch: int) -> None:
         if self._writer is not None:
-            for field, name in _NAMES.items():
-                if field in row:
-                    self._writer.add_scalar(name, float(row[field]), epoch)
-            self._writer.flush()
+            with self._as_long_as_it_works():
+                for field, name in _NAMES.items():
+                    if field in row:
+                        self._writer.add_scalar(name, float(row[field]), epoch)
+                self._writer.flush()
+
+    @contextlib.contextmanager
+    def _as_long_as_it_works(self) -> Iterator[None]:
+        """Tensorboard's own thread writes, and is dead from its first error on."""
+        try:
+            yield
+        except OSError as error:
+            self._writer = None
+            _log.warning("no more TensorBoard files", extra={"reason": str(error)})
 
     def bar(self, description: str, total: int, done: int) -> "tqdm[None]":
         """Photos of an epoch; silent where nobody watches."""
@@ -52,4 +71,5 @@ class Recorder:
 
     def close(self) -> None:
         if self._writer is not None:
-            self._writer.close()
+            with self._as_long_as_it_works():
+                self._writer.close()

@@ -51,6 +51,7 @@ class Supervisor:
         self._stop_seconds = stop_seconds + _MARGIN_SECONDS
         self._child: int | None = None
         self._signal: signal.Signals | None = None
+        self._unwritten: OSError | None = None
         self._wake, sender = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(sender, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)  # a handler, however empty, is what makes the wake-up pipe readable
@@ -70,7 +71,10 @@ class Supervisor:
     def announce_stop(self) -> None:
         """Create the stop file, where one is known and a stop was requested."""
         if self.stop_file is not None and self.stop_requested_at is not None:
-            self.stop_file.touch()
+            try:
+                self.stop_file.touch()
+            except OSError as error:  # a full disk, or somebody cleans up TMPDIR; the signal is passed on all the same
+                self._unwritten = error
 
     def run(self, command: list[str], error_file: Path) -> int:
         """Run `command` to its end and return its exit code (negative: a signal's number), reaping every orphan meanwhile.
@@ -96,6 +100,8 @@ class Supervisor:
                 if self._signal is not None:
                     log.info("stop requested", extra={"signal": self._signal.name})
                     self._signal = None
+                    if self._unwritten is not None:
+                        log.warning("the stop file cannot be written", extra={"reason": str(self._unwritten)})
         finally:
             self._child = None
         return code

@@ -1,9 +1,14 @@
-"""A disk without room, as one process sees it: the kernel refuses to write more of a file than a limit."""
+"""A disk without room: for one process (the kernel refuses to write more of a file than a limit), and a real, small one."""
 
+import os
 import resource
 import signal
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+
+from tests.support.requirement import unavailable
 
 
 def no_file_larger_than(size: int) -> None:
@@ -21,3 +26,32 @@ def files_of_at_most(size: int) -> Iterator[None]:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
         signal.signal(signal.SIGXFSZ, handler)
+
+
+@contextmanager
+def small_volume(folder: Path, megabytes: int) -> Iterator[Path]:
+    """`folder` as a file system of its own."""
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        unavailable("this user may not mount a file system")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def fill(folder: Path) -> Path:
+    """Write the file that takes what room there is; delete it to make room."""
+    path = folder / "somebody-elses"
+    with path.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(1 << 16))
+        except OSError:
+            pass
+        try:
+            while True:
+                file.write(bytes(1 << 8))
+        except OSError:
+            return path

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from PIL import Image
@@ -73,10 +74,13 @@ class Job:
         return [json.loads(path.read_text()) for path in sorted(self.output.glob("rank*.json"))]
 
     def wait_for(self, text: str, seconds: float = SECONDS) -> "Job":
+        return self.wait_until(lambda: text in self.out, text, seconds)
+
+    def wait_until(self, condition: Callable[[], bool], what: str = "it", seconds: float = SECONDS) -> "Job":
         deadline = time.monotonic() + seconds
-        while text not in self.out:
-            assert self.process.poll() is None, f"ended with {self.process.returncode} before {text!r}\n{self.out}"
-            assert time.monotonic() < deadline, f"no {text!r} within {seconds} s\n{self.out}"
+        while not condition():
+            assert self.process.poll() is None, f"ended with {self.process.returncode} before {what!r}\n{self.out}"
+            assert time.monotonic() < deadline, f"no {what!r} within {seconds} s\n{self.out}"
             time.sleep(0.02)
         return self
 

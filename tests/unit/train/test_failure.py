@@ -10,6 +10,7 @@ from containers.core.errors import ConfigError
 from containers.train import failure
 from containers.train.errors import DataError, Interrupted, NonFiniteLoss, PeerLost
 from containers.train.failure import FAILURE_BYTES, Category, Failure
+from tests.support import full_disk
 
 
 def a_failure(message: str = "no", category: Category = Category.OWN, moment: float = 0.0, **fields: object) -> Failure:
@@ -46,7 +47,7 @@ def test_an_error_is_classified(error: Exception, kind: str, category: Category,
         (-34, "WorkerFailed", Category.SIGNAL, "was killed", 1),
         (-15, "WorkerFailed", Category.ECHO, "another rank failed", 1),
         (3, "WorkerFailed", Category.SILENT, "exit code 3", 1),
-        (75, "Interrupted", Category.PEER, "checkpoint committed", 75),
+        (75, "Uncommitted", Category.PEER, "could not write why", 75),
     ],
 )
 def test_a_silent_process_is_judged_by_its_exit(
@@ -86,6 +87,26 @@ def test_torchs_agent_can_read_a_report(tmp_path: Path) -> None:
     read = errors.ProcessFailure(local_rank=0, pid=1, exitcode=1, error_file=str(target))
     assert read.message["message"] == "ValueError: x is empty"
     assert read.timestamp > 0
+
+
+@pytest.mark.parametrize(("error", "code"), [(Interrupted("stopped"), 75), (DataError("a.jpg"), 2)])
+def test_a_reason_that_cannot_be_written_does_not_change_the_exit_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception, code: int
+) -> None:
+    monkeypatch.setenv(failure.ERROR_FILE_VARIABLE, str(tmp_path / "error.json"))
+
+    def broken() -> int:
+        raise error
+
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with full_disk.files_of_at_most(0):
+            assert failure.guarded(broken) == code
+    finally:
+        failure.end_with_parent(0)
+        signal.signal(signal.SIGTERM, before)
+    assert "the reason could not be written" in caplog.messages
+    assert not list(tmp_path.iterdir())
 
 
 def test_without_a_launcher_nothing_is_written() -> None:

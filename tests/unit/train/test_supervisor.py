@@ -80,6 +80,28 @@ print(json.dumps({"code": code, "stop_file": boss.stop_file.exists(), "requested
     assert result(process) == {"code": 75, "stop_file": True, "requested": True}
 
 
+def test_a_stop_is_passed_on_though_its_file_cannot_be_written(tmp_path: Path) -> None:
+    """The scratch folder is full, or was cleaned up: that must not kill the first process."""
+    child = """
+import signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
+print("ready", flush=True)
+time.sleep(600)
+"""
+    program = (
+        PRELUDE
+        + """
+boss.stop_file = Path(sys.argv[3])
+print(json.dumps(boss.run([sys.executable, "-c", sys.argv[1]], Path(sys.argv[2]))))
+"""
+    )
+    process = in_a_process(program, child, tmp_path / "error.json", tmp_path / "gone/stop")
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGTERM)
+    assert result(process) == 75
+
+
 def test_a_stop_before_the_child_reaches_it_too(tmp_path: Path) -> None:
     program = (
         PRELUDE
