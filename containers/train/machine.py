@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,18 +20,29 @@ from containers.train.job import Cluster, JobPaths
 
 log = logs.get(__name__)
 
-FREE_BYTES = 1 << 30
-"""For checkpoints and the model together: two checkpoints of ResNet-50 with AdamW are 0.6 GB, its model 0.1 GB."""
+LEAST_BYTES = 64 << 20
+"""Of any job: with less, a disk counts as full. What this one needs is known when its model is built (`room`)."""
 RESOLVE_SECONDS = 300.0
 
 
-def check_disk(paths: JobPaths, needed: int = FREE_BYTES) -> None:
-    """Raises ConfigError naming the folder whose file system is too full."""
-    for folder in (paths.checkpoint_dir, paths.model_dir):
+def check_disk(paths: JobPaths, *, checkpoints: int = LEAST_BYTES, model: int = LEAST_BYTES) -> None:
+    """Raises ConfigError naming the folder whose file system has no room for so many bytes of checkpoints and model.
+
+    What the job has there already counts as room: it is pruned or replaced.
+    """
+    needed: dict[int, int] = defaultdict(int)
+    for folder, most, ours in (
+        (paths.checkpoint_dir, checkpoints, ("checkpoint-*.pt", "base-*.pt")),
+        (paths.model_dir, model, ("weights.safetensors", "engines/*")),
+    ):
+        folder.mkdir(parents=True, exist_ok=True)
+        disk = folder.stat().st_dev
+        needed[disk] += max(0, most - sum(path.stat().st_size for pattern in ours for path in folder.glob(pattern)))
         free = shutil.disk_usage(folder).free
-        if free < needed:
+        if free < needed[disk]:
             raise ConfigError(
-                f"{folder} has {free >> 20} MB free and training needs {needed >> 20}: make room, or choose another folder"
+                f"{folder} has {free >> 20} MB free and training needs {needed[disk] >> 20}: "
+                "make room, or choose another folder"
             )
 
 

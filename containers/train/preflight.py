@@ -35,7 +35,8 @@ def run(job: TrainingJob) -> DatasetIndex:
     """All checks, the cheap ones first. Raises ConfigError, DataError, AcceleratorError or PeerLost."""
     tree = splits.find(job.channels)
     check_classes(tree)
-    machine.check_disk(job.paths)
+    if not any(job.paths.checkpoint_dir.glob("checkpoint-*.pt")):  # what a job that has begun still needs is seen in `room`
+        machine.check_disk(job.paths)
     machine.check_accelerator(job.device)
     paths = [path for classes in tree.splits.values() for files in classes.values() for path in files]
     facts = list(_progress(photos.inspect_all(paths, host.cores()), len(paths)))

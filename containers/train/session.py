@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from containers.core import logs
-from containers.train import data, pretrained, results, resume, run
+from containers.train import data, pretrained, results, resume, room, run
 from containers.train.checkpoint import Checkpoints
 from containers.train.distributed import StopRequest, StopRequested
 from containers.train.errors import Interrupted, NonFiniteLoss
@@ -30,6 +30,7 @@ def train(job_file: Path) -> int:
     trainer = Trainer(this, checkpoints, recorder, facts)
     if restored is not None:
         trainer.resume(restored)
+    room.check(this, finished=trainer.finished)
     try:
         _train(this, request, trainer, checkpoints, recorder)
     except RuntimeError as error:

@@ -56,6 +56,11 @@ class Trainer:
         phases.load_weights(self._run, restored.state, restored.base)
         _log.info("resumed", extra={"file": restored.file, "step": self.progress.step, "samples": self.progress.samples})
 
+    @property
+    def finished(self) -> bool:
+        """Nothing is left to train."""
+        return not any(self._has_work(number) for number in range(self.progress.phase, len(phases.NAMES)))
+
     def fit(self) -> StopReason:
         """Train until done. Raises Interrupted (checkpoint committed) and NonFiniteLoss (the best checkpoint stays)."""
         try:

@@ -43,7 +43,7 @@ def test_a_disk_that_is_too_small_is_named_before_training(started):
         assert docker_engine.exit_code(box, START_SECONDS) == 2
         assert events(box, "starting workers") == []
         reason = (root / "output" / "failure").read_text().splitlines()[0]
-        assert reason == "ConfigError: /opt/ml/model has 1 MB free and training needs 1024: make room, or choose another folder"
+        assert reason == "ConfigError: /opt/ml/model has 1 MB free and training needs 64: make room, or choose another folder"
 
 
 def test_a_disk_that_fills_up_costs_checkpoints_not_training(started):

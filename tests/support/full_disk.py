@@ -1,11 +1,12 @@
 """A disk without room: for one process (the kernel refuses to write more of a file than a limit), and a real, small one."""
 
+import contextlib
 import os
 import resource
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from tests.support.requirement import unavailable
@@ -17,7 +18,7 @@ def no_file_larger_than(size: int) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 
 
-@contextmanager
+@contextlib.contextmanager
 def files_of_at_most(size: int) -> Iterator[None]:
     limit, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.getsignal(signal.SIGXFSZ)
     no_file_larger_than(size)
@@ -28,7 +29,7 @@ def files_of_at_most(size: int) -> Iterator[None]:
         signal.signal(signal.SIGXFSZ, handler)
 
 
-@contextmanager
+@contextlib.contextmanager
 def small_volume(folder: Path, megabytes: int) -> Iterator[Path]:
     """`folder` as a file system of its own."""
     folder.mkdir()
@@ -41,17 +42,12 @@ def small_volume(folder: Path, megabytes: int) -> Iterator[Path]:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
-def fill(folder: Path) -> Path:
-    """Write the file that takes what room there is; delete it to make room."""
+def fill(folder: Path, leave: int = 0) -> Path:
+    """Write the file that takes all room but `leave` bytes; delete it to make room."""
     path = folder / "somebody-elses"
     with path.open("wb", buffering=0) as file:
-        try:
-            while True:
-                file.write(bytes(1 << 16))
-        except OSError:
-            pass
-        try:
-            while True:
-                file.write(bytes(1 << 8))
-        except OSError:
-            return path
+        for size in (1 << 16, 1 << 8):
+            with contextlib.suppress(OSError):
+                while shutil.disk_usage(folder).free > leave:
+                    file.write(bytes(size))
+    return path

@@ -1,5 +1,6 @@
 """Checks of the machine: what they accept, what they say."""
 
+import shutil
 import socket
 from pathlib import Path
 
@@ -14,11 +15,40 @@ from containers.train.job import Cluster, JobPaths
 TWO = Cluster(hosts=("algo-1", "algo-2"), current_host="algo-1")
 
 
-def test_a_full_disk_is_named(tmp_path: Path) -> None:
-    paths = JobPaths(**dict.fromkeys(("model_dir", "output_dir", "checkpoint_dir", "failure_file", "scratch_dir"), tmp_path))
-    machine.check_disk(paths, needed=1)
-    with pytest.raises(ConfigError, match=rf"{tmp_path} has \d+ MB free and training needs"):
-        machine.check_disk(paths, needed=1 << 60)
+@pytest.fixture
+def paths(tmp_path: Path) -> JobPaths:
+    return JobPaths(**dict.fromkeys(("model_dir", "output_dir", "checkpoint_dir", "failure_file", "scratch_dir"), tmp_path))
+
+
+@pytest.mark.parametrize("what", ["checkpoints", "model"])
+def test_a_full_disk_is_named(paths: JobPaths, what: str) -> None:
+    machine.check_disk(paths, checkpoints=1, model=1)
+    with pytest.raises(ConfigError, match=rf"{paths.model_dir} has \d+ MB free and training needs {1 << 30}: make room"):
+        machine.check_disk(paths, **{"checkpoints": 0, "model": 0, what: 1 << 50})
+
+
+def test_checkpoints_and_model_on_one_disk_need_room_together(paths: JobPaths) -> None:
+    most = int(shutil.disk_usage(paths.model_dir).free * 0.6)
+    machine.check_disk(paths, checkpoints=most, model=0)
+    machine.check_disk(paths, checkpoints=0, model=most)
+    with pytest.raises(ConfigError):
+        machine.check_disk(paths, checkpoints=most, model=most)
+
+
+@pytest.mark.parametrize(
+    ("name", "counts"),
+    [("checkpoint-00000001-ab.pt", True), ("base-ab.pt", True), ("weights.safetensors", True), ("somebody-elses", False)],
+)
+def test_what_the_job_holds_already_is_room_for_it(paths: JobPaths, name: str, counts: bool) -> None:
+    large = 1 << 40
+    with (paths.model_dir / name).open("wb") as file:
+        file.truncate(large)  # takes no room itself
+    needs = {"checkpoints": 0, "model": 0, "model" if name.startswith("weights") else "checkpoints": large}
+    if counts:
+        machine.check_disk(paths, **needs)
+    else:
+        with pytest.raises(ConfigError):
+            machine.check_disk(paths, **needs)
 
 
 def test_no_torch_is_loaded_for_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
