@@ -37,8 +37,11 @@ class Signal(enum.IntEnum):
     NON_FINITE = 3
 
 
-class StopRequested(Exception):
-    """Raised on every rank at the same step; the trainer turns it into a checkpoint."""
+class StopRequested(BaseException):
+    """Raised on every rank at the same step; the trainer turns it into a checkpoint.
+
+    No Exception: it may come out of a signal handler in the middle of any library, and what handles errors must not swallow it.
+    """
 
 
 @dataclass(frozen=True)

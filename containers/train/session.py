@@ -32,17 +32,20 @@ def train(job_file: Path) -> int:
         trainer.resume(restored)
     room.check(this, finished=trainer.finished)
     try:
-        _train(this, request, trainer, checkpoints, recorder)
+        complete = _train(this, request, trainer, checkpoints, recorder)
     except RuntimeError as error:
         if named := data.died(error):
             raise named from error
         raise
     this.group.barrier()  # no rank leaves before rank 0 has written everything
+    if not this.group.broadcast(float(complete)):
+        raise Interrupted(_LATE_STOP)
     this.group.leave()
     return 0
 
 
-def _train(this: Run, request: StopRequest, trainer: Trainer, checkpoints: Checkpoints, recorder: Recorder) -> None:
+def _train(this: Run, request: StopRequest, trainer: Trainer, checkpoints: Checkpoints, recorder: Recorder) -> bool:
+    """Whether rank 0 has written everything; only its own word counts."""
     try:
         reason = trainer.fit()
         outcome = results.finish(this, trainer, checkpoints, reason)
@@ -53,7 +56,7 @@ def _train(this: Run, request: StopRequest, trainer: Trainer, checkpoints: Check
             raise Interrupted(_LATE_STOP) from None
         raise
     if not this.group.is_first:
-        return
+        return True
     recorder.result(outcome.row)
     recorder.close()
     from containers.train import report  # matplotlib: half a second that every start of a rank would pay, for its last minute
@@ -64,7 +67,8 @@ def _train(this: Run, request: StopRequest, trainer: Trainer, checkpoints: Check
             if notes := results.add_engines(this):
                 report.write(this, outcome, notes)
     except StopRequested:
-        raise Interrupted(_LATE_STOP) from None
+        return False
+    return True
 
 
 def _pretrained(this: Run) -> str:

@@ -1,13 +1,14 @@
 """Whole runs in real processes that are asked to stop, wherever the request finds them: one agreed step, nothing lost."""
 
+import json
 import os
 import signal
 import time
 
 import pytest
 
-from containers.core import artifact
-from containers.train import features, recorder, run, worker
+from containers.core import artifact, manifest
+from containers.train import export, features, recorder, run, worker
 from tests.support.training import Workers, events, newest, train
 
 INTERRUPTED = 75
@@ -96,3 +97,26 @@ def test_a_stop_in_the_last_evaluation_leaves_the_model_too(job):
     workers = train(ended, world_size=2, expect=INTERRUPTED, main=stopped_after_the_last_epoch)
     assert "after the last epoch" in events(workers, "interrupted")[0]["reason"]
     artifact.load(ended.paths.model_dir).build()
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_a_stop_while_engines_are_written_is_heard_by_every_rank_and_costs_only_the_engines(job, world_size):
+    """On rank 0, inside what turns any error into a note; the others wait for it, and must not call it lost."""
+    ended = job(engines="fp32")
+
+    def asked_while_it_converts(job_file):
+        def convert(_model):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+
+        export.convert = convert  # in a forked process of its own
+        return worker.main(job_file)
+
+    asked = time.monotonic()
+    workers = train(ended, world_size=world_size, expect=INTERRUPTED, main=asked_while_it_converts)
+    assert time.monotonic() - asked < 60
+    told = [json.loads(path.read_text())["kennel"] for path in workers.errors]
+    assert [each["kind"] for each in told] == ["Interrupted"] * world_size
+    assert all("start the job again to complete the results" in each["message"] for each in told)
+    assert "was not written" not in workers.text()
+    assert manifest.read(ended.paths.model_dir).engines == ()
