@@ -65,6 +65,8 @@ class Checkpoints:
         self._rejected: set[str] = set()
         self._base: str | None = None
         self.best_file: str | None = None
+        self.committed = False
+        """There is a checkpoint to go on from; the same on every rank."""
         directory.mkdir(parents=True, exist_ok=True)
         if group.is_first:
             for leftover in directory.glob(".*.tmp"):
@@ -81,7 +83,9 @@ class Checkpoints:
         Call on every rank: only rank 0 writes, and all get its answer.
         """
         saved = self._group.is_first and self._write(state, step, is_best=is_best)
-        return bool(self._group.broadcast(float(saved)))
+        answer = bool(self._group.broadcast(float(saved)))
+        self.committed = self.committed or answer
+        return answer
 
     def _write(self, state: Mapping[str, Any], step: int, *, is_best: bool) -> bool:
         best = None if is_best else self.best_file  # None: this very file
@@ -162,6 +166,7 @@ class Checkpoints:
         self._recent = {mine.file: mine.state["best_file"]}
         self._base = mine.state["base_file"]
         self.best_file = mine.file if mine.state["is_best"] else mine.state["best_file"]
+        self.committed = True
         return mine
 
     def load_best(self) -> tuple[dict[str, Any], dict[str, Tensor] | None] | None:

@@ -7,7 +7,8 @@ core.Error
 │   ├── WorkerFailed   a rank ended without saying why (killed, out of memory)
 │   └── PeerLost       another host ended first; its failure is the cause      exit 75
 └── Interrupted        asked to stop, the checkpoint is committed              exit 75
-    └── Uncommitted    asked to stop, and the disk refused the last checkpoint
+    ├── Uncommitted    asked to stop, and the disk refused the last checkpoint
+    └── NotBegun       asked to stop before there was anything to keep
 
 75 (EX_TEMPFAIL) means: nothing is wrong with the job, start it again and it resumes from its last checkpoint.
 """
@@ -42,4 +43,8 @@ class Interrupted(Error):
 
 
 class Uncommitted(Interrupted):
+    pass
+
+
+class NotBegun(Interrupted):
     pass

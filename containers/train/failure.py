@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict
 
 from containers.core import logs
 from containers.core.errors import ConfigError, Error
-from containers.train.errors import RESUMABLE, Interrupted, PeerLost, Uncommitted, WorkerFailed
+from containers.train.errors import RESUMABLE, Interrupted, NotBegun, PeerLost, Uncommitted, WorkerFailed
 
 ERROR_FILE_VARIABLE = "TORCHELASTIC_ERROR_FILE"
 HOST_VARIABLE = "KENNEL_HOST"
@@ -87,8 +87,8 @@ class Failure(BaseModel):
 
     @property
     def is_stop(self) -> bool:
-        """It ended because it was asked to, whether or not the disk took its last checkpoint."""
-        return self.kind in (Interrupted.__name__, Uncommitted.__name__)
+        """It ended because it was asked to, whether or not there is a checkpoint of that moment."""
+        return self.kind in (Interrupted.__name__, Uncommitted.__name__, NotBegun.__name__)
 
     @property
     def where(self) -> str:

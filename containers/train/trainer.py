@@ -18,7 +18,7 @@ from containers.train.checkpoint import Checkpoints, Restored
 from containers.train.data import Batch
 from containers.train.distributed import Signal, StopRequested
 from containers.train.early_stopping import EarlyStopping, StopReason, Verdict
-from containers.train.errors import Interrupted, NonFiniteLoss, Uncommitted
+from containers.train.errors import Interrupted, NonFiniteLoss, NotBegun, Uncommitted
 from containers.train.evaluation import Scores
 from containers.train.optimisation import learning_rate
 from containers.train.phases import Phase
@@ -238,7 +238,9 @@ class Trainer:
         saved = self._save(is_best=False)
         progress = self.progress
         if self._phase is None:
-            return Interrupted("asked to stop before the first step; start the job again to train")
+            if not self._checkpoints.committed:
+                return NotBegun("asked to stop before the first step; start the job again to train")
+            return Interrupted("asked to stop between two steps; the last checkpoint stands: start the job again to go on")
         when = f"asked to stop at step {progress.step} (phase {self._phase.name}, epoch {progress.epoch + 1})"
         if not saved:
             return Uncommitted(

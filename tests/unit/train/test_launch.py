@@ -151,8 +151,10 @@ def test_workers_that_do_not_stop_are_killed_and_the_job_is_resumable(tmp_path: 
     assert "did not stop in time" in job.out
 
 
-def test_a_stop_whose_checkpoint_the_disk_refused_is_no_success(tmp_path: Path, data: Path) -> None:
-    with Job.with_flags(tmp_path, data, how="nospace") as job:
+@pytest.mark.parametrize("how", ["nospace", "early"])
+def test_a_stop_that_left_no_checkpoint_is_no_success(tmp_path: Path, data: Path, how: str) -> None:
+    """The disk refused it, or there was nothing to keep yet: the same job started again is what is needed."""
+    with Job.with_flags(tmp_path, data, how=how) as job:
         job.wait_for('"working"').stop()
         assert job.wait() == 75, job.out
     assert job.failure is None

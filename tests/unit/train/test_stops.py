@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import time
 
@@ -56,6 +57,8 @@ def test_a_stop_in_the_middle_of_work_that_trains_nothing_is_heard_there(job, du
     assert reached.exists()
     assert not events(workers, "epoch")
     assert not events(workers, "features")
+    kinds = {json.loads(path.read_text())["kennel"]["kind"] for path in workers.errors}
+    assert kinds == {"NotBegun" if during == "features" else "Interrupted"}  # exit code 0 is for what is committed
     if during == "evaluation":
         assert newest(endless)["progress"]["step"] == 3  # the epoch that was being evaluated is not lost
 
@@ -120,3 +123,29 @@ def test_a_stop_while_engines_are_written_is_heard_by_every_rank_and_costs_only_
     assert all("start the job again to complete the results" in each["message"] for each in told)
     assert "was not written" not in workers.text()
     assert manifest.read(ended.paths.model_dir).engines == ()
+
+
+def test_a_stop_while_the_features_of_a_resumed_run_are_computed_keeps_its_checkpoint(job):
+    endless = job(head_epochs=10_000)
+    workers = Workers(endless)
+    workers.until("epoch")
+    workers.signal(signal.SIGTERM)
+    assert workers.wait() == [INTERRUPTED]
+    step = newest(endless)["progress"]["step"]
+
+    def asked_at_once(job_file):
+        compute = features.FeatureCache._compute
+
+        def interrupted(*arguments):
+            os.kill(os.getpid(), signal.SIGTERM)
+            return compute(*arguments)
+
+        features.FeatureCache._compute = interrupted  # in a forked process of its own
+        features.CHUNK = 2
+        shutil.rmtree(endless.paths.scratch_dir / "features")
+        return worker.main(job_file)
+
+    workers = train(endless, expect=INTERRUPTED, main=asked_at_once)
+    told = json.loads(workers.errors[0].read_text())["kennel"]
+    assert (told["kind"], "the last checkpoint stands" in told["message"]) == ("Interrupted", True)
+    assert newest(endless)["progress"]["step"] == step

@@ -1,6 +1,6 @@
 """A worker for the launcher's tests: ranks that add numbers instead of training. TINY says how it should go.
 
-work (some steps) · forever (until stopped) · deaf (never stops) · nospace (at the stop) · raise<rank> · data<rank>
+work (some steps) · forever (until stopped) · deaf (never stops) · nospace, early (at the stop) · raise<rank> · data<rank>
  kill<rank> · killonce<rank>
 """
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from containers.core import logs
 from containers.train import failure
-from containers.train.errors import DataError, Interrupted, Uncommitted
+from containers.train.errors import DataError, Interrupted, NotBegun, Uncommitted
 from containers.train.job import TrainingJob
 
 STEP_SECONDS = 0.05
@@ -66,10 +66,12 @@ def train() -> int:
         raise DataError("photo a.jpg cannot be used")
     if how == f"kill{group.rank}" or (how == f"killonce{group.rank}" and restart == "0"):
         os.kill(os.getpid(), signal.SIGKILL)
-    for _ in range(10**6 if how in ("forever", "deaf", "nospace") else 3):
+    for _ in range(10**6 if how in ("forever", "deaf", "nospace", "early") else 3):
         asked = how != "deaf" and (stop.is_set() or job.paths.stop_file.exists())
         if any(group.gather(asked)) and how == "nospace":
             raise Uncommitted("stopped, and the disk refused the checkpoint")
+        if any(group.gather(asked)) and how == "early":
+            raise NotBegun("stopped, and there was nothing to keep yet")
         if any(group.gather(asked)):
             (job.paths.checkpoint_dir / f"stopped-{group.rank}").touch()
             raise Interrupted("stopped, and the checkpoint is committed")
