@@ -45,11 +45,10 @@ class _Unusable(Exception):
 
 @dataclass(frozen=True)
 class Restored:
-    """`state` as given to `save`; `best` is the state of the best evaluation so far, None before the first."""
+    """`state` as given to `save`; the best that it refers to was read, and found whole."""
 
     file: str
     state: dict[str, Any]
-    best: dict[str, Any] | None
     base: dict[str, Tensor] | None
 
 
@@ -215,9 +214,9 @@ class Checkpoints:
 
     def _load(self, name: str) -> Restored:
         state = self._read(name)
-        best_file = None if state["is_best"] else state["best_file"]
-        best = state if state["is_best"] else self._read(best_file) if best_file else None
-        return Restored(name, state, best, self._read(state["base_file"]) if state["base_file"] else None)
+        if state["best_file"]:
+            self._read(state["best_file"])  # twice as large as a model: looked at, not kept
+        return Restored(name, state, self._read(state["base_file"]) if state["base_file"] else None)
 
     def _read(self, name: str) -> dict[str, Any]:
         matched = _NAME.fullmatch(name)

@@ -25,11 +25,7 @@ def train(job_file: Path) -> int:
     this = run.prepare(job, request)
     recorder = Recorder(job.paths.output_dir.parent / "tensorboard", active=this.group.is_first)
     checkpoints = Checkpoints(job.paths.checkpoint_dir, this.group)
-    restored = checkpoints.restore()
-    facts = resume.check(restored.state["facts"], this) if restored else resume.facts(this, _pretrained(this))
-    trainer = Trainer(this, checkpoints, recorder, facts)
-    if restored is not None:
-        trainer.resume(restored)
+    trainer = _begin(this, checkpoints, recorder)
     room.check(this, finished=trainer.finished)
     try:
         complete = _train(this, request, trainer, checkpoints, recorder)
@@ -42,6 +38,16 @@ def train(job_file: Path) -> int:
         raise Interrupted(_LATE_STOP)
     this.group.leave()
     return 0
+
+
+def _begin(this: Run, checkpoints: Checkpoints, recorder: Recorder) -> Trainer:
+    """A trainer that starts, or goes on where the checkpoint is; what was read of it is in no other hands."""
+    restored = checkpoints.restore()
+    facts = resume.check(restored.state["facts"], this) if restored else resume.facts(this, _pretrained(this))
+    trainer = Trainer(this, checkpoints, recorder, facts)
+    if restored is not None:
+        trainer.resume(restored)
+    return trainer
 
 
 def _train(this: Run, request: StopRequest, trainer: Trainer, checkpoints: Checkpoints, recorder: Recorder) -> bool:

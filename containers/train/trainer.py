@@ -69,6 +69,7 @@ class Trainer:
                     self._train_phase(number)
         except StopRequested:
             raise self._interrupted() from None
+        self._restored = None  # of a finished run
         return StopReason.PATIENCE if self.stopping.exhausted else StopReason.EPOCHS
 
     def _train_phase(self, number: int) -> None:

@@ -1,13 +1,16 @@
 """Whole runs in real processes: killed, stopped, joined and restarted, they end bitwise like undisturbed ones."""
 
+import gc
 import json
 import logging
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
 
 import pytest
@@ -15,7 +18,8 @@ import torch
 from safetensors.torch import load_file
 
 from containers.core import artifact, manifest, preprocessing
-from containers.train import features, optimisation, recorder, worker
+from containers.train import features, optimisation, recorder, results, trainer, worker
+from containers.train.errors import TrainingError
 from tests.support import full_disk
 from tests.support.training import Workers, events, learned, make_index, make_job, newest, same, train
 
@@ -110,6 +114,32 @@ def test_the_model_written_is_the_best_checkpoint_on_every_rank(undisturbed_pair
     else:
         best_model = best["model"]
     assert same({name: value.contiguous() for name, value in best_model.items()}, written)
+
+
+def test_what_was_read_of_a_checkpoint_is_held_by_nobody_once_training_goes_on(job, undisturbed):
+    """Twice and more the model's size, to the end of the run, for nothing."""
+    again = job()
+    shutil.copytree(undisturbed.paths.checkpoint_dir, again.paths.checkpoint_dir)
+    held = again.paths.scratch_dir / "held"
+
+    def main(job_file):
+        kept = []
+        resume = trainer.Trainer.resume
+
+        def watching(self, restored):
+            kept.append(weakref.ref(restored))
+            resume(self, restored)
+
+        def finish(*_):
+            gc.collect()
+            held.write_text(str(kept[0]() is not None))
+            raise TrainingError("seen")
+
+        trainer.Trainer.resume, results.finish = watching, finish  # in a forked process of its own
+        return worker.main(job_file)
+
+    train(again, expect=1, main=main)
+    assert held.read_text() == "False"
 
 
 def test_the_artifact_answers_its_golden_photo_and_has_nothing_of_this_machine(undisturbed):
