@@ -143,8 +143,8 @@ class Checkpoints:
     def restore(self) -> Restored | None:
         """The newest valid state any rank can read, on every rank; None where there is none.
 
-        What is rejected on the way is logged by name, and not deleted before the next start. Where ranks do not share a disk, the one with the newest state
-        (the lowest rank among equals) sends it, with the files it refers to.
+        What is rejected on the way is logged by name, and not deleted before the next start. Where ranks do not share a disk,
+        the one with the newest state (the lowest rank among equals) sends it, with the files it refers to; rank 0 keeps them.
         """
         mine = self._newest()
         offers = self._group.gather((_serial(mine.file) if mine else -1, mine.file if mine else ""))
@@ -155,10 +155,7 @@ class Checkpoints:
                 _log.error(what, extra={"directory": str(self._directory), "files": sorted(self._rejected)})
             return None
         if any(offer != newest for offer in offers):
-            owner = offers.index(newest)
-            for name in self._group.gather(_files(mine) if mine else [])[owner]:
-                self._share(name, owner)
-            mine = self._load(newest[1])
+            mine = self._shared(mine, offers.index(newest))
         if mine is None:
             raise AssertionError("a checkpoint was agreed on that this rank does not have")
         self._serial = max(self._serial, newest[0] + 1)
@@ -212,6 +209,27 @@ class Checkpoints:
             return names
         return [named, *(name for name in names if name != named)]
 
+    def _shared(self, mine: Restored | None, owner: int) -> Restored:
+        """What `owner` has, on every rank. Rank 0 keeps the files, to go on from; nobody would prune those of the others."""
+        names = self._group.gather(_files(mine) if mine else [])[owner]
+        told: dict[str, dict[str, Any]] = {}
+        for name in names:
+            own = (self._directory / name).read_bytes() if self._group.rank == owner else None
+            data = self._group.broadcast_bytes(own, owner)
+            if self._group.is_first:
+                self._keep(name, data)
+            told[name] = self._checked(name, data)
+        state = told[names[-1]]
+        return Restored(names[-1], state, told[state["base_file"]] if state["base_file"] else None)
+
+    def _keep(self, name: str, data: bytes) -> None:
+        path = self._directory / name
+        self._rejected.discard(name)
+        if not path.exists() or path.read_bytes() != data:  # its own copy may be what it rejected
+            temporary = path.with_name(f".{name}.tmp")
+            temporary.write_bytes(data)
+            temporary.rename(path)
+
     def _load(self, name: str) -> Restored:
         state = self._read(name)
         if state["best_file"]:
@@ -219,24 +237,19 @@ class Checkpoints:
         return Restored(name, state, self._read(state["base_file"]) if state["base_file"] else None)
 
     def _read(self, name: str) -> dict[str, Any]:
-        matched = _NAME.fullmatch(name)
-        if not matched:
+        if not _NAME.fullmatch(name):
             raise _Unusable("not a checkpoint's name")
-        data = (self._directory / name).read_bytes()
-        if not hashlib.sha256(data).hexdigest().startswith(matched.group(1)):
+        return self._checked(name, (self._directory / name).read_bytes())
+
+    @staticmethod
+    def _checked(name: str, data: bytes) -> dict[str, Any]:
+        matched = _NAME.fullmatch(name)
+        if not matched or not hashlib.sha256(data).hexdigest().startswith(matched.group(1)):
             raise _Unusable("its content is not what was written (SHA-256 differs)")
         content = _parse(data)
         if matched.string.startswith("checkpoint") and content.get("schema") != SCHEMA:
             raise _Unusable(f"schema {content.get('schema')}, this Kennel reads {SCHEMA}")
         return content
-
-    def _share(self, name: str, owner: int) -> None:
-        path = self._directory / name
-        data = self._group.broadcast_bytes(path.read_bytes() if self._group.rank == owner else None, owner)
-        if not path.exists() or path.read_bytes() != data:  # this rank's own copy may be what it rejected
-            temporary = path.with_name(f".{name}.{self._group.rank}.tmp")
-            temporary.write_bytes(data)
-            temporary.rename(path)
 
 
 def _parse(source: bytes | Path) -> dict[str, Any]:

@@ -221,6 +221,7 @@ def test_ranks_with_disks_of_their_own_agree_on_the_newest_valid_state(tmp_path)
 
     assert in_ranks(3, body) == [(3, 1)] * 3
     assert list((tmp_path / "0").glob("checkpoint-00000003-*"))
+    assert not list((tmp_path / "2").iterdir())  # only rank 0 prunes, so only rank 0 keeps what it was sent
 
 
 def test_a_rank_whose_own_copy_is_damaged_takes_the_one_of_another(tmp_path):
