@@ -28,6 +28,11 @@ class JobPaths(_Part):
     scratch_dir: Path
 
     @property
+    def tensorboard_dir(self) -> Path:
+        """Beside the failure file: on SageMaker /opt/ml/output/tensorboard, where it looks, else in the output folder."""
+        return self.failure_file.with_name("tensorboard")
+
+    @property
     def job_file(self) -> Path:
         return self.scratch_dir / "job.json"
 

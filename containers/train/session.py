@@ -23,7 +23,7 @@ def train(job_file: Path) -> int:
     job = TrainingJob.read(job_file)
     logs.configure(rank=int(os.environ.get("RANK", "0")), host=job.cluster.current_host)
     this = run.prepare(job, request)
-    recorder = Recorder(job.paths.output_dir.parent / "tensorboard", active=this.group.is_first)
+    recorder = Recorder(job.paths.tensorboard_dir, active=this.group.is_first)
     checkpoints = Checkpoints(job.paths.checkpoint_dir, this.group)
     trainer = _begin(this, checkpoints, recorder)
     room.check(this, finished=trainer.finished)

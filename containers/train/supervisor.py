@@ -11,6 +11,7 @@ the error's class (`errors.py`), whose text is in the failure file.
 """
 
 import contextlib
+import errno
 import json
 import os
 import select
@@ -179,8 +180,11 @@ def prepare(job: TrainingJob) -> None:
     """
     shutil.rmtree(job.paths.scratch_dir, ignore_errors=True)
     try:
-        for folder in (job.paths.scratch_dir, job.paths.model_dir, job.paths.output_dir, job.paths.checkpoint_dir):
+        paths = job.paths
+        for folder in (paths.scratch_dir, paths.model_dir, paths.output_dir, paths.tensorboard_dir, paths.checkpoint_dir):
             folder.mkdir(parents=True, exist_ok=True)
+            if not os.access(folder, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
         _forget(job.paths.failure_file, job.paths.output_dir / FAILURE_JSON)
         job.write()
     except OSError as error:

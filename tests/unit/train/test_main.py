@@ -33,7 +33,15 @@ def test_folders_have_defaults_beside_the_model() -> None:
     assert job.paths.model_dir == here / "runs/dogs"
     assert job.paths.output_dir == here / "runs/dogs.run/output"
     assert job.paths.checkpoint_dir == here / "runs/dogs.run/checkpoints"
+    assert job.paths.tensorboard_dir == here / "runs/dogs.run/output/tensorboard"
     assert job.cluster == Cluster()
+
+
+def test_nothing_is_written_beside_the_folders_that_were_named() -> None:
+    """A mounted folder's neighbours are the container's own root, which user 10001 may not write."""
+    paths = read("--output-dir", "/output", "--checkpoint-dir", "/checkpoints").paths
+    assert paths.tensorboard_dir == Path("/output/tensorboard")
+    assert paths.failure_file == Path("/output/failure")
 
 
 def test_values_are_parsed_and_all_mistakes_told_together() -> None:

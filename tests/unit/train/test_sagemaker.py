@@ -197,6 +197,7 @@ def test_paths_are_those_the_platform_collects(tmp_path: Path) -> None:
     assert job.paths.model_dir == tmp_path / "model"
     assert job.paths.output_dir == tmp_path / "output/data"
     assert job.paths.failure_file == tmp_path / "output/failure"
+    assert job.paths.tensorboard_dir == tmp_path / "output/tensorboard"
     assert job.paths.checkpoint_dir == tmp_path / "checkpoints"
     assert not job.paths.scratch_dir.is_relative_to(tmp_path / "output"), "scratch is not uploaded"
 

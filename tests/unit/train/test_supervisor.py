@@ -2,9 +2,11 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +183,44 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     with Job(tmp_path, "--data", tmp_path, "--model-dir", tmp_path / "file/model") as job:
         assert job.wait() == 2
     assert job.out.splitlines()[-1].startswith(f"ConfigError: cannot write {tmp_path}/file")
+
+
+def test_a_folder_that_cannot_hold_event_files_is_named_at_the_door(tmp_path: Path) -> None:
+    data = jobs.photos(tmp_path / "photos")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/tensorboard").touch()
+    with Job.with_flags(tmp_path, data, "--output-dir", tmp_path / "out") as job:
+        assert job.wait() == 2
+    assert job.out.splitlines()[-1].startswith(f"ConfigError: cannot write {tmp_path}/out/tensorboard")
+
+
+@pytest.mark.parametrize("name", ["model_dir", "output_dir", "checkpoint_dir"])
+def test_a_folder_of_somebody_else_is_named_at_the_door(tmp_path: Path, name: str) -> None:
+    program = """
+import os, sys
+from pathlib import Path
+from containers.train import supervisor
+from containers.train.config import TrainConfig
+from containers.train.job import JobPaths, TrainingJob
+root = Path(sys.argv[1])
+root.chmod(0o777)
+(root / sys.argv[2]).mkdir(mode=0o755)
+os.setuid(10001)
+paths = JobPaths(**{each: root / each for each in JobPaths.model_fields})
+try:
+    supervisor.prepare(TrainingJob(name="job", config=TrainConfig(), paths=paths, channels={}))
+except Exception as error:
+    print(f'"{type(error).__name__}: {error}"')
+"""
+    if os.geteuid() != 0:
+        pytest.skip("only root may become somebody else")
+    root = Path(tempfile.mkdtemp())  # pytest's own folders are closed to others
+    try:
+        assert result(in_a_process(program, root, name)).startswith(
+            f"ConfigError: cannot write {root / name} (Permission denied)"
+        )
+    finally:
+        shutil.rmtree(root)
 
 
 def test_bin_train_hands_its_arguments_on() -> None:
