@@ -33,7 +33,8 @@ def estimate(photos: int, gpu: str, history: Sequence[Row], *, ranks: int = 1, e
     The rate is that of `history`, made by as many GPUs as each row says (`ranks` where it does not), where all of them are
     T4s; else `expected`, the user's own figure, where it is not 0; else an assumption.
     """
-    rows_of = [row for row in history if row["phase"] == "all"] if _GPU in gpu else []
+    known = [row for row in history if row["phase"] == "all" and row["images_per_second"]]  # 0: resumed at the epoch's end
+    rows_of = known if _GPU in gpu else []
     measured = sorted(float(row["images_per_second"]) / int(row.get("world_size", ranks)) for row in rows_of)
     rate = measured[len(measured) // 2] if measured else expected or _ASSUMED_PHOTOS_PER_SECOND
     hours = photos / rate / 3600

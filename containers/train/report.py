@@ -43,8 +43,8 @@ def write(run: Run, results: Results, notes: Sequence[str] = ()) -> None:
             directory.mkdir(parents=True)
             for name, text in pages.items():
                 (directory / name).write_text(text, encoding="utf-8")
-    except (OSError, ValueError) as error:
-        _log.warning("report not written", extra={"reason": str(error)})
+    except Exception as error:  # noqa: BLE001 - whatever it is, the model is written
+        _log.warning("report not written", extra={"reason": f"{type(error).__name__}: {error}"}, exc_info=True)
 
 
 def page(run: Run, results: Results, notes: Sequence[str] = ()) -> str:

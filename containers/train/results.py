@@ -163,12 +163,16 @@ def add_engines(run: Run) -> tuple[str, ...]:
     from containers.train import export  # OpenVINO, which nobody else needs
 
     splits = run.index.splits
-    exported = export.add_engines(
-        run.job.paths.model_dir,
-        run.config.engines,
-        [photo.path for photo in splits["train"]],
-        [(photo.path, photo.label) for photo in splits["valid"]],
-    )
+    try:
+        exported = export.add_engines(
+            run.job.paths.model_dir,
+            run.config.engines,
+            [photo.path for photo in splits["train"]],
+            [(photo.path, photo.label) for photo in splits["valid"]],
+        )
+    except Exception as error:  # noqa: BLE001 - a photo that has gone, memory: a finished training is not lost for them
+        _log.exception("engines not written")
+        return (f"no engine was written: {type(error).__name__}: {error}",)
     return exported.notes
 
 

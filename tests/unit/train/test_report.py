@@ -1,10 +1,12 @@
 import re
+import shutil
 from html.parser import HTMLParser
 
 import pytest
 
-from containers.train import costs
-from tests.support.training import make_job, train
+from containers.core import artifact, manifest
+from containers.train import costs, worker
+from tests.support.training import events, make_index, make_job, train
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +45,34 @@ def test_tensorboard_finds_its_files_beside_the_output(reported):
     scalars = events.Tags()["scalars"]
     assert {"train/loss", "validation/loss", "validation/accuracy", "test/accuracy", "train/learning_rate"} <= set(scalars)
     assert [event.step for event in events.Scalars("validation/loss")] == [1, 2, 3]
+
+
+def test_a_report_and_engines_that_cannot_be_made_cost_neither_the_model_nor_the_exit_code(tmp_path):
+    """The photos are gone once the model is written: a volume that was taken away, a clean-up that came early."""
+    job = make_job(tmp_path / "job", make_index(tmp_path / "photos"), epochs=1, head_epochs=0, engines="fp32")
+
+    def main(job_file):
+        save = artifact.save
+
+        def saved(*arguments):
+            written = save(*arguments)
+            shutil.rmtree(tmp_path / "photos")
+            return written
+
+        artifact.save = saved  # in a forked process of its own
+        return worker.main(job_file)
+
+    workers = train(job, main=main)
+    assert events(workers, "report not written")[0]["reason"].startswith("DataError: ")
+    assert events(workers, "engines not written")
+    assert not manifest.read(job.paths.model_dir).engines
+
+
+def test_an_epoch_that_trained_nothing_says_nothing_about_costs():
+    """A run resumed at the end of an epoch trains none of its photos."""
+    history = [{"phase": "all", "images_per_second": rate} for rate in (0.0, 0.0, 100.0)]
+    assert costs.estimate(360_000, "Tesla T4", history).rows[0].hours == 1.0
+    assert "assumed" in costs.estimate(360_000, "Tesla T4", history[:2]).basis
 
 
 def test_a_cost_is_labelled_assumed_unless_the_run_was_on_that_gpu():
