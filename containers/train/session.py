@@ -7,7 +7,7 @@ from containers.core import logs
 from containers.train import data, pretrained, results, resume, room, run
 from containers.train.checkpoint import Checkpoints
 from containers.train.distributed import StopRequest, StopRequested
-from containers.train.errors import Interrupted, NonFiniteLoss
+from containers.train.errors import Interrupted, NonFiniteLoss, NotBegun
 from containers.train.job import TrainingJob
 from containers.train.recorder import Recorder
 from containers.train.run import Run
@@ -25,7 +25,7 @@ def train(job_file: Path) -> int:
     this = run.prepare(job, request)
     recorder = Recorder(job.paths.tensorboard_dir, active=this.group.is_first)
     checkpoints = Checkpoints(job.paths.checkpoint_dir, this.group)
-    trainer = _begin(this, checkpoints, recorder)
+    trainer = _begin(this, request, checkpoints, recorder)
     room.check(this, finished=trainer.finished)
     try:
         complete = _train(this, request, trainer, checkpoints, recorder)
@@ -40,10 +40,10 @@ def train(job_file: Path) -> int:
     return 0
 
 
-def _begin(this: Run, checkpoints: Checkpoints, recorder: Recorder) -> Trainer:
+def _begin(this: Run, request: StopRequest, checkpoints: Checkpoints, recorder: Recorder) -> Trainer:
     """A trainer that starts, or goes on where the checkpoint is; what was read of it is in no other hands."""
     restored = checkpoints.restore()
-    facts = resume.check(restored.state["facts"], this) if restored else resume.facts(this, _pretrained(this))
+    facts = resume.check(restored.state["facts"], this) if restored else resume.facts(this, _pretrained(this, request))
     trainer = Trainer(this, checkpoints, recorder, facts)
     if restored is not None:
         trainer.resume(restored)
@@ -77,12 +77,21 @@ def _train(this: Run, request: StopRequest, trainer: Trainer, checkpoints: Check
     return True
 
 
-def _pretrained(this: Run) -> str:
-    """Rank 0 finds the weights; a phase begins by making all ranks equal to it."""
+def _pretrained(this: Run, request: StopRequest) -> str:
+    """Rank 0 finds the weights; a phase begins by making all ranks equal to it.
+
+    Raises NotBegun, on every rank, when asked to stop meanwhile: a download may take minutes.
+    """
     if this.config.pretrained == "none":
         return "none"
-    found = "none"
+    found: str | None = "none"
     if this.group.is_first:
-        found = pretrained.load(this.model, this.config.architecture, this.job.channels.get("pretrained"))
+        try:
+            with request.at_once():
+                found = pretrained.load(this.model, this.config.architecture, this.job.channels.get("pretrained"))
+        except StopRequested:
+            found = None
     this.group.barrier()  # a download may take longer than other waits are given
-    return found
+    if not this.group.broadcast(float(found is not None)):
+        raise NotBegun("asked to stop while the pretrained weights were loaded; start the job again to train")
+    return found or "none"

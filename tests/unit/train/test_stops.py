@@ -4,12 +4,13 @@ import json
 import os
 import shutil
 import signal
+import socket
 import time
 
 import pytest
 
 from containers.core import artifact, manifest
-from containers.train import export, features, recorder, run, worker
+from containers.train import export, features, pretrained, recorder, run, worker
 from tests.support.training import Workers, events, newest, train
 
 INTERRUPTED = 75
@@ -149,3 +150,34 @@ def test_a_stop_while_the_features_of_a_resumed_run_are_computed_keeps_its_check
     told = json.loads(workers.errors[0].read_text())["kennel"]
     assert (told["kind"], "the last checkpoint stands" in told["message"]) == ("Interrupted", True)
     assert newest(endless)["progress"]["step"] == step
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_a_stop_while_weights_are_downloaded_is_heard_there(job, world_size):
+    """From a server that accepts and says nothing more; the launcher would wait 90 s and kill."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+
+        def main(job_file):
+            get = pretrained.get_weight
+
+            class Elsewhere:
+                def __init__(self, name):
+                    self.url = f"http://127.0.0.1:{port}/{get(name).url.rpartition('/')[2]}"
+
+            pretrained.get_weight = Elsewhere  # in a forked process of its own
+            pretrained.DOWNLOAD_TIMEOUT_SECONDS = 300.0
+            os.environ.pop(pretrained.ENVIRONMENT, None)
+            os.environ["TORCH_HOME"] = str(job_file.parent / "torch")
+            return worker.main(job_file)
+
+        waiting = job(pretrained="auto")
+        workers = Workers(waiting, world_size, main)
+        silent.settimeout(120)
+        with silent.accept()[0]:
+            asked = time.monotonic()
+            for rank in range(world_size):
+                workers.signal(signal.SIGTERM, rank)
+            assert workers.wait() == [INTERRUPTED] * world_size, workers.text()
+    assert time.monotonic() - asked < 60
+    assert {json.loads(path.read_text())["kennel"]["kind"] for path in workers.errors} == {"NotBegun"}
