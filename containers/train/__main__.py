@@ -7,6 +7,7 @@
 
 import argparse
 import os
+import socket
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -95,16 +96,19 @@ def _folder(pretrained: str) -> Path:
 def _cluster(given: Mapping[str, object]) -> Cluster:
     hosts = [host.strip() for host in str(given["hosts"]).split(",") if host.strip()]
     current, index = given["current_host"], given["host_index"]
+    _check_interface(given["network_interface"])
+    if twice := sorted({host for host in hosts if hosts.count(host) > 1}):
+        raise ConfigError(f"--hosts names {', '.join(twice)} more than once: name every host once, each another one")
     if not hosts:
         hosts, current = ["localhost"], "localhost"
     elif isinstance(index, int):
         if not 0 <= index < len(hosts):
             raise ConfigError(f"--host-index {index} is not one of the {len(hosts)} hosts: count from 0")
         current = hosts[index]
-    elif current not in hosts and len(hosts) > 1:
-        raise ConfigError(f"--hosts names {', '.join(hosts)}: say which of them this is with --current-host or --host-index")
-    elif current is None:
+    elif current is None and len(hosts) == 1:
         current = hosts[0]
+    elif current not in hosts:
+        raise ConfigError(f"--hosts names {', '.join(hosts)}: say which of them this is with --current-host or --host-index")
     try:
         return Cluster.model_validate(
             {
@@ -117,6 +121,13 @@ def _cluster(given: Mapping[str, object]) -> Cluster:
         )
     except ValidationError as error:
         raise ConfigError(f"the flags about hosts cannot be used: {error.errors()[0]['msg']}") from error
+
+
+def _check_interface(name: object) -> None:
+    """Here, because gloo only says so when the hosts have met, minutes later."""
+    known = sorted(each for _, each in socket.if_nameindex())
+    if name is not None and name not in known:
+        raise ConfigError(f"--network-interface {name} is none of this host's: {', '.join(known)}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

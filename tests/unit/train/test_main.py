@@ -75,6 +75,7 @@ def test_pretrained_is_a_word_or_a_folder(tmp_path: Path) -> None:
         (("--hosts", "b, a", "--current-host", "a"), ("a", "b"), "a"),
         (("--hosts", "10.0.0.9,10.0.0.10", "--host-index", 1), ("10.0.0.10", "10.0.0.9"), "10.0.0.10"),
         (("--hosts", "a"), ("a",), "a"),
+        (("--hosts", "a", "--current-host", "a", "--network-interface", "lo"), ("a",), "a"),
     ],
 )
 def test_hosts(flags: tuple[object, ...], hosts: tuple[str, ...], current: str) -> None:
@@ -87,6 +88,9 @@ def test_hosts(flags: tuple[object, ...], hosts: tuple[str, ...], current: str) 
     [
         (("--hosts", "a,b"), "--current-host or --host-index"),
         (("--hosts", "a,b", "--current-host", "c"), "--current-host or --host-index"),
+        (("--hosts", "a", "--current-host", "b"), "--current-host or --host-index"),
+        (("--hosts", "a,b,a", "--host-index", 0), "names a more than once"),
+        (("--hosts", "a,b", "--host-index", 0, "--network-interface", "eth77"), "--network-interface eth77 is none of.* lo"),
         (("--hosts", "a,b", "--host-index", 2), "count from 0"),
         (("--hosts", "a,b", "--host-index", -1), "count from 0"),
         (("--processes-per-host", -1), "hosts cannot be used"),
