@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import warnings
 from collections.abc import Sequence
 
 import matplotlib as mpl
@@ -14,12 +15,15 @@ from containers.train.progress import Row
 
 mpl.use("Agg")
 mpl.rcParams["svg.hashsalt"] = "kennel"  # equal runs draw equal files
+mpl.rcParams["svg.fonttype"] = "none"  # text stays text: whoever looks has letters that matplotlib's own font lacks
 _MOST_NAMES = 40
 
 
 def _svg(figure: Figure) -> str:
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # it measures text with its own font all the same
+        figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
     text = buffer.getvalue()
     return text[text.index("<svg") :]
 
@@ -60,8 +64,8 @@ def confusion(matrix: np.ndarray, names: Sequence[str]) -> str:
     axis.set_xlabel("predicted")
     axis.set_ylabel("label")
     if len(names) <= _MOST_NAMES:
-        axis.set_xticks(range(len(names)), names, rotation=90)
-        axis.set_yticks(range(len(names)), names)
+        axis.set_xticks(range(len(names)), names, rotation=90, parse_math=False)  # a name may have dollar signs
+        axis.set_yticks(range(len(names)), names, parse_math=False)
     if len(names) <= 15:
         for (row, column), count in np.ndenumerate(matrix):
             colour = "white" if shares[row, column] > 0.5 else "black"
