@@ -13,7 +13,9 @@ from PIL import Image
 from torch import nn
 
 from containers.core import VERSION, artifact, logs
-from containers.core.manifest import Calibration, Golden, Manifest, Provenance
+from containers.core.errors import ArtifactError
+from containers.core.manifest import Calibration, Golden, Manifest, Provenance, verify
+from containers.core.manifest import read as read_manifest
 from containers.core.preprocessing import decode, prepare
 from containers.train import calibration, phases
 from containers.train.augmentation import read_photo
@@ -101,9 +103,12 @@ def finish(run: Run, trainer: Trainer, checkpoints: Checkpoints, reason: StopRea
 
 
 def keep_usable(run: Run, trainer: Trainer, checkpoints: Checkpoints) -> None:
-    """Of a run that ended early: the best model so far, in seconds and without measuring again. Rank 0 alone reads it."""
+    """Of a run that ended early: the best model so far, in seconds and without measuring again. Rank 0 alone reads it.
+
+    Where the model directory has that model already, perhaps measured, calibrated and with engines, it stays as it is.
+    """
     best = checkpoints.read_best() if run.group.is_first else None
-    if best is None:
+    if best is None or _is_written(run, trainer):
         return
     phases.load_weights(run, *best)
     row = trainer.progress.history[trainer.stopping.best_epoch - 1]
@@ -113,6 +118,16 @@ def keep_usable(run: Run, trainer: Trainer, checkpoints: Checkpoints) -> None:
         write_model(run, Calibration(note="not fitted: the run was ended early"), metrics, trainer.facts)
     except TrainingError as error:  # how the run ended is what counts, and the checkpoint has the weights
         _log.error("model not written", extra={"reason": str(error)})
+
+
+def _is_written(run: Run, trainer: Trainer) -> bool:
+    try:
+        facts = read_manifest(run.job.paths.model_dir)
+        verify(run.job.paths.model_dir, facts)
+    except ArtifactError:
+        return False
+    same_run = facts.provenance.created == trainer.facts["created"]
+    return same_run and facts.metrics.get("best_epoch") == float(trainer.stopping.best_epoch)
 
 
 def write_model(run: Run, fitted: Calibration, metrics: Mapping[str, float], facts: Mapping[str, Any]) -> Manifest:

@@ -103,6 +103,22 @@ def test_a_stop_in_the_last_evaluation_leaves_the_model_too(job):
     artifact.load(ended.paths.model_dir).build()
 
 
+def test_a_stop_while_a_finished_run_is_measured_again_leaves_the_model_it_had(job):
+    """It has test numbers, a temperature and engines, which the best model so far of a run that is stopped has not."""
+    ended = job(engines="fp32")
+    train(ended)
+    before = {path: path.read_bytes() for path in ended.paths.model_dir.rglob("*") if path.is_file()}
+    assert any("openvino" in path.name for path in before)
+
+    def stopped(job_file):
+        ended.paths.stop_file.touch()
+        return worker.main(job_file)
+
+    workers = train(ended, expect=INTERRUPTED, main=stopped)
+    assert "after the last epoch" in events(workers, "interrupted")[0]["reason"]
+    assert {path: path.read_bytes() for path in ended.paths.model_dir.rglob("*") if path.is_file()} == before
+
+
 @pytest.mark.parametrize("world_size", [1, 2])
 def test_a_stop_while_engines_are_written_is_heard_by_every_rank_and_costs_only_the_engines(job, world_size):
     """On rank 0, inside what turns any error into a note; the others wait for it, and must not call it lost."""
