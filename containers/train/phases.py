@@ -185,7 +185,7 @@ def _on_photos(
         prepare=run.to_input,
         amp_dtype=run.amp_dtype,
         weights=_weights(run),
-        mixing=augmentation.batch_mixing(config, len(run.index.class_names)),
+        mixing=augmentation.batch_mixing(config, len(run.index.class_names)) if number == ALL else None,
     )
     evaluated = average.module if average is not None else run.model
     return Phase(

@@ -284,7 +284,7 @@ def test_a_head_on_cached_features_learns_what_it_learns_behind_the_frozen_backb
         def start(self, this, number):
             return self.begin(this)
 
-    settings = HEAD_ONLY | {"augmentation": "none", "head_epochs": 3}
+    settings = HEAD_ONLY | {"augmentation": "none", "head_epochs": 3, "mixup": 0.4, "cutmix": 1.0}  # both are for phase 2
     cached, plain = On(job("cached", **settings), []), On(job("plain", **settings), [])
     cached.begin, plain.begin = phases._head_on_features, phases._head_on_photos
     cached.fit()
