@@ -8,10 +8,13 @@ wakes two threads and costs as much as all of Flask.
 """
 
 import errno
+import fcntl
 import functools
 import select
 import signal
 import socket
+import struct
+import termios
 import time
 from contextlib import suppress
 from functools import partial
@@ -68,14 +71,25 @@ class _Response(wsgi.Response):  # type: ignore[misc]
         rest = "".join([f"{name}: {value}\r\n" for name, value in self.headers])
         self.headers_sent: bool = True
         self.sent: int = len(part)
-        left = memoryview(f"{first}{state}{rest}\r\n".encode("latin-1") + part)
-        late = time.monotonic() + _READER_SECONDS + len(left) / _SLOWEST_READER
+        _send(self.sock, f"{first}{state}{rest}\r\n".encode("latin-1") + part)
+
+
+def _send(connection: socket.socket, data: bytes) -> None:
+    """All of it, to a slow client too. `sendall` takes the socket's time limit for the whole; and as long as much waits in the
+    kernel, which a slow client still takes, the socket is not writable for longer than the limit."""
+    left = memoryview(data)
+    late = time.monotonic() + _READER_SECONDS + len(left) / _SLOWEST_READER
+    before = len(left)  # bytes the client has not got
+    while left:
         try:
-            while left := left[self.sock.send(left) :]:  # not sendall, which takes the socket's limit for all of it
-                if time.monotonic() > late:
-                    raise TimeoutError
+            left = left[connection.send(left) :]
         except TimeoutError:
-            raise BrokenPipeError(errno.EPIPE, "the client does not take its answer") from None
+            (queued,) = struct.unpack("i", fcntl.ioctl(connection, termios.TIOCOUTQ, bytes(4)))
+            if len(left) + queued >= before:
+                raise BrokenPipeError(errno.EPIPE, "the client does not take its answer") from None
+            before = len(left) + queued
+        if left and time.monotonic() > late:
+            raise BrokenPipeError(errno.EPIPE, "the client takes its answer too slowly")
 
 
 @functools.lru_cache(maxsize=1)
