@@ -41,13 +41,25 @@ def cores(root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/se
 
 
 def free_memory(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = Path("/sys/fs/cgroup")) -> int:
-    """Bytes this process may still allocate: what the host has, less if the container's limit (cgroup v2) leaves less."""
+    """Bytes this process may still allocate: what the host has, less if the container's limit (cgroup v2 or v1) leaves less.
+
+    Pages of files count as free where the kernel takes them back before it kills, as MemAvailable counts them too.
+    """
     host = next(int(line.split()[1]) * 1024 for line in meminfo.read_text().splitlines() if line.startswith("MemAvailable"))
+    v2 = _left(cgroup, "memory.max", "memory.current", "")
+    v1 = _left(cgroup / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_")
+    return min(bound for bound in (host, v2, v1) if bound is not None)
+
+
+def _left(group: Path, limit: str, use: str, prefix: str) -> int | None:
+    """Bytes that one cgroup folder still grants, None where it sets no limit. File names and `prefix` are the version's."""
     try:
-        limit, used = (cgroup / "memory.max").read_text().strip(), int((cgroup / "memory.current").read_text())
+        allowed, used = (group / limit).read_text().strip(), int((group / use).read_text())
+        lines = [line.split() for line in (group / "memory.stat").read_text().splitlines()]
+        files = sum(int(number) for name, number in lines if name in (f"{prefix}inactive_file", f"{prefix}active_file"))
+        return None if allowed == "max" else int(allowed) - used + files
     except (OSError, ValueError):
-        return host
-    return host if limit == "max" else min(host, int(limit) - used)
+        return None
 
 
 def _quota(group: Path) -> float | None:
