@@ -11,6 +11,7 @@ Every file that serving reads is listed in `files` with its SHA-256. No pickle i
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -103,7 +104,7 @@ def sha256(path: Path) -> str:
 def read(model_dir: Path) -> Manifest:
     """Raises ArtifactError, with a sentence of help, when `model_dir` does not hold a model of ours."""
     path = model_dir / MANIFEST_FILE
-    if not model_dir.is_dir():
+    if not os.path.isdir(model_dir):  # noqa: PTH112 - Path's raises where the name is too long, or its parent may not be read
         raise ArtifactError(f"{model_dir}: no such model directory; train one first (make demo) or pass --model-dir")
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
@@ -132,9 +133,14 @@ def verify(model_dir: Path, manifest: Manifest) -> None:
     root = model_dir.resolve()
     for name, wanted in manifest.files.items():
         path = model_dir / name
-        if path.is_symlink() or not path.resolve().is_relative_to(root):
+        try:
+            outside = path.is_symlink() or not path.resolve().is_relative_to(root)
+            missing = not path.is_file()
+        except (OSError, ValueError, RuntimeError) as error:  # it holds a NUL, is too long, or leads through a circle of links
+            raise ArtifactError(f"{name[:200]!r} cannot be a file of {model_dir}: copy the model directory again") from error
+        if outside:
             raise ArtifactError(f"{name} in {model_dir} is a link or leads outside: refuse to read it")
-        if not path.is_file():
+        if missing:
             raise ArtifactError(f"{name} is missing from {model_dir}: copy the model directory again")
         try:
             found = sha256(path)

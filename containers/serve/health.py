@@ -58,7 +58,7 @@ class Health:
 
     def explain(self, process: int, message: str) -> None:
         """Why the model process is about to end; the supervisor reports it."""
-        data = message.encode()[:_MESSAGE_BYTES].ljust(_MESSAGE_BYTES, b"\0")
+        data = message.encode(errors="backslashreplace")[:_MESSAGE_BYTES].ljust(_MESSAGE_BYTES, b"\0")
         self._messages[process] = np.frombuffer(data, np.uint8)
 
     def explanation(self, process: int) -> str:

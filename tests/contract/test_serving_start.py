@@ -75,6 +75,13 @@ def test_a_model_archive_that_leads_outside_or_brings_code_is_refused_and_runs_n
     assert "../secret" in line
     assert "leads outside" in line
 
+    nameless, facts = altered("nameless")
+    facts["files"]["a\0b"] = hashlib.sha256(b"x").hexdigest()
+    (nameless / "manifest.json").write_text(json.dumps(facts))
+    code, line = run_to_the_end(nameless, tmp_path)
+    assert code == 3
+    assert line.startswith("kennel serve: ArtifactError: 'a\\x00b' cannot be a file of")
+
     pickled, facts = altered("pickled")
     data = pickle.dumps(Payload(tmp_path / "ran"))
     for name in ("weights.safetensors", "model.pth", "model.pkl"):

@@ -69,3 +69,17 @@ def test_an_empty_or_missing_directory_says_what_to_do(tmp_path):
     (tmp_path / "model.pth").touch()
     with pytest.raises(ArtifactError, match="not a model directory that Kennel wrote"):
         manifest.read(tmp_path)
+
+
+def test_a_directory_whose_name_no_file_can_have_is_missing(tmp_path):
+    with pytest.raises(ArtifactError, match="no such model directory"):
+        manifest.read(tmp_path / ("x" * 300))
+
+
+@pytest.mark.parametrize("name", ["a\0b", "x" * 300, "x/" * 3000, "loop/file"])
+def test_a_name_that_no_file_can_have_is_refused(copy, name):
+    (copy / "loop").symlink_to("loop")
+    rewrite(copy, lambda raw: raw["files"].update({name: "0" * 64}))
+    with pytest.raises(ArtifactError, match=r"cannot be a file of|is missing") as caught:
+        manifest.verify(copy, manifest.read(copy))
+    assert len(str(caught.value)) < 500
