@@ -1,11 +1,13 @@
 """The quick way from the bytes of a JPEG to resized pixels: libjpeg-turbo into memory that is used again, then `resample.c`.
 
 Optional: without the package simplejpeg or the compiled file (`python -m containers.core.build_native`; the images have it)
-there is nothing here, and Pillow does the work. What is here gives Pillow's very bytes: `load` compares before it is used.
+there is nothing here, and Pillow does the work. What is here gives Pillow's very bytes: `load` compares before it is used,
+decoding as well as resizing.
 """
 
 import ctypes
 import functools
+import io
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -53,9 +55,9 @@ def resize(data: bytes, width: int, height: int, box: Box, size: int, *, cubic: 
 
 @functools.cache
 def load() -> Resample | None:
-    """The compiled function, once it has answered as Pillow does; None where it is not to be had."""
+    """The compiled function, once it and simplejpeg have answered as Pillow does; None where they are not to be had."""
     try:
-        import simplejpeg  # noqa: F401 - is it installed?
+        import simplejpeg
 
         function = ctypes.CDLL(str(LIBRARY))[SYMBOL]
     except (ImportError, OSError, AttributeError):
@@ -75,7 +77,7 @@ def load() -> Resample | None:
         )
         return code
 
-    return resample if _as_pillow(resample) else None
+    return resample if _as_pillow(resample) and _decodes_as_pillow(simplejpeg.decode_jpeg) else None
 
 
 def _as_pillow(resample: Resample) -> bool:
@@ -89,5 +91,18 @@ def _as_pillow(resample: Resample) -> bool:
             out = np.empty((size, size, 3), np.uint8)
             wanted = np.asarray(Image.fromarray(photo).resize((size, size), kind, box=box))
             if resample(padded, width, height, box, size, cubic, out) or not np.array_equal(out, wanted):
+                return False
+    return True
+
+
+def _decodes_as_pillow(decode: Callable[..., np.ndarray]) -> bool:
+    """Every usual sampling of colour, sizes that fill no block: another libjpeg may round otherwise, or smooth less."""
+    for subsampling, progressive in ((0, False), (1, False), (2, False), (2, True)):
+        noise = np.random.default_rng(subsampling).integers(0, 256, (11, 9, 3), np.uint8)
+        photo = Image.fromarray(noise).resize((61, 47), Image.Resampling.BICUBIC)
+        file = io.BytesIO()
+        photo.save(file, "JPEG", quality=90, subsampling=subsampling, progressive=progressive)
+        with Image.open(file, formats=("JPEG",)) as image:
+            if not np.array_equal(decode(file.getvalue(), colorspace="RGB"), np.asarray(image)):
                 return False
     return True

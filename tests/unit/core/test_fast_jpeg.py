@@ -8,6 +8,7 @@ import warnings
 
 import numpy as np
 import pytest
+import simplejpeg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -166,6 +167,21 @@ def test_a_function_that_rounds_otherwise_is_not_used():
 
     assert fast_jpeg._as_pillow(good)
     assert not fast_jpeg._as_pillow(off_by_one)
+
+
+def test_a_decoder_that_rounds_otherwise_is_not_used(monkeypatch):
+    good = simplejpeg.decode_jpeg
+
+    def coarse(data, **options):
+        return good(data, **options, fastdct=True)
+
+    def unsmoothed(data, **options):
+        return good(data, **options, fastupsample=True)
+
+    assert fast_jpeg.load.__wrapped__() is not None
+    for other in (coarse, unsmoothed):
+        monkeypatch.setattr(simplejpeg, "decode_jpeg", other)
+        assert fast_jpeg.load.__wrapped__() is None
 
 
 def test_a_library_with_other_arguments_is_not_called(tmp_path, monkeypatch):
