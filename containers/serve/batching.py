@@ -21,7 +21,8 @@ IDLE_SECONDS = 1.0  # an idle process shows a sign of life this often
 def run(slots: Slots, health: Health, process: int, predict: Callable[[np.ndarray], np.ndarray], max_batch: int) -> None:
     """Serve batches for ever. `predict`: uint8 (N, height, width, 3) → float32 (N, classes).
 
-    A failed batch fails the photos in it and no other. Raises PoisonedDevice, after failing the batch.
+    A failed batch fails the photos in it and no other; where memory ran out in the middle of it, those before are answered.
+    Raises PoisonedDevice, after failing the batch.
     """
     while True:
         health.beat(process)
@@ -32,19 +33,21 @@ def run(slots: Slots, health: Health, process: int, predict: Callable[[np.ndarra
 
 
 def _answer(slots: Slots, batch: list[int], predict: Callable[[np.ndarray], np.ndarray]) -> None:
-    outcome = State.FAILED
+    answered, otherwise = 0, State.FAILED
     try:
         with telemetry.forward(len(batch)):
             slots.probabilities[batch] = predict(slots.images[batch])
-        outcome = State.ANSWERED
-    except OutOfMemory:
-        outcome = State.NO_MEMORY
-        log.exception("no memory for one photo")
+        answered = len(batch)
+    except OutOfMemory as error:
+        log.exception("no memory for one photo", extra={"photos": len(batch), "answered": len(error.answered)})
+        for slot, probabilities in zip(batch, error.answered, strict=False):
+            slots.probabilities[slot] = probabilities
+        answered, otherwise = len(error.answered), State.NO_MEMORY
     except PoisonedDevice:
         log.exception("the device is unusable: this process ends")
         raise
     except Exception:
         log.exception("batch failed", extra={"photos": len(batch)})
     finally:
-        for slot in batch:
-            slots.finish(slot, outcome)
+        for position, slot in enumerate(batch):
+            slots.finish(slot, State.ANSWERED if position < answered else otherwise)

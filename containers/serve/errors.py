@@ -8,7 +8,13 @@ core.Error
     ├── Overloaded 503 (Retry-After)  ·  NotReady 503  ·  DeadlineExceeded 504  ·  OutOfMemory 507  ·  ModelFailed 500
 """
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 from containers.core.errors import Error
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 def described(kind: str, message: str) -> dict[str, str]:
@@ -72,5 +78,11 @@ class DeadlineExceeded(ServiceError):
 
 
 class OutOfMemory(ServiceError):
+    """`answered`: probabilities (photos, classes) of the batch's first photos, which were computed before memory ran out."""
+
     status = 507
     exit_code = 71
+
+    def __init__(self, message: str, answered: "Sequence[np.ndarray] | np.ndarray" = ()) -> None:
+        super().__init__(message)
+        self.answered = answered

@@ -1,5 +1,6 @@
 """An engine, made safe to call: memory that runs out, devices that break, answers that are not probabilities."""
 
+import itertools
 import sys
 
 import numpy as np
@@ -32,12 +33,16 @@ class Predictor:
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """When the device's memory runs out the batch is halved, for this call and from then on.
 
-        Raises OutOfMemory when not even one photo fits, ModelFailed when the answer is not probabilities, PoisonedDevice.
+        Raises OutOfMemory, with the answers so far, when not even one photo fits, ModelFailed when the answer is not
+        probabilities, PoisonedDevice.
         """
         answers: list[np.ndarray] = []
         done = 0
         while done < len(images):
-            answers.append(self._forward(images[done : done + self.max_batch]))
+            try:
+                answers.append(self._forward(images[done : done + self.max_batch]))
+            except OutOfMemory as error:
+                raise OutOfMemory(str(error), [*itertools.chain(*answers), *error.answered]) from error
             done += len(answers[-1])
         return np.concatenate(answers)
 

@@ -61,6 +61,15 @@ def test_memory_that_runs_out_halves_the_batch_and_one_photo_that_does_not_fit_i
         assert server.invoke(JPEG).status_code == 200
 
 
+def test_photos_that_were_computed_before_memory_ran_out_are_answered(model_dir, tmp_path, pool):
+    with scripted(model_dir, tmp_path) as engine:
+        warm, before = sum(engine.sizes), len(engine.sizes)
+        engine.play(lasts=warm + 2)
+        answers = [future.result().status_code for future in together(engine, pool, 4)]
+        assert engine.sizes[before:] == [4, 2, 2, 1]
+        assert sorted(answers) == [200, 200, 507, 507]
+
+
 def test_a_broken_cuda_context_fails_its_batch_and_pings_until_a_new_process_serves(model_dir, tmp_path):
     with scripted(model_dir, tmp_path) as engine:
         server = engine.server

@@ -26,11 +26,13 @@ class OutOfMemoryError(RuntimeError):
 
 @dataclass
 class Script:
-    """`room`: photos that fit into the device's memory. `seconds`: of one batch. `broken`: the device's context.
-    `wrong`: whether it takes one class for another. `may_load`: whether a model process that starts gets any further.
+    """`room`: photos that fit into the device's memory; `lasts`: photos that are computed before nothing fits any more.
+    `seconds`: of one batch. `broken`: the device's context. `wrong`: whether it takes one class for another. `may_load`: whether
+    a model process that starts gets any further.
     """
 
     room: int = 1000
+    lasts: int = 1_000_000
     seconds: float = 0.0
     broken: bool = False
     wrong: bool = False
@@ -51,15 +53,18 @@ def _load(model_dir: Path, manifest: Manifest, name: str, device: str, threads: 
         time.sleep(0.02)
     answer = np.asarray(manifest.golden.probabilities, np.float32)
     sizes = Path(os.environ[VARIABLE]).with_suffix(".sizes").open("a", buffering=1)
+    computed = 0
 
     def run(batch: np.ndarray) -> np.ndarray:
+        nonlocal computed
         script = _script()
         print(len(batch), file=sizes)
         time.sleep(script.seconds)
         if script.broken:
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
-        if len(batch) > script.room:
+        if len(batch) > script.room or computed + len(batch) > script.lasts:
             raise OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        computed += len(batch)
         return np.tile(np.roll(answer, int(script.wrong)), (len(batch), 1))
 
     return engines.LoadedEngine(name=name, device=device, tolerance=manifest.golden.tolerance, run=run)

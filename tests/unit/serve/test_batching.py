@@ -98,6 +98,17 @@ def test_a_batch_that_fails_fails_alone():
     assert outcomes == [State.FAILED, State.NO_MEMORY, State.ANSWERED]
 
 
+def test_what_was_computed_before_memory_ran_out_is_answered():
+    def full_after_two(images: np.ndarray) -> np.ndarray:
+        raise OutOfMemory("full", double(images[:2]))
+
+    bench = Bench(full_after_two)
+    slots = [bench.submit(value) for value in (1, 2, 3)]
+    with bench:
+        assert [bench.outcome(slot) for slot in slots] == [State.ANSWERED, State.ANSWERED, State.NO_MEMORY]
+        assert [bench.slots.probabilities[slot, 0] for slot in slots[:2]] == [2, 4]
+
+
 def test_a_poisoned_device_fails_its_batch_and_ends_the_process():
     def poisoned(images: np.ndarray) -> np.ndarray:
         raise PoisonedDevice("CUDA error")

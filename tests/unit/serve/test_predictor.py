@@ -8,18 +8,21 @@ SHAPE = (4, 4, 3)
 
 
 class Device:
-    """An engine whose memory holds `room` photos; `sizes` are the batches it was given. Answers each photo's first pixel."""
+    """An engine whose memory holds `room` photos, and none once it has computed `lasts`; `sizes` are the batches it was given.
+    Answers each photo's first pixel.
+    """
 
     class OutOfMemoryError(RuntimeError):
         pass
 
-    def __init__(self, room: int) -> None:
-        self.room, self.sizes = room, []
+    def __init__(self, room: int, lasts: int = 1000) -> None:
+        self.room, self.lasts, self.sizes = room, lasts, []
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         self.sizes.append(len(images))
-        if len(images) > self.room:
+        if len(images) > min(self.room, self.lasts):
             raise self.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        self.lasts -= len(images)
         return images[:, 0, 0, :2].astype(np.float32)
 
 
@@ -40,6 +43,14 @@ def test_out_of_memory_halves_the_batch_for_good_and_keeps_the_order():
 def test_one_photo_that_does_not_fit_is_the_caller_s_507():
     with pytest.raises(OutOfMemory, match="larger instance"):
         Predictor(Device(room=0), max_batch=4)(photos(4))
+
+
+def test_answers_that_were_computed_before_memory_ran_out_come_with_the_error():
+    device = Device(room=4, lasts=5)
+    with pytest.raises(OutOfMemory) as caught:
+        Predictor(device, max_batch=8)(photos(8))
+    assert device.sizes == [8, 4, 4, 2, 1, 1]
+    assert [answer[0] for answer in caught.value.answered] == [0, 1, 2, 3, 4]
 
 
 def test_memory_error_of_the_host_counts_too():
