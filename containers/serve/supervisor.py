@@ -5,6 +5,7 @@ stuck is replaced; one that cannot load ends the server with the reason. On SIGT
 answers what was accepted and stops, then everything ends with exit code 0.
 """
 
+import math
 import os
 import signal
 import socket
@@ -36,11 +37,12 @@ _EXIT_KILLED = 1
 
 @dataclass
 class _ModelProcess:
-    """`pid` 0: not running, to be started at `start_at` (time.monotonic())."""
+    """`pid` 0: not running, to be started at `start_at` (time.monotonic()). Not ready at `ready_by`: stuck while it loads."""
 
     job: Assignment
     pid: int = 0
     start_at: float = 0.0
+    ready_by: float = 0.0
     failed_loads: int = 0
 
 
@@ -88,6 +90,8 @@ class Supervisor:
     def _start_models(self) -> None:
         for model in self._models:
             if not model.pid and time.monotonic() >= model.start_at:
+                self._health.explain(model.job.process, "")  # what the one before said
+                model.ready_by = time.monotonic() + self._config.load_timeout_seconds
                 model.pid = self._fork(f"kennel-model-{model.job.process}", partial(self._serve_model, model.job))
 
     def _serve_model(self, job: Assignment) -> int:
@@ -129,22 +133,34 @@ class Supervisor:
             model.failed_loads = 0
             return None
         model.failed_loads += 1
-        reason = self._health.explanation(number) or _unexplained(code)
+        said = self._health.explanation(number)
+        reason = said or _unexplained(code)
         if self._health.serving(self._config.stuck_after_seconds):
             log.error("replacement cannot load: trying again", extra={"model": number, "reason": reason})
             model.start_at = time.monotonic() + _RETRY_SECONDS
             return None
         if code > 0 or model.failed_loads >= _LOAD_ATTEMPTS:
             sys.stderr.write(f"kennel serve: {reason}\n")
-            return code if code > 0 else model_process.EXIT_NO_MEMORY if code == -signal.SIGKILL else _EXIT_KILLED
-        log.error("model process was killed while it loaded: trying again", extra={"model": number, "code": code})
+            return code if code > 0 else model_process.EXIT_NO_MEMORY if code == -signal.SIGKILL and not said else _EXIT_KILLED
+        log.error("model process was killed while it loaded: trying again", extra={"model": number, "reason": reason})
         return None
 
     def _kill_stuck(self) -> None:
         for model in self._models:
-            if model.pid and self._health.is_stuck(model.job.process, self._config.stuck_after_seconds):
-                log.error("model process is stuck: killing it", extra={"model": model.job.process})
+            number = model.job.process
+            if model.pid and self._health.is_stuck(number, self._config.stuck_after_seconds):
+                log.error("model process is stuck: killing it", extra={"model": number})
                 os.kill(model.pid, signal.SIGKILL)
+            elif model.pid and time.monotonic() > model.ready_by and not self._health.is_ready(number):
+                self._end_load(model)
+
+    def _end_load(self, model: _ModelProcess) -> None:
+        number, limit, model.ready_by = model.job.process, self._config.load_timeout_seconds, math.inf
+        log.error("model process does not finish loading: killing it", extra={"model": number, "limit_s": limit})
+        self._health.explain(
+            number, f"the model was not ready within {limit:g} s: raise SERVE_LOAD_TIMEOUT_SECONDS, or use a faster instance"
+        )
+        os.kill(model.pid, signal.SIGKILL)
 
     def _drain(self) -> None:
         if self._stop_at is None:

@@ -97,6 +97,19 @@ def test_pings_fail_while_the_only_model_process_is_dead(model_dir, tmp_path):
         until(lambda: engine.server.ping() == 200, "a new process serves")
 
 
+def test_a_replacement_that_hangs_while_it_loads_is_replaced_itself(model_dir, tmp_path):
+    with scripted(model_dir, tmp_path, load_timeout_seconds=5) as engine:
+        server = engine.server
+        engine.play(may_load=False)
+        server.processes("kennel-model")[0].kill()
+        until(lambda: server.events("model process does not finish loading: killing it"), "the hanging process was given up")
+        assert server.ping() == 503
+        engine.play()
+        until(lambda: server.ping() == 200, "a new process serves")
+        (again,) = server.events("model process was killed while it loaded: trying again")
+        assert "not ready within 5 s" in again["reason"]
+
+
 @pytest.mark.slow
 def test_at_four_times_its_capacity_pings_are_answered_within_two_seconds(model_dir, tmp_path):
     """40 photos a second are possible (batches of 4 in 0.1 s), 160 are offered by 128 callers: a queue would be 3 s long."""

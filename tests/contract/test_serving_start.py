@@ -108,6 +108,14 @@ def test_a_model_that_does_not_fit_into_memory_is_said_so(model_dir: Path, tmp_p
     assert line.startswith("kennel serve: OutOfMemory: ")
 
 
+def test_a_model_that_never_finishes_loading_is_given_up(model_dir: Path, tmp_path: Path):
+    code, line = run_to_the_end(model_dir, tmp_path, Script(may_load=False), SERVE_LOAD_TIMEOUT_SECONDS="0.5")
+    assert code == 1
+    assert line == (
+        "kennel serve: the model was not ready within 0.5 s: raise SERVE_LOAD_TIMEOUT_SECONDS, or use a faster instance"
+    )
+
+
 def test_settings_that_cannot_be_used_are_one_message(model_dir: Path, tmp_path: Path):
     code, line = run_to_the_end(model_dir, tmp_path, SERVE_ENGINE="fastest")
     assert code == 2
