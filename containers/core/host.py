@@ -74,9 +74,14 @@ def _quota(group: Path) -> float | None:
         return None
 
 
+def visible_gpus(dev: Path = Path("/dev"), visible: str | None = os.environ.get("CUDA_VISIBLE_DEVICES")) -> list[str]:
+    """The NVIDIA GPUs this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    files = sum(1 for path in dev.glob("nvidia[0-9]*") if path.name[6:].isdigit())
+    if visible is None:
+        return [str(number) for number in range(files)]
+    return [name.strip() for name in visible.split(",") if name.strip() not in ("", "-1")][:files]
+
+
 def gpus(dev: Path = Path("/dev"), visible: str | None = os.environ.get("CUDA_VISIBLE_DEVICES")) -> int:
     """How many NVIDIA GPUs this process may use, by the device files and CUDA_VISIBLE_DEVICES."""
-    files = sum(1 for path in dev.glob("nvidia[0-9]*") if path.name[6:].isdigit())
-    return (
-        files if visible is None else min(files, len([name for name in visible.split(",") if name.strip() not in ("", "-1")]))
-    )
+    return len(visible_gpus(dev, visible))

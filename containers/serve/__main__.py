@@ -51,7 +51,7 @@ def _serve(flags: argparse.Namespace, signals: Signals) -> int:
     from containers.core import fast_jpeg, host, logs
     from containers.serve import sizing
     from containers.serve.config import from_environment
-    from containers.serve.models import LISTENER
+    from containers.serve.registry import LISTENER
     from containers.serve.supervisor import Supervisor, listen
 
     logs.configure(process="supervisor")

@@ -1,201 +1,26 @@
 """SageMaker's multi-model endpoint: load, list, get, unload, invoke, over any number of models.
 
-Each loaded model is a complete single-model server of its own (supervisor, front, model process) on a loopback port, and this
-front passes invocations on. So a model keeps every promise of a single one, cannot harm its neighbours, and unloading it frees
-its memory for certain. Which model must go when memory is short is SageMaker's decision: it is told 507.
+Each loaded model is a complete single-model server of its own (`registry`), and this front passes invocations on. So a model
+keeps every promise of a single one, cannot harm its neighbours, and unloading it frees its memory for certain. Which model must
+go when memory is short is SageMaker's decision: it is told 507.
 Contract: developer guide, "Custom containers contract for multi-model endpoints".
 """
 
-import errno
-import http.client
-import os
-import socket
-import subprocess
 import sys
 import threading
-import time
-from dataclasses import dataclass
-from pathlib import Path
-from typing import IO
 
 from flask import Flask, Response, request
 
-from containers.core import host, logs
-from containers.core.errors import ArtifactError
 from containers.serve import telemetry
 from containers.serve.app import base_app, json_response, read_body
 from containers.serve.config import ServeConfig
-from containers.serve.errors import AlreadyLoaded, BadRequest, ModelFailed, NotFound, OutOfMemory, Overloaded
+from containers.serve.errors import BadRequest, ModelFailed, Overloaded
 from containers.serve.exchange import ATTRIBUTES, INFERENCE_ID
 from containers.serve.health import Health
-from containers.serve.model_process import EXIT_NO_MEMORY
+from containers.serve.registry import Model, Registry, ask
 from containers.serve.sizing import Sizing
 
-log = logs.get(__name__)
-
-LISTENER, PARENT = "KENNEL_LISTENER_FD", "KENNEL_PARENT_PID"
-"""Environment of a model's server: the socket it shall use, and the process without which it shall end."""
-
-_LOAD_SECONDS = 600.0
 _PAGE = 100
-_MEMORY_PER_WEIGHTS = 3  # the file in the page cache, the weights, and room to compute
-_RUNTIME_BYTES = 300_000_000  # torch or OpenVINO with their libraries
-
-
-@dataclass
-class _Model:
-    name: str
-    url: str
-    port: int
-    server: subprocess.Popen[bytes]
-    last_words: str = ""
-    ready: bool = False
-
-    def listen(self, stream: IO[bytes]) -> None:
-        """Pass the server's stderr on, and keep its last line: the reason when it gives up."""
-        for line in stream:
-            self.last_words = line.decode(errors="replace").strip().removeprefix("kennel serve: ")
-            sys.stderr.buffer.write(line)
-            sys.stderr.flush()
-
-
-class Registry:
-    """The loaded models of this front. Thread-safe; loading one model does not hold up another."""
-
-    def __init__(self, config: ServeConfig) -> None:
-        self._config = config
-        self._models: dict[str, _Model] = {}
-        self._lock = threading.Lock()
-
-    def load(self, name: str, url: str) -> None:
-        """Raises AlreadyLoaded, OutOfMemory, BadRequest (what is at `url` is not a model of ours), ModelFailed."""
-        with self._lock:
-            if self._alive(name):
-                raise AlreadyLoaded(f"model {name} is loaded already")
-            _check_memory(Path(url))
-            model = self._models[name] = self._start(name, url)
-        try:
-            _await_ready(model)
-        except Exception:
-            self._end(model)
-            raise
-        log.info("model ready", extra={"model_name": name, "port": model.port})
-
-    def unload(self, name: str) -> None:
-        """Returns when the model's processes are gone and their memory is free. Raises NotFound."""
-        self._end(self.get(name))
-
-    def get(self, name: str) -> _Model:
-        """Raises NotFound."""
-        with self._lock:
-            model = self._alive(name)
-        if model is None:
-            raise NotFound(f"model {name[:100]} is not loaded")
-        return model
-
-    def _alive(self, name: str) -> _Model | None:
-        """Call with the lock. A model whose server ended by itself is not loaded any more, so that it can be loaded again."""
-        model = self._models.get(name)
-        if model is not None and model.ready and model.server.poll() is not None:
-            log.error("model ended by itself", extra={"model_name": name, "reason": model.last_words})
-            del self._models[name]
-            return None
-        return model
-
-    def page(self, start: int, count: int) -> tuple[list[_Model], int | None]:
-        """`count` models from `start` on in the order of loading, and where the next page starts."""
-        with self._lock:
-            models = [model for name in list(self._models) if (model := self._alive(name)) and model.ready]
-        end = start + count
-        return models[start:end], end if end < len(models) else None
-
-    def _start(self, name: str, url: str) -> _Model:
-        with _listen(os.environ.get("SAGEMAKER_SAFE_PORT_RANGE")) as listener:
-            own = {"SAGEMAKER_MULTI_MODEL", "SAGEMAKER_BIND_TO_PORT", "PROMETHEUS_MULTIPROC_DIR", "SERVE_MULTI_MODEL"}
-            environ = {key: value for key, value in os.environ.items() if key not in own}
-            environ |= {LISTENER: str(listener.fileno()), PARENT: str(os.getpid())}
-            environ |= {"SERVE_FRONTS": "1", "SERVE_MODEL_PROCESSES": "1"}
-            server = subprocess.Popen(  # noqa: S603 - our own program; the URL is one argument, and no shell sees it
-                [sys.executable, "-m", "containers.serve", "--model-dir", url],
-                env=environ,
-                pass_fds=[listener.fileno()],
-                stderr=subprocess.PIPE,
-            )
-            model = _Model(name, url, listener.getsockname()[1], server)
-        threading.Thread(target=model.listen, args=(server.stderr,), daemon=True).start()
-        return model
-
-    def _end(self, model: _Model) -> None:
-        model.server.terminate()
-        try:
-            model.server.wait(self._config.graceful_timeout_seconds)
-        except subprocess.TimeoutExpired:
-            model.server.kill()
-            model.server.wait()
-        with self._lock:
-            if self._models.get(model.name) is model:  # not one that was loaded under its name since
-                del self._models[model.name]
-
-
-def _listen(safe: str | None) -> socket.socket:
-    """A loopback socket on a port that SageMaker leaves to the container: one of `safe` ("23000-23999"), or any without it."""
-    first, _, last = (safe or "").partition("-")
-    ports = range(int(first), int(last) + 1) if first.isdecimal() and last.isdecimal() else [0]
-    for port in ports:
-        try:
-            return socket.create_server(("127.0.0.1", port), backlog=512)
-        except OverflowError:  # no port
-            continue
-        except OSError as error:
-            if error.errno not in (errno.EADDRINUSE, errno.EACCES):
-                raise
-    raise ModelFailed(f"no port of SAGEMAKER_SAFE_PORT_RANGE={safe} is free: unload a model first")
-
-
-def _check_memory(model_dir: Path) -> None:
-    size = sum(file.stat().st_size for file in model_dir.glob("*.safetensors"))
-    needed, free = _MEMORY_PER_WEIGHTS * size + _RUNTIME_BYTES, host.free_memory()
-    if needed > free:
-        raise OutOfMemory(
-            f"the model needs about {needed // 1_000_000} MB, {free // 1_000_000} MB are free: unload another first"
-        )
-
-
-def _await_ready(model: _Model) -> None:
-    deadline = time.monotonic() + _LOAD_SECONDS
-    while time.monotonic() < deadline:
-        if (code := model.server.poll()) is not None:
-            reason = model.last_words or f"the model's server ended with code {code}"
-            if code in (EXIT_NO_MEMORY, -9):
-                raise OutOfMemory(reason)
-            raise BadRequest(reason) if code == ArtifactError.exit_code else ModelFailed(reason)
-        try:
-            if _exchange(model, "GET", "/ping", None, {}, timeout=5).status == 200:
-                model.ready = True
-                return
-        except OSError:
-            pass
-        time.sleep(0.05)
-    raise ModelFailed(f"the model was not ready within {_LOAD_SECONDS:.0f} s")
-
-
-@dataclass(frozen=True)
-class _Answer:
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-
-def _exchange(model: _Model, method: str, path: str, body: bytes | None, headers: dict[str, str], timeout: float) -> _Answer:
-    connection = http.client.HTTPConnection("127.0.0.1", model.port, timeout=timeout)
-    try:
-        connection.request(method, path, body, headers)
-        answer = connection.getresponse()
-        return _Answer(answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read())
-    except http.client.HTTPException as error:
-        raise ConnectionError(str(error)) from error
-    finally:
-        connection.close()
 
 
 def build(number: int, config: ServeConfig, sizing: Sizing, health: Health) -> Flask:
@@ -242,7 +67,7 @@ def build(number: int, config: ServeConfig, sizing: Sizing, health: Health) -> F
             raise Overloaded("every request thread is taken: try again in a moment, or add instances")
         try:
             body = read_body(int(config.max_body_mb * 1024 * 1024))
-            answer = _exchange(model, "POST", "/invocations", body, headers, config.request_timeout_seconds + 5)
+            answer = ask(model, "POST", "/invocations", body, headers, config.request_timeout_seconds + 5)
         except OSError as error:
             raise ModelFailed(f"the model's server broke off: {error}") from error
         finally:
@@ -255,5 +80,5 @@ def build(number: int, config: ServeConfig, sizing: Sizing, health: Health) -> F
     return app
 
 
-def _described(model: _Model) -> dict[str, str]:
+def _described(model: Model) -> dict[str, str]:
     return {"modelName": model.name, "modelUrl": model.url}

@@ -2,6 +2,8 @@
 
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -11,6 +13,7 @@ import requests
 from tests.support.artifacts import photo
 from tests.support.memory import resident_mb
 from tests.support.server import Server, free_port, serving, until
+from tests.support.slow_model import stopped
 
 JPEG = photo(1, format="JPEG")
 pytestmark = pytest.mark.slow
@@ -113,6 +116,42 @@ def test_what_cannot_be_loaded_is_said_and_leaves_nothing_behind(server: Server,
     assert load(server, "huge", huge).status_code == 507
     assert names(server) == ([], None)
     assert server.processes("kennel-model") == []
+
+
+@contextmanager
+def accepted(server: Server, pool: ThreadPoolExecutor):
+    """An invocation of model a that its stopped model process holds up; it goes on after the block."""
+    (process,) = server.processes("kennel-model")
+    with stopped(process):
+        waiting = pool.submit(requests.post, f"{server.url}/models/a/invoke", data=JPEG, timeout=120)
+        family = psutil.Process(server.process.pid).children(recursive=True)
+        ports = {c.laddr.port for p in family for c in p.net_connections() if c.status == psutil.CONN_LISTEN} - {server.port}
+        inner = f"http://127.0.0.1:{ports.pop()}"
+        held = "kennel_photos_submitted 1.0"
+        until(lambda: held in requests.get(f"{inner}/metrics", timeout=60).text, "the photo waits for the model")
+        yield waiting, inner
+
+
+def test_unloading_answers_what_the_model_accepted(server: Server, model_dir: Path, pool: ThreadPoolExecutor):
+    assert load(server, "a", model_dir).status_code == 200
+    with accepted(server, pool) as (waiting, inner):
+        unloading = pool.submit(requests.delete, f"{server.url}/models/a", timeout=120)
+        until(lambda: requests.get(f"{inner}/ping", timeout=60).status_code == 503, "the model was told to stop")
+        assert not waiting.done()
+    assert waiting.result().json()["predictions"][0]["class"]
+    assert unloading.result().status_code == 200
+    assert names(server) == ([], None)
+
+
+def test_sigterm_answers_what_was_accepted(model_dir: Path, tmp_path: Path, pool: ThreadPoolExecutor):
+    with serving(Path("/nowhere"), tmp_path / "log", {"SAGEMAKER_MULTI_MODEL": "true"}, fronts=0, model_processes=0) as server:
+        assert load(server, "a", model_dir).status_code == 200
+        with accepted(server, pool) as (waiting, _):
+            server.process.terminate()
+            until(lambda: server.ping() == 503, "/ping says 503", pause=0.001)
+            assert not waiting.done()
+        assert waiting.result().json()["predictions"][0]["class"]
+        assert server.stop() == 0
 
 
 def test_sigterm_ends_the_models_too(model_dir: Path, tmp_path: Path):
