@@ -57,8 +57,8 @@ class Health:
         return sum(self.is_ready(n) and not self.is_stuck(n, stuck_after_seconds) for n in range(self.processes))
 
     def explain(self, process: int, message: str) -> None:
-        """Why the model process is about to end; the supervisor reports it."""
-        data = message.encode(errors="backslashreplace")[:_MESSAGE_BYTES].ljust(_MESSAGE_BYTES, b"\0")
+        """Why the model process is about to end; the supervisor reports it, as one line."""
+        data = " ".join(message.splitlines()).encode(errors="backslashreplace")[:_MESSAGE_BYTES].ljust(_MESSAGE_BYTES, b"\0")
         self._messages[process] = np.frombuffer(data, np.uint8)
 
     def explanation(self, process: int) -> str:

@@ -70,6 +70,16 @@ def test_photos_that_were_computed_before_memory_ran_out_are_answered(model_dir,
         assert sorted(answers) == [200, 200, 507, 507]
 
 
+def test_memory_that_a_library_could_not_get_halves_the_batch_too(model_dir, tmp_path, pool):
+    with scripted(model_dir, tmp_path) as engine:
+        server, before = engine.server, len(engine.sizes)
+        (process,) = server.processes("kennel-model")
+        engine.play(room=2, full="CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+        assert {future.result().status_code for future in together(engine, pool, 4)} == {200}
+        assert engine.sizes[before:] == [4, 2, 2]
+        assert server.processes("kennel-model") == [process]
+
+
 def test_a_broken_cuda_context_fails_its_batch_and_pings_until_a_new_process_serves(model_dir, tmp_path):
     with scripted(model_dir, tmp_path) as engine:
         server = engine.server

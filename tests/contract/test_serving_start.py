@@ -106,6 +106,10 @@ def test_a_model_that_does_not_fit_into_memory_is_said_so(model_dir: Path, tmp_p
     code, line = run_to_the_end(model_dir, tmp_path, Script(room=0))
     assert code == 71
     assert line.startswith("kennel serve: OutOfMemory: ")
+    said = "CUDA error: out of memory\nCompile with TORCH_USE_CUDA_DSA"
+    code, line = run_to_the_end(model_dir, tmp_path, Script(room=-1, full=said))
+    assert code == 71
+    assert line.startswith(f"kennel serve: OutOfMemory: the model does not fit into memory ({said.replace(chr(10), ' ')})")
 
 
 def test_a_model_that_never_finishes_loading_is_given_up(model_dir: Path, tmp_path: Path):

@@ -26,13 +26,15 @@ class OutOfMemoryError(RuntimeError):
 
 @dataclass
 class Script:
-    """`room`: photos that fit into the device's memory; `lasts`: photos that are computed before nothing fits any more.
-    `seconds`: of one batch. `broken`: the device's context. `wrong`: whether it takes one class for another. `may_load`: whether
-    a model process that starts gets any further.
+    """`room`: photos that fit into the device's memory, -1 where the model does not; `lasts`: photos that are computed before
+    nothing fits any more; `full`: what the driver or a library says then, empty where it is torch's own error.
+    `seconds`: of one batch. `broken`: the device's context. `wrong`: whether it takes one class for another.
+    `may_load`: whether a model process that starts gets any further.
     """
 
     room: int = 1000
     lasts: int = 1_000_000
+    full: str = ""
     seconds: float = 0.0
     broken: bool = False
     wrong: bool = False
@@ -48,9 +50,15 @@ def _script() -> Script:
     return Script(**json.loads(Path(os.environ[VARIABLE]).read_text()))
 
 
+def _no_memory(script: Script) -> RuntimeError:
+    return RuntimeError(script.full) if script.full else OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+
 def _load(model_dir: Path, manifest: Manifest, name: str, device: str, threads: int) -> engines.LoadedEngine:
     while not _script().may_load:
         time.sleep(0.02)
+    if _script().room < 0:
+        raise _no_memory(_script())
     answer = np.asarray(manifest.golden.probabilities, np.float32)
     sizes = Path(os.environ[VARIABLE]).with_suffix(".sizes").open("a", buffering=1)
     computed = 0
@@ -63,7 +71,7 @@ def _load(model_dir: Path, manifest: Manifest, name: str, device: str, threads: 
         if script.broken:
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
         if len(batch) > script.room or computed + len(batch) > script.lasts:
-            raise OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+            raise _no_memory(script)
         computed += len(batch)
         return np.tile(np.roll(answer, int(script.wrong)), (len(batch), 1))
 

@@ -72,6 +72,31 @@ def test_a_broken_cuda_context_is_said_to_be_beyond_repair(message: str):
         Predictor(engine, max_batch=1)(photos(1))
 
 
+class AcceleratorError(RuntimeError):
+    """Named as torch's."""
+
+
+NO_MEMORY = [
+    AcceleratorError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported at some other API call"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    RuntimeError(
+        "[enforce fail at alloc_cpu.cpp] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
+    ),
+]
+"""As torch raises it where not its own allocator of the GPU has no memory left, but the driver, a library, or the host."""
+
+
+@pytest.mark.parametrize("error", NO_MEMORY, ids=str)
+def test_every_out_of_memory_halves_the_batch(error: Exception):
+    def engine(images: np.ndarray) -> np.ndarray:
+        if len(images) > 1:
+            raise error
+        return images[:, 0, 0, :2].astype(np.float32)
+
+    assert len(Predictor(engine, max_batch=4)(photos(3))) == 3
+
+
 def test_other_errors_pass_through():
     def engine(images: np.ndarray) -> np.ndarray:
         raise ValueError("a bug")
