@@ -49,9 +49,8 @@ def _refused(error: Error) -> int:
 
 def _serve(flags: argparse.Namespace, signals: Signals) -> int:
     from containers.core import fast_jpeg, host, logs
-    from containers.serve import sizing
+    from containers.serve import child, sizing
     from containers.serve.config import from_environment
-    from containers.serve.registry import LISTENER
     from containers.serve.supervisor import Supervisor, listen
 
     logs.configure(process="supervisor")
@@ -59,7 +58,7 @@ def _serve(flags: argparse.Namespace, signals: Signals) -> int:
     try:
         config = from_environment(os.environ, **vars(flags))
         sizes = sizing.derive(config, host.cores(), host.gpus())
-        inherited = os.environ.get(LISTENER)
+        inherited = os.environ.get(child.LISTENER)
         listener = socket.socket(fileno=int(inherited)) if inherited else listen(config.host, config.port)
         supervisor = Supervisor(config, sizes, listener, signals)
     except Error as error:

@@ -13,20 +13,19 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from containers.core import host, logs
 from containers.core.errors import ArtifactError
+from containers.serve import child
 from containers.serve.config import ServeConfig
 from containers.serve.errors import AlreadyLoaded, BadRequest, ModelFailed, NotFound, OutOfMemory
 from containers.serve.model_process import EXIT_NO_MEMORY
 
 log = logs.get(__name__)
-
-LISTENER, PARENT = "KENNEL_LISTENER_FD", "KENNEL_PARENT_PID"
-"""Environment of a model's server: the socket it shall use, and the process without which it shall end."""
 
 _LOAD_SECONDS = 600.0
 _MEMORY_PER_WEIGHTS = 3  # the file in the page cache, the weights, and room to compute
@@ -40,6 +39,7 @@ class Model:
     port: int
     server: subprocess.Popen[bytes]
     gpu: str | None = None
+    needs: int = 0
     last_words: str = ""
     ready: bool = False
 
@@ -68,8 +68,9 @@ class Registry:
         with self._lock:
             if self._alive(name):
                 raise AlreadyLoaded(f"model {name} is loaded already")
-            _check_memory(Path(url))
+            needs = self._fitting(Path(url))
             model = self._models[name] = self._start(name, url)
+            model.needs = needs
         try:
             _await_ready(model)
         except Exception:
@@ -105,18 +106,31 @@ class Registry:
         end = start + count
         return models[start:end], end if end < len(models) else None
 
+    def _fitting(self, model_dir: Path) -> int:
+        """Bytes that a model will need, beside those that are loading now and have not taken all of theirs. Raises OutOfMemory."""
+        weights = 0
+        with suppress(OSError):  # the model's server will say what is wrong with the directory
+            weights = sum(file.stat().st_size for file in model_dir.glob("*.safetensors"))
+        needed = _MEMORY_PER_WEIGHTS * weights + _RUNTIME_BYTES
+        free = host.free_memory() - sum(model.needs for model in self._models.values() if not model.ready)
+        if needed > free:
+            raise OutOfMemory(
+                f"the model needs about {needed // 1_000_000} MB, {max(free, 0) // 1_000_000} MB are free: unload another first"
+            )
+        return needed
+
     def _start(self, name: str, url: str) -> Model:
         with _listen(os.environ.get("SAGEMAKER_SAFE_PORT_RANGE")) as listener:
             own = {"SAGEMAKER_MULTI_MODEL", "SAGEMAKER_BIND_TO_PORT", "PROMETHEUS_MULTIPROC_DIR", "SERVE_MULTI_MODEL"}
             environ = {key: value for key, value in os.environ.items() if key not in own}
-            environ |= {LISTENER: str(listener.fileno()), PARENT: str(os.getpid())}
+            environ |= {child.LISTENER: str(listener.fileno()), child.PARENT: str(os.getpid())}
             environ |= {"SERVE_FRONTS": "1", "SERVE_MODEL_PROCESSES": "1"}
             taken = Counter(model.gpu for model in self._models.values())
             gpu = min(self._gpus, key=lambda name: taken[name], default=None)
             if gpu is not None:
                 environ["CUDA_VISIBLE_DEVICES"] = gpu
             server = subprocess.Popen(  # noqa: S603 - our own program; the URL is one argument, and no shell sees it
-                [sys.executable, "-m", "containers.serve", "--model-dir", url],
+                [sys.executable, "-m", child.PROGRAM, "--model-dir", url],
                 env=environ,
                 pass_fds=[listener.fileno()],
                 stderr=subprocess.PIPE,
@@ -150,15 +164,6 @@ def _listen(safe: str | None) -> socket.socket:
             if error.errno not in (errno.EADDRINUSE, errno.EACCES):
                 raise
     raise ModelFailed(f"no port of SAGEMAKER_SAFE_PORT_RANGE={safe} is free: unload a model first")
-
-
-def _check_memory(model_dir: Path) -> None:
-    size = sum(file.stat().st_size for file in model_dir.glob("*.safetensors"))
-    needed, free = _MEMORY_PER_WEIGHTS * size + _RUNTIME_BYTES, host.free_memory()
-    if needed > free:
-        raise OutOfMemory(
-            f"the model needs about {needed // 1_000_000} MB, {free // 1_000_000} MB are free: unload another first"
-        )
 
 
 def _await_ready(model: Model) -> None:

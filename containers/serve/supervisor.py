@@ -17,7 +17,7 @@ from functools import partial
 
 from containers.core import logs, manifest
 from containers.core.errors import ConfigError
-from containers.serve import model_process, models, process, registry, wsgi
+from containers.serve import child, model_process, models, process, wsgi
 from containers.serve.config import ServeConfig
 from containers.serve.gunicorn_conf import Fronts
 from containers.serve.health import Health
@@ -60,7 +60,7 @@ class Supervisor:
             for number, device in enumerate(sizing.devices)
         ]
         self._gunicorn = 0
-        self._parent = os.environ.get(registry.PARENT)
+        self._parent = os.environ.get(child.PARENT)
         self._stop_at: float | None = None  # when gunicorn is told to stop, once we were
 
     def run(self) -> int:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from containers.core.manifest import Manifest
-from containers.serve import engines
+from containers.serve import child, engines
 from containers.serve.__main__ import main
 
 VARIABLE = "KENNEL_TEST_SCRIPT"
@@ -79,5 +79,6 @@ def _load(model_dir: Path, manifest: Manifest, name: str, device: str, threads: 
 
 
 if __name__ == "__main__":
+    child.PROGRAM = "tests.support.scripted_server"
     engines.PREFERENCE["scripted"] = engines.Kind(load=_load, devices=("cpu",), needs="numpy", exported=False)
     sys.exit(main())

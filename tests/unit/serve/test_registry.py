@@ -4,6 +4,7 @@ import subprocess
 import psutil
 import pytest
 
+from containers.core import host
 from containers.serve import registry
 from containers.serve.config import ServeConfig
 from containers.serve.errors import BadRequest, ModelFailed, OutOfMemory
@@ -33,6 +34,26 @@ def test_a_model_s_server_that_gives_up_is_the_caller_s_507_400_or_500(code, err
     gave_up.server.wait()
     with pytest.raises(error, match="the reason"):
         registry._await_ready(gave_up)
+
+
+def test_models_that_load_hold_the_memory_they_will_need(monkeypatch, tmp_path):
+    (tmp_path / "weights.safetensors").write_bytes(bytes(1000))
+    monkeypatch.setattr(host, "free_memory", lambda: 1_000_000_000)
+    loaded, busy = Registry(ServeConfig(multi_model=True)), model("busy")
+    assert loaded._fitting(tmp_path) == 300_003_000
+    loaded._models["busy"], busy.needs = busy, 699_997_001
+    with pytest.raises(OutOfMemory, match="about 300 MB, 300 MB are free"):
+        loaded._fitting(tmp_path)
+    busy.needs = 699_997_000
+    assert loaded._fitting(tmp_path) == 300_003_000
+    busy.needs, busy.ready = 10**12, True  # what it took is not free any more
+    assert loaded._fitting(tmp_path) == 300_003_000
+
+
+def test_a_directory_that_cannot_be_looked_at_is_its_server_s_to_refuse(tmp_path):
+    (tmp_path / "weights.safetensors").symlink_to("nowhere")
+    for directory in (tmp_path, tmp_path / ("x" * 300)):
+        assert Registry(ServeConfig(multi_model=True))._fitting(directory) == 300_000_000
 
 
 @pytest.mark.parametrize(("device", "expected"), [("auto", ["4", "GPU-7", "4"]), ("cpu", [None] * 3)])
