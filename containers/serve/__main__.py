@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from containers.core.errors import ConfigError, Error
+from containers.serve import child
 from containers.serve.signals import Signals
 
 
@@ -34,6 +35,9 @@ def _metrics_folder() -> str:
     """A new folder that all processes write their counters to. Raises ConfigError."""
     memory = Path("/dev/shm")  # noqa: S108 - the root may be read-only
     try:
+        if chosen := os.environ.get(child.METRICS):
+            Path(chosen).mkdir()
+            return chosen
         return tempfile.mkdtemp(prefix="kennel-metrics-", dir=memory if os.access(memory, os.W_OK) else None)
     except OSError as error:
         raise ConfigError(
@@ -49,7 +53,7 @@ def _refused(error: Error) -> int:
 
 def _serve(flags: argparse.Namespace, signals: Signals) -> int:
     from containers.core import fast_jpeg, host, logs
-    from containers.serve import child, sizing
+    from containers.serve import sizing
     from containers.serve.config import from_environment
     from containers.serve.supervisor import Supervisor, listen
 

@@ -3,5 +3,5 @@
 PROGRAM = "containers.serve"
 """What it runs (python -m)."""
 
-LISTENER, PARENT = "KENNEL_LISTENER_FD", "KENNEL_PARENT_PID"
-"""Environment: the socket it shall use, and the process without which it shall end."""
+LISTENER, PARENT, METRICS = "KENNEL_LISTENER_FD", "KENNEL_PARENT_PID", "KENNEL_METRICS_FOLDER"
+"""Environment: the socket it shall use, the process without which it shall end, the folder that it makes for its counters."""

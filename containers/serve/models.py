@@ -6,37 +6,40 @@ go when memory is short is SageMaker's decision: it is told 507.
 Contract: developer guide, "Custom containers contract for multi-model endpoints".
 """
 
+import json
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from flask import Flask, Response, request
 
 from containers.serve import telemetry
 from containers.serve.app import base_app, json_response, read_body
 from containers.serve.config import ServeConfig
-from containers.serve.errors import BadRequest, ModelFailed, Overloaded
+from containers.serve.errors import BadRequest, ModelFailed, NotFound, NotReady, Overloaded
 from containers.serve.exchange import ATTRIBUTES, INFERENCE_ID
 from containers.serve.health import Health
 from containers.serve.registry import Model, Registry, ask
-from containers.serve.sizing import Sizing
+from containers.serve.sizing import LOADS, UNLOADS, Sizing
 
 _PAGE = 100
+_MOST_BYTES = 100_000
+_LONGEST = 4096  # bytes of a name or a path; a request line has no room for a longer name, Linux none for a longer path
 
 
 def build(number: int, config: ServeConfig, sizing: Sizing, health: Health) -> Flask:
     """The application of the multi-model front; healthy also without any model."""
     registry = Registry(config)
-    waiting = threading.BoundedSemaphore(sizing.slots_per_front)  # fewer than threads, so that /ping always finds one
+    invokers, loaders, unloaders = _Places(sizing.slots_per_front), _Places(LOADS), _Places(UNLOADS)  # /ping finds a thread
     gauges = telemetry.Now({"kennel_models_loaded": ("Models loaded now", lambda: len(registry.page(0, sys.maxsize)[0]))})
     app = base_app(lambda: not health.draining, gauges)
 
     @app.post("/models")
     def load() -> Response:
-        wanted = request.get_json(force=True, silent=True)
-        name, url = (wanted.get("model_name"), wanted.get("url")) if isinstance(wanted, dict) else (None, None)
-        if not isinstance(name, str) or not isinstance(url, str) or not name or not url.startswith("/") or "\0" in url:
-            raise BadRequest('the JSON must be {"model_name": "…", "url": "/opt/ml/models/…/model"}, the URL a path from /')
-        registry.load(name, url)
+        with loaders.one():
+            name, url = _wanted()
+            registry.load(name, url)
         return json_response({"modelName": name, "modelUrl": url})
 
     @app.get("/models")
@@ -51,11 +54,15 @@ def build(number: int, config: ServeConfig, sizing: Sizing, health: Health) -> F
 
     @app.get("/models/<path:name>")
     def get(name: str) -> Response:
-        return json_response(_described(registry.get(name)))
+        try:
+            return json_response(_described(registry.get(name)))
+        except NotReady as error:  # GET /models does not name it either
+            raise NotFound(str(error)) from None
 
     @app.delete("/models/<path:name>")
     def unload(name: str) -> Response:
-        registry.unload(name)
+        with unloaders.one():
+            registry.unload(name)
         return json_response({})
 
     @app.post("/models/<path:name>/invoke")
@@ -63,21 +70,50 @@ def build(number: int, config: ServeConfig, sizing: Sizing, health: Health) -> F
         model = registry.get(name)
         kept = ("Content-Type", "Accept", ATTRIBUTES, INFERENCE_ID)
         headers = {name: request.headers[name] for name in kept if name in request.headers}
-        if not waiting.acquire(blocking=False):
-            raise Overloaded("every request thread is taken: try again in a moment, or add instances")
-        try:
+        with invokers.one():
             body = read_body(int(config.max_body_mb * 1024 * 1024))
-            answer = ask(model, "POST", "/invocations", body, headers, config.request_timeout_seconds + 5)
-        except OSError as error:
-            raise ModelFailed(f"the model's server broke off: {error}") from error
-        finally:
-            waiting.release()
+            try:
+                answer = ask(model, "POST", "/invocations", body, headers, config.request_timeout_seconds + 5)
+            except OSError as error:
+                if model.leaving:
+                    raise NotFound(f"model {model.name[:100]} was unloaded") from error
+                raise ModelFailed(f"the model's server broke off: {error}") from error
         passed = {
             name: answer.headers[name.lower()] for name in ("Content-Type", "Retry-After") if name.lower() in answer.headers
         }
         return Response(answer.body, answer.status, passed)
 
     return app
+
+
+class _Places:
+    """Bounds how many requests may do one thing at once, and so how many threads that takes."""
+
+    def __init__(self, count: int) -> None:
+        self._free = threading.BoundedSemaphore(count)
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        """Raises Overloaded where none is left."""
+        if not self._free.acquire(blocking=False):
+            raise Overloaded("every request thread is taken: try again in a moment, or add instances")
+        try:
+            yield
+        finally:
+            self._free.release()
+
+
+def _wanted() -> tuple[str, str]:
+    """Name and URL of the model that a load asks for. Raises BadRequest."""
+    try:
+        document = json.loads(read_body(_MOST_BYTES))
+        name, url = document["model_name"], document["url"]
+        fit = all(0 < len(text.encode()) < _LONGEST and "\0" not in text for text in (name, url)) and url.startswith("/")
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        fit = False
+    if not fit:
+        raise BadRequest('the JSON must be {"model_name": "…", "url": "/opt/ml/models/…/model"}, the URL a path from /')
+    return name, url
 
 
 def _described(model: Model) -> dict[str, str]:

@@ -5,7 +5,10 @@ A model's server has one front and one model process, and listens on a loopback 
 
 import errno
 import http.client
+import itertools
 import os
+import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -16,39 +19,52 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from containers.core import host, logs
-from containers.core.errors import ArtifactError
+from containers.core.errors import ArtifactError, Error
 from containers.serve import child
 from containers.serve.config import ServeConfig
-from containers.serve.errors import AlreadyLoaded, BadRequest, ModelFailed, NotFound, OutOfMemory
+from containers.serve.errors import AlreadyLoaded, BadRequest, ModelFailed, NotFound, NotReady, OutOfMemory
 from containers.serve.model_process import EXIT_NO_MEMORY
 
 log = logs.get(__name__)
 
-_LOAD_SECONDS = 600.0
+_LAST_SECONDS = 5.0  # beyond its own graceful timeout: the moment its pings fail first, and what it takes to end
 _MEMORY_PER_WEIGHTS = 3  # the file in the page cache, the weights, and room to compute
 _RUNTIME_BYTES = 300_000_000  # torch or OpenVINO with their libraries
 
 
 @dataclass
 class Model:
+    """A model's server. `leaving`: it was told to stop. `needs`: bytes of memory. `metrics`: where its processes count."""
+
     name: str
     url: str
     port: int
     server: subprocess.Popen[bytes]
     gpu: str | None = None
+    metrics: Path | None = None
     needs: int = 0
     last_words: str = ""
     ready: bool = False
+    leaving: bool = False
 
-    def listen(self, stream: IO[bytes]) -> None:
+    def __post_init__(self) -> None:
+        self._ears = threading.Thread(target=self._listen, daemon=True)
+        self._ears.start()
+
+    def _listen(self) -> None:
         """Pass the server's stderr on, and keep its last line: the reason when it gives up."""
-        for line in stream:
+        for line in self.server.stderr or ():
             self.last_words = line.decode(errors="replace").strip().removeprefix("kennel serve: ")
             sys.stderr.buffer.write(line)
             sys.stderr.flush()
+
+    def clean_up(self) -> None:
+        """Call once the server has ended: returns when its other processes have too, and nothing of them is left behind."""
+        self._ears.join(_LAST_SECONDS)  # they all have its stderr
+        if self.metrics:
+            shutil.rmtree(self.metrics, ignore_errors=True)
 
 
 class Registry:
@@ -61,6 +77,7 @@ class Registry:
         self._config = config
         self._gpus = [] if config.device == "cpu" else host.visible_gpus() if gpus is None else list(gpus)
         self._models: dict[str, Model] = {}
+        self._numbers = itertools.count()
         self._lock = threading.Lock()
 
     def load(self, name: str, url: str) -> None:
@@ -72,7 +89,7 @@ class Registry:
             model = self._models[name] = self._start(name, url)
             model.needs = needs
         try:
-            _await_ready(model)
+            _await_ready(model, self._config.load_timeout_seconds)
         except Exception:
             self._end(model)
             raise
@@ -80,29 +97,37 @@ class Registry:
 
     def unload(self, name: str) -> None:
         """Returns when the model's processes are gone and their memory is free. Raises NotFound."""
-        self._end(self.get(name))
-
-    def get(self, name: str) -> Model:
-        """Raises NotFound."""
         with self._lock:
             model = self._alive(name)
         if model is None:
             raise NotFound(f"model {name[:100]} is not loaded")
+        self._end(model)
+
+    def get(self, name: str) -> Model:
+        """Raises NotFound, for one that is being unloaded too, and NotReady for one that still loads."""
+        with self._lock:
+            model = self._alive(name)
+        if model is None or model.leaving:
+            raise NotFound(f"model {name[:100]} is not loaded")
+        if not model.ready:
+            raise NotReady(f"model {name[:100]} is still loading: try again in a moment")
         return model
 
     def _alive(self, name: str) -> Model | None:
         """Call with the lock. A model whose server ended by itself is not loaded any more, so that it can be loaded again."""
         model = self._models.get(name)
-        if model is not None and model.ready and model.server.poll() is not None:
-            log.error("model ended by itself", extra={"model_name": name, "reason": model.last_words})
-            del self._models[name]
-            return None
-        return model
+        if model is None or model.leaving or not model.ready or model.server.poll() is None:
+            return model
+        model.clean_up()
+        log.error("model ended by itself", extra={"model_name": name, "reason": model.last_words})
+        del self._models[name]
+        return None
 
     def page(self, start: int, count: int) -> tuple[list[Model], int | None]:
         """`count` models from `start` on in the order of loading, and where the next page starts."""
         with self._lock:
-            models = [model for name in list(self._models) if (model := self._alive(name)) and model.ready]
+            found = [self._alive(name) for name in list(self._models)]
+        models = [model for model in found if model and model.ready and not model.leaving]
         end = start + count
         return models[start:end], end if end < len(models) else None
 
@@ -129,23 +154,27 @@ class Registry:
             gpu = min(self._gpus, key=lambda name: taken[name], default=None)
             if gpu is not None:
                 environ["CUDA_VISIBLE_DEVICES"] = gpu
+            metrics = None
+            if counted := os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+                metrics = Path(counted) / f"model-{next(self._numbers)}"
+                environ[child.METRICS] = str(metrics)
             server = subprocess.Popen(  # noqa: S603 - our own program; the URL is one argument, and no shell sees it
                 [sys.executable, "-m", child.PROGRAM, "--model-dir", url],
                 env=environ,
                 pass_fds=[listener.fileno()],
                 stderr=subprocess.PIPE,
             )
-            model = Model(name, url, listener.getsockname()[1], server, gpu)
-        threading.Thread(target=model.listen, args=(server.stderr,), daemon=True).start()
-        return model
+            return Model(name, url, listener.getsockname()[1], server, gpu, metrics)
 
     def _end(self, model: Model) -> None:
+        model.leaving = True
         model.server.terminate()
         try:
-            model.server.wait(self._config.graceful_timeout_seconds)
+            model.server.wait(self._config.graceful_timeout_seconds + _LAST_SECONDS)
         except subprocess.TimeoutExpired:
             model.server.kill()
             model.server.wait()
+        model.clean_up()
         with self._lock:
             if self._models.get(model.name) is model:  # not one that was loaded under its name since
                 del self._models[model.name]
@@ -166,14 +195,12 @@ def _listen(safe: str | None) -> socket.socket:
     raise ModelFailed(f"no port of SAGEMAKER_SAFE_PORT_RANGE={safe} is free: unload a model first")
 
 
-def _await_ready(model: Model) -> None:
-    deadline = time.monotonic() + _LOAD_SECONDS
+def _await_ready(model: Model, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if (code := model.server.poll()) is not None:
-            reason = model.last_words or f"the model's server ended with code {code}"
-            if code in (EXIT_NO_MEMORY, -9):
-                raise OutOfMemory(reason)
-            raise BadRequest(reason) if code == ArtifactError.exit_code else ModelFailed(reason)
+            model.clean_up()
+            raise _failure(model, code)
         try:
             if ask(model, "GET", "/ping", None, {}, timeout=5).status == 200:
                 model.ready = True
@@ -181,7 +208,17 @@ def _await_ready(model: Model) -> None:
         except OSError:
             pass
         time.sleep(0.05)
-    raise ModelFailed(f"the model was not ready within {_LOAD_SECONDS:.0f} s")
+    raise ModelFailed(f"the model was not ready within {seconds:g} s: raise SERVE_LOAD_TIMEOUT_SECONDS, or use a faster instance")
+
+
+def _failure(model: Model, code: int) -> Error:
+    """What the caller of a load is told of a server that ended with `code`."""
+    if model.leaving:
+        return ModelFailed("the model was unloaded while it loaded")
+    reason = model.last_words or f"the model's server ended with code {code}"
+    if code in (EXIT_NO_MEMORY, -signal.SIGKILL):
+        return OutOfMemory(reason)
+    return BadRequest(reason) if code == ArtifactError.exit_code else ModelFailed(reason)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ from containers.serve.config import ServeConfig
 _SLOTS_PER_FRONT = 64  # twice what keeps two cores busy at concurrency 64; 10 MB of photos of 224 pixels
 SPARE_THREADS = 16
 """Request threads of a front beyond its slots, so that pings, refusals and slow uploads find one."""
+LOADS, UNLOADS = 24, 8
+"""Of a multi-model server at once: each holds a request thread of its own until it is done."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,6 +19,7 @@ class Sizing:
     slots_per_front: int
     devices: tuple[str, ...]
     threads_per_process: int
+    spare_threads: int = SPARE_THREADS
 
     @property
     def slots(self) -> int:
@@ -24,7 +27,7 @@ class Sizing:
 
     @property
     def request_threads(self) -> int:
-        return self.slots_per_front + SPARE_THREADS
+        return self.slots_per_front + self.spare_threads
 
 
 def derive(config: ServeConfig, cores: int, gpus: int) -> Sizing:
@@ -33,7 +36,13 @@ def derive(config: ServeConfig, cores: int, gpus: int) -> Sizing:
     On a GPU host one model process per GPU. Fronts: one per core.
     """
     if config.multi_model:  # one front knows which models are loaded; each model is a server of its own behind it
-        return Sizing(fronts=1, slots_per_front=config.slots or _SLOTS_PER_FRONT, devices=(), threads_per_process=1)
+        return Sizing(
+            fronts=1,
+            slots_per_front=config.slots or _SLOTS_PER_FRONT,
+            devices=(),
+            threads_per_process=1,
+            spare_threads=SPARE_THREADS + LOADS + UNLOADS,
+        )
     fronts = config.fronts or cores
     slots_per_front = -(-config.slots // fronts) if config.slots else _SLOTS_PER_FRONT
     on_gpu = config.device == "cuda" or (config.device == "auto" and gpus > 0)

@@ -1,6 +1,9 @@
 import socket
 import subprocess
+import threading
 from concurrent.futures import ThreadPoolExecutor
+
+import pytest
 
 from containers.serve import models, sizing
 from containers.serve.config import ServeConfig
@@ -21,3 +24,30 @@ def test_requests_that_wait_for_a_model_leave_threads_for_pings(monkeypatch):
         for connection in held:
             connection.close()
         assert [caller.result().status_code for caller in callers] == [500, 500]
+
+
+@pytest.mark.parametrize(("bound", "work", "method"), [("LOADS", "load", "POST"), ("UNLOADS", "unload", "DELETE")])
+def test_loads_and_unloads_that_take_long_leave_threads_for_pings(monkeypatch, bound, work, method):
+    begun, end = threading.Semaphore(0), threading.Event()
+
+    def long(*_: object) -> None:
+        begun.release()
+        assert end.wait(60)
+
+    monkeypatch.setattr(models, bound, 2)
+    monkeypatch.setattr(Registry, work, long)
+    config = ServeConfig(multi_model=True)
+    app = models.build(0, config, sizing.derive(config, cores=2, gpus=0), Health(0))
+
+    def ask():
+        path, body = ("/models", {"model_name": "a", "url": "/a"}) if method == "POST" else ("/models/a", None)
+        return app.test_client().open(path, method=method, json=body)
+
+    with ThreadPoolExecutor(2) as pool:
+        callers = [pool.submit(ask) for _ in range(2)]
+        for _ in callers:
+            assert begun.acquire(timeout=60)
+        refused = ask()
+        end.set()
+    assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
+    assert [caller.result().status_code for caller in callers] == [200, 200]

@@ -9,6 +9,7 @@ from containers.serve import registry
 from containers.serve.config import ServeConfig
 from containers.serve.errors import BadRequest, ModelFailed, OutOfMemory
 from containers.serve.registry import Model, Registry
+from tests.support.server import until
 
 
 def model(name):
@@ -33,7 +34,43 @@ def test_a_model_s_server_that_gives_up_is_the_caller_s_507_400_or_500(code, err
     gave_up = Model("dogs", "/nowhere", 1, subprocess.Popen(["sh", "-c", f"exit {code}"]), last_words="the reason")
     gave_up.server.wait()
     with pytest.raises(error, match="the reason"):
-        registry._await_ready(gave_up)
+        registry._await_ready(gave_up, 60)
+
+
+def shell(script: str) -> Model:
+    server = subprocess.Popen(["sh", "-c", script], stderr=subprocess.PIPE)
+    return Model("dogs", "/nowhere", 1, server)
+
+
+def test_the_reason_is_waited_for_that_comes_after_the_exit_code():
+    with pytest.raises(BadRequest, match="^ArtifactError: the reason$"):
+        registry._await_ready(shell("(sleep 0.5; echo 'kennel serve: ArtifactError: the reason' >&2) & exit 3"), 60)
+
+
+def test_a_model_that_is_not_ready_in_time_is_said_so():
+    slow = shell("exec sleep 60")
+    with pytest.raises(ModelFailed, match="not ready within 0.1 s"):
+        registry._await_ready(slow, 0.1)
+    Registry(ServeConfig())._end(slow)
+
+
+def test_a_model_has_its_own_graceful_timeout_and_a_moment_more_to_end():
+    slow = shell("trap 'sleep 1; exit 0' TERM; echo ready >&2; while :; do sleep 0.1; done")
+    until(lambda: slow.last_words == "ready", "it runs")
+    Registry(ServeConfig(graceful_timeout_seconds=0.1))._end(slow)
+    assert slow.server.returncode == 0
+
+
+def test_what_a_killed_model_leaves_behind_is_removed(monkeypatch, tmp_path):
+    monkeypatch.setattr(registry, "_LAST_SECONDS", 0.2)
+    (tmp_path / "model-0").mkdir()
+    (tmp_path / "model-0" / "counter.db").touch()
+    deaf = shell("trap '' TERM; echo ready >&2; while :; do sleep 0.1; done")
+    deaf.metrics = tmp_path / "model-0"
+    until(lambda: deaf.last_words == "ready", "it runs")
+    Registry(ServeConfig(graceful_timeout_seconds=0.1))._end(deaf)
+    assert deaf.server.returncode == -9
+    assert not deaf.metrics.exists()
 
 
 def test_models_that_load_hold_the_memory_they_will_need(monkeypatch, tmp_path):

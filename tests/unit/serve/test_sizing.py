@@ -27,6 +27,12 @@ def test_slots_are_shared_out_evenly_and_every_slot_has_a_request_thread():
     assert sizes.request_threads > sizes.slots_per_front
 
 
+def test_a_multi_model_front_has_threads_for_pings_whatever_loads_and_waits():
+    sizes = sizing.derive(ServeConfig(multi_model=True, slots=10), cores=4, gpus=0)
+    assert (sizes.fronts, sizes.slots_per_front, sizes.devices) == (1, 10, ())
+    assert sizes.request_threads >= sizes.slots_per_front + sizing.LOADS + sizing.UNLOADS + 8
+
+
 def test_sagemaker_s_own_variables_are_read():
     config = from_environment({"SAGEMAKER_BIND_TO_PORT": "23001", "SERVE_PORT": "8080"})
     assert config.port == 23001
