@@ -57,7 +57,7 @@ def _serve(flags: argparse.Namespace, signals: Signals) -> int:
     from containers.serve.config import from_environment
     from containers.serve.supervisor import Supervisor, listen
 
-    logs.configure(process="supervisor")
+    logs.configure(process="supervisor", **child.context())
     _raise_open_files()
     try:
         config = from_environment(os.environ, **vars(flags))

@@ -181,7 +181,7 @@ def _begin() -> None:
 def _finish(response: Response) -> Response:
     response.headers.extend(exchange.headers(g.request_id, request.headers.get(exchange.ATTRIBUTES, "")))
     route = request.url_rule.rule if request.url_rule else "unknown"
-    noted = {name: g.get(name) for name in ("bytes", "photos", "error")}
+    noted = {name: g.get(name) for name in ("bytes", "photos", "error")} | g.get("context", {})
     exchange.record(route, response.status_code, g.started, g.request_id, **noted)
     return response
 

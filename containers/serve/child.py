@@ -1,7 +1,17 @@
-"""How a multi-model server starts the server of one model: the program, and what its environment says. Imports nothing."""
+"""How a multi-model server starts the server of one model: the program, and its environment. Imports nothing heavy."""
+
+import os
+from typing import Any
 
 PROGRAM = "containers.serve"
 """What it runs (python -m)."""
 
 LISTENER, PARENT, METRICS = "KENNEL_LISTENER_FD", "KENNEL_PARENT_PID", "KENNEL_METRICS_FOLDER"
 """Environment: the socket it shall use, the process without which it shall end, the folder that it makes for its counters."""
+NAME = "KENNEL_MODEL_NAME"
+"""Environment: of the model."""
+
+
+def context() -> dict[str, Any]:
+    """What every log line of this process says of the model it serves, where that is one of several."""
+    return {"model_name": os.environ[NAME]} if NAME in os.environ else {}

@@ -15,7 +15,7 @@ from gunicorn.glogging import Logger
 from gunicorn.workers.base import Worker
 
 from containers.core import logs
-from containers.serve import process
+from containers.serve import child, process
 from containers.serve.config import ServeConfig
 from containers.serve.front_worker import FrontWorker
 from containers.serve.sizing import Sizing
@@ -69,7 +69,7 @@ class Fronts(BaseApplication):  # type: ignore[misc]
     def _post_fork(self, server: Arbiter, worker: Worker) -> None:
         name = f"front-{worker.front_number}"
         process.become(f"kennel-{name}")
-        logs.configure(process=name)
+        logs.configure(process=name, **child.context())
 
     def _child_exit(self, server: Arbiter, worker: Worker) -> None:
         self._free.append(worker.front_number)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from containers.core import logs, manifest
 from containers.core.errors import Error
-from containers.serve import batching, engines
+from containers.serve import batching, child, engines
 from containers.serve.config import ServeConfig
 from containers.serve.errors import OutOfMemory
 from containers.serve.health import Health
@@ -30,7 +30,7 @@ class Assignment:
 
 def run(job: Assignment, config: ServeConfig, slots: Slots, health: Health) -> int:
     """The life of a model process; returns its exit code. Errors that are ours are explained in `health`, not raised."""
-    logs.configure(process=f"model-{job.process}")
+    logs.configure(process=f"model-{job.process}", **child.context())
     os.environ["OMP_NUM_THREADS"] = str(job.threads)  # before torch or OpenVINO load their runtimes
     try:
         predictor = load(job, config)

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from flask import Flask, Response, request
+from flask import Flask, Response, g, request
 
 from containers.serve import telemetry
 from containers.serve.app import base_app, json_response, read_body
@@ -32,13 +32,17 @@ def build(number: int, config: ServeConfig, sizing: Sizing, health: Health) -> F
     """The application of the multi-model front; healthy also without any model."""
     registry = Registry(config)
     invokers, loaders, unloaders = _Places(sizing.slots_per_front), _Places(LOADS), _Places(UNLOADS)  # /ping finds a thread
-    gauges = telemetry.Now({"kennel_models_loaded": ("Models loaded now", lambda: len(registry.page(0, sys.maxsize)[0]))})
+    gauges = telemetry.Now(
+        {"kennel_models_loaded": ("Models loaded now", lambda: len(registry.page(0, sys.maxsize)[0]))},
+        lambda: [(model.name, model.metrics) for model in registry.page(0, sys.maxsize)[0] if model.metrics],
+    )
     app = base_app(lambda: not health.draining, gauges)
 
     @app.post("/models")
     def load() -> Response:
         with loaders.one():
             name, url = _wanted()
+            _note(name)
             registry.load(name, url)
         return json_response({"modelName": name, "modelUrl": url})
 
@@ -61,17 +65,20 @@ def build(number: int, config: ServeConfig, sizing: Sizing, health: Health) -> F
 
     @app.delete("/models/<path:name>")
     def unload(name: str) -> Response:
+        _note(name)
         with unloaders.one():
             registry.unload(name)
         return json_response({})
 
     @app.post("/models/<path:name>/invoke")
     def invoke(name: str) -> Response:
-        model = registry.get(name)
-        kept = ("Content-Type", "Accept", ATTRIBUTES, INFERENCE_ID)
-        headers = {name: request.headers[name] for name in kept if name in request.headers}
+        _note(name)
+        registry.get(name)
+        kept = ("Content-Type", "Accept", ATTRIBUTES)
+        headers = {name: request.headers[name] for name in kept if name in request.headers} | {INFERENCE_ID: g.request_id}
         with invokers.one():
             body = read_body(int(config.max_body_mb * 1024 * 1024))
+            model = registry.get(name)  # it may have been unloaded while the body came
             try:
                 answer = ask(model, "POST", "/invocations", body, headers, config.request_timeout_seconds + 5)
             except OSError as error:
@@ -108,12 +115,18 @@ def _wanted() -> tuple[str, str]:
     try:
         document = json.loads(read_body(_MOST_BYTES))
         name, url = document["model_name"], document["url"]
-        fit = all(0 < len(text.encode()) < _LONGEST and "\0" not in text for text in (name, url)) and url.startswith("/")
+        fit = name.isprintable() and url.startswith("/") and "\0" not in url
+        fit = fit and all(0 < len(text.encode()) < _LONGEST for text in (name, url))
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         fit = False
     if not fit:
         raise BadRequest('the JSON must be {"model_name": "…", "url": "/opt/ml/models/…/model"}, the URL a path from /')
     return name, url
+
+
+def _note(name: str) -> None:
+    """Have the request's log line name the model."""
+    g.context = {"model_name": name[:_LONGEST]}
 
 
 def _described(model: Model) -> dict[str, str]:

@@ -5,6 +5,7 @@ A model's server has one front and one model process, and listens on a loopback 
 
 import errno
 import http.client
+import io
 import itertools
 import os
 import shutil
@@ -55,10 +56,11 @@ class Model:
 
     def _listen(self) -> None:
         """Pass the server's stderr on, and keep its last line: the reason when it gives up."""
-        for line in self.server.stderr or ():
-            self.last_words = line.decode(errors="replace").strip().removeprefix("kennel serve: ")
-            sys.stderr.buffer.write(line)
-            sys.stderr.flush()
+        with self.server.stderr or io.BytesIO() as stream:
+            for line in stream:
+                self.last_words = line.decode(errors="replace").strip().removeprefix("kennel serve: ")
+                sys.stderr.buffer.write(line)
+                sys.stderr.flush()
 
     def clean_up(self) -> None:
         """Call once the server has ended: returns when its other processes have too, and nothing of them is left behind."""
@@ -132,7 +134,7 @@ class Registry:
         return models[start:end], end if end < len(models) else None
 
     def _fitting(self, model_dir: Path) -> int:
-        """Bytes that a model will need, beside those that are loading now and have not taken all of theirs. Raises OutOfMemory."""
+        """Bytes a model will need, beside those that are loading now and have not taken all of theirs. Raises OutOfMemory."""
         weights = 0
         with suppress(OSError):  # the model's server will say what is wrong with the directory
             weights = sum(file.stat().st_size for file in model_dir.glob("*.safetensors"))
@@ -148,7 +150,7 @@ class Registry:
         with _listen(os.environ.get("SAGEMAKER_SAFE_PORT_RANGE")) as listener:
             own = {"SAGEMAKER_MULTI_MODEL", "SAGEMAKER_BIND_TO_PORT", "PROMETHEUS_MULTIPROC_DIR", "SERVE_MULTI_MODEL"}
             environ = {key: value for key, value in os.environ.items() if key not in own}
-            environ |= {child.LISTENER: str(listener.fileno()), child.PARENT: str(os.getpid())}
+            environ |= {child.LISTENER: str(listener.fileno()), child.PARENT: str(os.getpid()), child.NAME: name}
             environ |= {"SERVE_FRONTS": "1", "SERVE_MODEL_PROCESSES": "1"}
             taken = Counter(model.gpu for model in self._models.values())
             gpu = min(self._gpus, key=lambda name: taken[name], default=None)
@@ -208,7 +210,9 @@ def _await_ready(model: Model, seconds: float) -> None:
         except OSError:
             pass
         time.sleep(0.05)
-    raise ModelFailed(f"the model was not ready within {seconds:g} s: raise SERVE_LOAD_TIMEOUT_SECONDS, or use a faster instance")
+    raise ModelFailed(
+        f"the model was not ready within {seconds:g} s: raise SERVE_LOAD_TIMEOUT_SECONDS, or use a faster instance"
+    )
 
 
 def _failure(model: Model, code: int) -> Error:

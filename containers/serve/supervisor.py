@@ -99,7 +99,7 @@ class Supervisor:
         return model_process.run(job, self._config, self._slots, self._health)
 
     def _serve_http(self) -> int:
-        logs.configure(process="gunicorn")
+        logs.configure(process="gunicorn", **child.context())
 
         if self._manifest is None:
             build = partial(models.build, config=self._config, sizing=self._sizing, health=self._health)

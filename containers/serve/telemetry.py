@@ -8,7 +8,8 @@ with its files: so the sums keep what it counted, and the files do not become mo
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest, values
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
@@ -41,20 +42,44 @@ def forward(photos: int) -> Iterator[None]:
 
 
 class Now(Collector):
-    """Gauges read at the moment of the scrape: name → (help, function)."""
+    """Gauges read at the moment of the scrape: name → (help, function). `models`: names and folders of models' servers."""
 
-    def __init__(self, gauges: dict[str, tuple[str, Callable[[], float]]]) -> None:
+    def __init__(
+        self,
+        gauges: dict[str, tuple[str, Callable[[], float]]],
+        models: Callable[[], Iterable[tuple[str, Path]]] = tuple,
+    ) -> None:
         self._gauges = gauges
+        self.models = models
 
     def collect(self) -> Iterable[Metric]:
         for name, (meaning, read) in self._gauges.items():
             yield GaugeMetricFamily(name, meaning, value=read())
 
 
+class _Counted(Collector):
+    """What the processes of this server have counted, and under the label `model` those of each model's server.
+
+    `models`: name and folder. A family of metrics is there once, as the text format asks.
+    """
+
+    def __init__(self, models: Iterable[tuple[str, Path]]) -> None:
+        self._models = models
+
+    def collect(self) -> Iterable[Metric]:
+        families = {family.name: family for family in MultiProcessCollector(None).collect()}  # type: ignore[no-untyped-call]
+        for name, folder in self._models:
+            with suppress(OSError, ValueError):  # it was unloaded a moment ago
+                for family in MultiProcessCollector(None, str(folder)).collect():  # type: ignore[no-untyped-call]
+                    known = families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
+                    known.samples += [sample._replace(labels={**sample.labels, "model": name}) for sample in family.samples]
+        return families.values()
+
+
 def exposition(now: Now) -> bytes:
     """The text of `/metrics` (Prometheus text format 0.0.4)."""
     registry = CollectorRegistry()
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
-        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        registry.register(_Counted(now.models()))
     registry.register(now)
     return generate_latest(registry)

@@ -9,12 +9,19 @@ from containers.serve import models, sizing
 from containers.serve.config import ServeConfig
 from containers.serve.health import Health
 from containers.serve.registry import Model, Registry
+from tests.support.server import free_port
+
+
+def ended():
+    server = subprocess.Popen(["true"])
+    server.wait()
+    return server
 
 
 def test_requests_that_wait_for_a_model_leave_threads_for_pings(monkeypatch):
     config = ServeConfig(multi_model=True, slots=2)
     with socket.create_server(("127.0.0.1", 0)) as silent, ThreadPoolExecutor(2) as pool:
-        busy = Model("dogs", "/nowhere", silent.getsockname()[1], subprocess.Popen(["true"]))
+        busy = Model("dogs", "/nowhere", silent.getsockname()[1], ended())
         monkeypatch.setattr(Registry, "get", lambda *_: busy)
         app = models.build(0, config, sizing.derive(config, cores=2, gpus=0), Health(0))
         callers = [pool.submit(app.test_client().post, "/models/dogs/invoke", data=b"photo") for _ in range(2)]
@@ -24,6 +31,15 @@ def test_requests_that_wait_for_a_model_leave_threads_for_pings(monkeypatch):
         for connection in held:
             connection.close()
         assert [caller.result().status_code for caller in callers] == [500, 500]
+
+
+@pytest.mark.parametrize(("leaving", "status"), [(True, 404), (False, 500)])
+def test_an_invocation_that_finds_no_server_is_404_where_its_model_was_unloaded(monkeypatch, leaving, status):
+    gone = Model("dogs", "/nowhere", free_port(), ended(), leaving=leaving)
+    monkeypatch.setattr(Registry, "get", lambda *_: gone)
+    config = ServeConfig(multi_model=True)
+    app = models.build(0, config, sizing.derive(config, cores=2, gpus=0), Health(0))
+    assert app.test_client().post("/models/dogs/invoke", data=b"photo").status_code == status
 
 
 @pytest.mark.parametrize(("bound", "work", "method"), [("LOADS", "load", "POST"), ("UNLOADS", "unload", "DELETE")])

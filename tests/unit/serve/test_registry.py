@@ -23,7 +23,7 @@ def test_a_load_that_fails_after_its_model_was_unloaded_leaves_the_one_loaded_si
     loaded, old, new = Registry(ServeConfig(multi_model=True)), model("dogs"), model("dogs")
     loaded._models["dogs"] = new
     loaded._end(old)
-    assert loaded.get("dogs") is new
+    assert loaded._models == {"dogs": new}
     loaded._end(new)
     assert loaded.page(0, 10) == ([], None)
     assert not loaded._models
@@ -43,13 +43,13 @@ def shell(script: str) -> Model:
 
 
 def test_the_reason_is_waited_for_that_comes_after_the_exit_code():
-    with pytest.raises(BadRequest, match="^ArtifactError: the reason$"):
+    with pytest.raises(BadRequest, match=r"^ArtifactError: the reason$"):
         registry._await_ready(shell("(sleep 0.5; echo 'kennel serve: ArtifactError: the reason' >&2) & exit 3"), 60)
 
 
 def test_a_model_that_is_not_ready_in_time_is_said_so():
     slow = shell("exec sleep 60")
-    with pytest.raises(ModelFailed, match="not ready within 0.1 s"):
+    with pytest.raises(ModelFailed, match=r"not ready within 0\.1 s"):
         registry._await_ready(slow, 0.1)
     Registry(ServeConfig())._end(slow)
 
