@@ -16,6 +16,7 @@ from flask import Flask, Response, g, request
 
 from containers.serve import telemetry
 from containers.serve.app import base_app, json_response, read_body
+from containers.serve.body_memory import BodyMemory
 from containers.serve.config import ServeConfig
 from containers.serve.errors import BadRequest, ModelFailed, NotFound, NotReady, Overloaded
 from containers.serve.exchange import ATTRIBUTES, INFERENCE_ID
@@ -32,6 +33,7 @@ def build(number: int, config: ServeConfig, sizing: Sizing, health: Health) -> F
     """The application of the multi-model front; healthy also without any model."""
     registry = Registry(config)
     invokers, loaders, unloaders = _Places(sizing.slots_per_front), _Places(LOADS), _Places(UNLOADS)  # /ping finds a thread
+    bodies = BodyMemory(config.body_memory_bytes)
     gauges = telemetry.Now(
         {"kennel_models_loaded": ("Models loaded now", lambda: len(registry.page(0, sys.maxsize)[0]))},
         lambda: [(model.name, model.metrics) for model in registry.page(0, sys.maxsize)[0] if model.metrics],
@@ -76,8 +78,8 @@ def build(number: int, config: ServeConfig, sizing: Sizing, health: Health) -> F
         registry.get(name)
         kept = ("Content-Type", "Accept", ATTRIBUTES)
         headers = {name: request.headers[name] for name in kept if name in request.headers} | {INFERENCE_ID: g.request_id}
-        with invokers.one():
-            body = read_body(int(config.max_body_mb * 1024 * 1024))
+        with invokers.one(), bodies.share() as reserve:
+            body = read_body(config.max_body_bytes, reserve)
             model = registry.get(name)  # it may have been unloaded while the body came
             try:
                 answer = ask(model, "POST", "/invocations", body, headers, config.request_timeout_seconds + 5)
