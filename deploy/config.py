@@ -68,6 +68,10 @@ class StageConfig(Settings):
                 f"{self.endpoint.update_limit_minutes} SageMaker rolls back, and instances need {BOOT_SECONDS} s to start: "
                 "every release would be"
             )
+        if self.endpoint.kind == "async" and self.function.enabled:
+            later = "calls InvokeEndpoint, which an asynchronous endpoint does not answer"
+            remedy = "set enabled = false; callers use InvokeEndpointAsync"
+            raise ValueError(f"[function] {later}: {remedy}")
         if re.match(r"ml\.(g|p)[0-9]", self.endpoint.instance_type) and self.serving.device == "cpu":
             raise ValueError("[serving] device = 'cpu' on a GPU instance: choose a CPU type or another device")
         return self

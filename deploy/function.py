@@ -64,6 +64,8 @@ class Lambda:
             "INPUT_BUCKET": names.bucket,
             "INPUT_PREFIX": f"{INBOX}/",
         }
+        if self.context.config.endpoint.kind == "multi-model":
+            variables |= {"MANY_MODELS": "true"} | ({"TARGET_MODEL": function.target_model} if function.target_model else {})
         if function.cors_origins:
             variables["CORS_ORIGINS"] = ",".join(function.cors_origins)
         return {

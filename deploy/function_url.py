@@ -11,6 +11,7 @@ from deploy.engine import Changes, Resource, State, found
 from deploy.function import Lambda
 from deploy.names import ALIAS
 
+_HEADERS = ["content-type", "accept", "x-amzn-sagemaker-target-model"]
 _PERMISSIONS: dict[str, dict[str, Any]] = {
     "url": {"Action": "lambda:InvokeFunctionUrl", "FunctionUrlAuthType": "AWS_IAM"},
     "url-invoke": {"Action": "lambda:InvokeFunction", "InvokedViaFunctionUrl": True},
@@ -66,7 +67,7 @@ class FunctionUrl(Resource):
         origins = list(self.context.config.function.cors_origins)
         if not origins:
             return {}
-        return {"AllowOrigins": origins, "AllowMethods": ["POST"], "AllowHeaders": ["content-type", "accept"], "MaxAge": 3600}
+        return {"AllowOrigins": origins, "AllowMethods": ["POST"], "AllowHeaders": _HEADERS, "MaxAge": 3600}
 
     def _seen_cors(self, seen: State) -> State:
         return {name: seen.get(name) for name in self._cors()}

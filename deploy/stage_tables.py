@@ -199,7 +199,9 @@ class Scaling(Settings):
 
 class Function(Settings):
     enabled: bool = True
-    """The Lambda in front of the endpoint."""
+    """The Lambda in front of the endpoint. Turn it off for an asynchronous one, whose answers come later."""
+    target_model: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$", max_length=1024)] | None = None
+    """Of multi-model: NAME.tar.gz for calls that name no model, such as S3 notifications; they are refused without it."""
     memory_mb: Annotated[int, Field(ge=128, le=10240)] = 512
     """More memory is also more CPU."""
     timeout_seconds: Annotated[int, Field(ge=5, le=900)] = 30

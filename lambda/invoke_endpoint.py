@@ -4,6 +4,8 @@ Handler: `invoke_endpoint.handler`. This directory is the zip; it needs boto3, w
 
     {"image": "<base64>", "content_type": "image/jpeg"}           direct call, or a JSON body of any of the next
     {"s3": "s3://BUCKET/PREFIX/photo.jpg"}                        likewise
+    "model": "NAME.tar.gz" beside either, or the header           which of many models, where the endpoint has many
+    X-Amzn-SageMaker-Target-Model: NAME.tar.gz
     API Gateway REST (v1) · HTTP API (v2) · function URL · load balancer: POST with the photo as the body
     S3 notification                                               each object below the prefix; answers for a destination
     {"warmup": true} · scheduled events · GET /health             answered here, the endpoint is not called
@@ -35,6 +37,7 @@ CONNECT_TIMEOUT_SECONDS = 2.0
 RESERVE_SECONDS = 1.0  # to encode and send the answer
 ANSWER_LIMIT_BYTES = 6 * 1024 * 1024 - 64 * 1024  # Lambda's limit for a synchronous answer, less room for the envelope
 MEGABYTE = 1024 * 1024
+MODEL_HEADER = "x-amzn-sagemaker-target-model"  # SageMaker's own name for it, in small letters
 
 
 class TryAgain(Exception):
@@ -90,38 +93,54 @@ class Function:
         if request.method != "POST":
             raise Refused(405, "NotAllowed", f"{request.method} is not supported: POST a photo, or GET /health")
         self._require_time(context)
-        body, content_type = self._photo(request)
-        accept = request.headers.get("accept")
-        for header in (content_type, accept or ""):
+        body, content_type, named = self._photo(request)
+        how = {"ContentType": content_type, "Accept": request.headers.get("accept", "")}
+        how["TargetModel"] = self._model(named or request.headers.get(MODEL_HEADER, ""))
+        for header in how.values():
             if not (header.isascii() and header.isprintable() and len(header) <= 1024):  # SageMaker's limits
-                raise Refused(400, "BadRequest", "Content-Type and Accept must be one line of ASCII")
-        line["bytes_in"] = len(body)
+                raise Refused(400, "BadRequest", "Content-Type, Accept and the model's name must be one line of ASCII")
+        line |= {"bytes_in": len(body), "model": how["TargetModel"]}
         self._check_size(len(body))
-        answer, media_type = self._invoke(body, content_type, accept, context, line)
+        answer, media_type = self._invoke(body, {name: value for name, value in how.items() if value}, context, line)
         if len(answer) > ANSWER_LIMIT_BYTES:
             raise Refused(502, "AnswerTooLarge", f"the endpoint answered {len(answer)} bytes, Lambda can return 6 MB")
         return 200, {"content-type": media_type}, answer
 
-    def _photo(self, request: Request) -> tuple[bytes, str]:
-        """The bytes for the endpoint and their media type; follows `image` and `s3` of a JSON body, passes other JSON on."""
+    def _photo(self, request: Request) -> tuple[bytes, str, str]:
+        """(bytes for the endpoint, media type, the model's name if the body has one).
+
+        Follows `image` and `s3` of a JSON body, passes other JSON on.
+        """
         body = request.body()
         if request.media_type != "application/json":
-            return body, request.content_type
+            return body, request.content_type, ""
         try:
             document = json.loads(body)
         except (UnicodeDecodeError, json.JSONDecodeError) as error:
             raise Refused(400, "BadRequest", f"the body is not JSON: {error}") from None
         document = document if isinstance(document, dict) else {}
-        content_type = document.get("content_type")
+        content_type, model = document.get("content_type"), document.get("model", "")
         if not isinstance(content_type, str | None):
             raise Refused(400, "BadRequest", "content_type must be a text such as image/jpeg")
+        if not isinstance(model, str):
+            raise Refused(400, "BadRequest", "model must be a text such as NAME.tar.gz")
         if isinstance(document.get("image"), str):
-            return lambda_events.decode(document["image"], "image"), content_type or "application/octet-stream"
+            return lambda_events.decode(document["image"], "image"), content_type or "application/octet-stream", model
         if isinstance(document.get("s3"), str):
-            return self._fetch(document["s3"], content_type)
+            return *self._fetch(document["s3"], content_type), model
         if request.source == "direct" and "instances" not in document:
             raise Refused(400, "BadRequest", 'the event has neither "image" (base64) nor "s3" (s3://bucket/prefix/key)')
-        return body, request.content_type
+        return body, request.content_type, model
+
+    def _model(self, named: str) -> str:
+        """TargetModel of the call; empty where the endpoint serves one model."""
+        if named and not self._settings.many_models:
+            raise Refused(400, "BadRequest", "this endpoint serves one model: name none")
+        model = (named or self._settings.target_model).strip()
+        if self._settings.many_models and not model:
+            how = 'in "model" of a JSON body or in the header X-Amzn-SageMaker-Target-Model'
+            raise Refused(400, "BadRequest", f"this endpoint serves many models: name one (NAME.tar.gz) {how}")
+        return model
 
     def _fetch(self, pointer: str, content_type: str | None) -> tuple[bytes, str]:
         """Only objects below the configured bucket and prefix are read, whatever this function's role would allow."""
@@ -155,12 +174,9 @@ class Function:
             detail = f"{left:.1f} s of {self._needed_seconds:.1f} s: raise the function's timeout or lower READ_TIMEOUT_SECONDS"
             raise Refused(504, "DeadlineExceeded", "too little of this function's time is left for a call", detail=detail)
 
-    def _invoke(
-        self, body: bytes, content_type: str, accept: str | None, context: Any, line: dict[str, Any]
-    ) -> tuple[bytes, str]:
-        """(answer, its media type). Raises the Refused of the last attempt."""
-        call = {"EndpointName": self._settings.endpoint_name, "Body": body, "ContentType": content_type}
-        call |= {"InferenceId": context.aws_request_id} | ({"Accept": accept} if accept else {})
+    def _invoke(self, body: bytes, how: dict[str, str], context: Any, line: dict[str, Any]) -> tuple[bytes, str]:
+        """(answer, its media type). `how`: InvokeEndpoint's headers. Raises the Refused of the last attempt."""
+        call = {"EndpointName": self._settings.endpoint_name, "Body": body, "InferenceId": context.aws_request_id} | how
         self._require_time(context)
         attempt = 1
         while True:
@@ -184,7 +200,7 @@ class Function:
         headers = {"access-control-allow-origin": "*" if "*" in origins else origin, "vary": "origin"}
         if request.method == "OPTIONS":
             headers |= {"access-control-allow-methods": "POST, GET, OPTIONS", "access-control-max-age": "3600"}
-            headers["access-control-allow-headers"] = "content-type, accept"
+            headers["access-control-allow-headers"] = f"content-type, accept, {MODEL_HEADER}"
         return headers
 
 

@@ -20,6 +20,10 @@ class Settings:
     """The one bucket S3 pointers may name; empty refuses all pointers."""
     input_prefix: str = ""
     """Pointers must be below it."""
+    many_models: bool = False
+    """Whether the endpoint serves many models, of which every call must name one (TargetModel)."""
+    target_model: str = ""
+    """The model of calls that name none, such as S3 notifications; empty: they must."""
     cors_origins: tuple[str, ...] = ()
     """Pages that may read answers that came through API Gateway: origins, or `*`. A function URL has its own CORS setting."""
 
@@ -34,6 +38,8 @@ class Settings:
             max_body_mb=_number(environ, "MAX_BODY_MB", cls.max_body_mb, 0.001, 25, problems),
             input_bucket=environ.get("INPUT_BUCKET", ""),
             input_prefix=environ.get("INPUT_PREFIX", ""),
+            many_models=_switch(environ, "MANY_MODELS", problems),
+            target_model=environ.get("TARGET_MODEL", ""),
             cors_origins=tuple(origin.strip() for origin in environ.get("CORS_ORIGINS", "").split(",") if origin.strip()),
         )
         problems += settings._problems()
@@ -49,10 +55,19 @@ class Settings:
             found.append("INPUT_BUCKET and INPUT_PREFIX go together: set both, or neither to refuse S3 pointers")
         if self.input_prefix and not self.input_prefix.endswith("/"):
             found.append(f"INPUT_PREFIX must end in a slash, not {self.input_prefix!r}")
+        if self.target_model and not self.many_models:
+            found.append("TARGET_MODEL is for an endpoint of many models: set MANY_MODELS to true, or leave it out")
         for origin in self.cors_origins:
             if origin != "*" and not re.fullmatch(r"https?://[^/\s]+", origin):
                 found.append(f"CORS_ORIGINS: {origin!r} is neither https://host nor *")
         return found
+
+
+def _switch(environ: Mapping[str, str], name: str, problems: list[str]) -> bool:
+    text = environ.get(name, "false").lower()
+    if text not in ("true", "false"):
+        problems.append(f"{name} must be true or false, not {text!r}")
+    return text == "true"
 
 
 def _number(environ: Mapping[str, str], name: str, default: float, low: float, high: float, problems: list[str]) -> float:

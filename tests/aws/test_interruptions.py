@@ -19,7 +19,12 @@ def step_by_step(run, limit=80):
     return None
 
 
-ASLEEP = {"endpoint": {"kind": "async"}, "scaling": {"minimum": 0}, "security": {"boundary": False}}
+ASLEEP = {
+    "endpoint": {"kind": "async"},
+    "scaling": {"minimum": 0},
+    "security": {"boundary": False},
+    "function": {"enabled": False},
+}
 
 
 @pytest.mark.parametrize(("tables", "more_than"), [(FULL, 40), (ASLEEP, 30)], ids=["everything", "asynchronous"])

@@ -24,12 +24,14 @@ class Server:
         self.released = threading.Event()
         self.released.set()
         self.seen: list[dict] = []
+        self.paths: list[str] = []
 
     def __call__(self, environ, start_response):
         body = environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
         self.seen.append(
             {"body": body, "type": environ["CONTENT_TYPE"], "id": environ.get("HTTP_X_AMZN_SAGEMAKER_INFERENCE_ID")}
         )
+        self.paths.append(environ["PATH_INFO"])
         self.released.wait(60)
         status, answer = self.answer
         start_response(status, [("Content-Type", "application/json"), ("Content-Length", str(len(answer)))])
@@ -139,6 +141,13 @@ def test_a_function_timeout_that_is_too_short_is_said_and_nothing_is_sent(runtim
     assert answer["statusCode"] == 504
     assert runtime.calls == before
     assert "READ_TIMEOUT_SECONDS" in process.log_lines("invocation")[0]["detail"]
+
+
+def test_a_model_of_many_is_named_to_the_service(runtime, server):
+    with start(runtime, MANY_MODELS="true") as process:
+        assert process.invoke({"image": base64.b64encode(PHOTO).decode(), "model": "pug.tar.gz"})["statusCode"] == 200
+        assert server[0].paths[-1] == "/models/pug.tar.gz/invoke"
+        assert process.invoke(url_event())["statusCode"] == 400
 
 
 def test_an_absent_endpoint_and_an_absent_service(runtime):

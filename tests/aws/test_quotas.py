@@ -68,7 +68,7 @@ def test_a_first_release_that_failed_makes_room_for_the_next(aws):
     with pytest.raises(DeployError, match="ended as Failed"):
         apply()
     check()
-    check(stage(endpoint={"kind": "async"}))
+    check(stage(endpoint={"kind": "async"}, function={"enabled": False}))
     apply(which="b")
     assert client("sagemaker").describe_endpoint(EndpointName="kennel-dev")["EndpointStatus"] == "InService"
     with pytest.raises(Refused, match="needs 2 × ml"):

@@ -167,7 +167,8 @@ def test_rollback_to_another_instance_type_puts_back_what_wakes_an_asynchronous_
     plain = deploy.stage.read_text()
 
     def on(kind):
-        deploy.stage.write_text(f'{plain}[endpoint]\nkind = "async"\ninstance_type = "{kind}"\n[scaling]\nminimum = 0\n')
+        tables = f'[endpoint]\nkind = "async"\ninstance_type = "{kind}"\n[scaling]\nminimum = 0\n[function]\nenabled = false\n'
+        deploy.stage.write_text(plain + tables)
 
     on("ml.g4dn.xlarge")
     assert deploy("apply")[0] == 0

@@ -7,7 +7,9 @@ from botocore.exceptions import ClientError
 
 from deploy import iam, stack
 from deploy.errors import DeployError, Refused
+from deploy.function import Lambda
 from deploy.serving import EndpointConfig
+from lambda_settings import Settings
 from tests.support import moto_ext, moto_lambda, moto_sagemaker
 from tests.support.applied import FULL, apply, destroy, endpoint, grow_old, plan, writes_of
 from tests.support.aws import Killed, Recorder, client, context, everything, release, stage
@@ -74,7 +76,8 @@ def scaling_of_the_endpoint():
 @pytest.mark.parametrize("asleep", [False, True], ids=["real-time", "asynchronous"])
 @pytest.mark.parametrize("recorder", [Recorder, Refused400], ids=["rolled back", "refused"])
 def test_a_new_instance_type_that_fails_leaves_scaling_where_it_was(aws, recorder, asleep):
-    tables = {"endpoint": {"kind": "async"}, "scaling": {"minimum": 0}} if asleep else {"endpoint": {}}
+    sleeping = {"endpoint": {"kind": "async"}, "scaling": {"minimum": 0}, "function": {"enabled": False}}
+    tables = sleeping if asleep else {"endpoint": {}}
     apply(stage(**tables))
     bounds, policies = scaling_of_the_endpoint()
     moto_ext.FAIL["kennel-dev"] = "no capacity"
@@ -127,8 +130,8 @@ def test_a_failed_endpoint_is_replaced(aws):
 
 def test_an_endpoint_cannot_change_its_kind(aws):
     apply()
-    for kind in ({"kind": "serverless"}, {"kind": "async"}):
-        config = stage(endpoint=kind)
+    for kind in ("serverless", "async"):
+        config = stage(endpoint={"kind": kind}, function={"enabled": kind != "async"})
         engine = stack.engine(context(config), release())
         with pytest.raises(Refused, match="a real-time endpoint cannot become"):
             engine.check(engine.plan())
@@ -234,7 +237,8 @@ def test_what_somebody_has_made_and_not_moved_to_yet_is_left_alone(aws):
 @pytest.mark.parametrize("kind", ["serverless", "async", "multi-model"])
 def test_other_kinds_of_endpoint(aws, kind):
     cpu = {"instance_type": "ml.m5.xlarge"} if kind == "multi-model" else {}
-    config = stage(endpoint={"kind": kind, **cpu}, scaling={"minimum": 0} if kind == "async" else {})
+    asleep = {"scaling": {"minimum": 0}, "function": {"enabled": False}} if kind == "async" else {}
+    config = stage(endpoint={"kind": kind, **cpu}, **asleep)
     recorder = Recorder()
     apply(config, recorder=recorder)
     assert writes_of(apply, config) == []
@@ -242,6 +246,18 @@ def test_other_kinds_of_endpoint(aws, kind):
     assert isolated == (kind == "async"), "AWS refuses it for serverless endpoints, and later models need the network"
     destroy()
     assert not any(everything().values())
+
+
+def test_the_function_is_told_whether_its_endpoint_has_many_models(aws):
+    many = {"kind": "multi-model", "instance_type": "ml.m5.xlarge"}
+    for tables, wanted in (
+        ({}, (False, "")),
+        ({"endpoint": many}, (True, "")),
+        ({"endpoint": many, "function": {"target_model": "pug.tar.gz"}}, (True, "pug.tar.gz")),
+    ):
+        variables = Lambda(context(stage(**tables))).settings["Environment"]["Variables"]
+        settings = Settings.from_environment(variables)
+        assert (settings.many_models, settings.target_model) == wanted
 
 
 def test_an_address_that_comes_back_finds_its_permissions(aws):

@@ -2,7 +2,8 @@
 
 boto3 is pointed here by AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME and needs no other change. It does what the service visibly does
 (API reference of InvokeEndpoint): unknown endpoint → ValidationError 400; the container's 4xx and 5xx → ModelError 424
-with OriginalStatusCode and OriginalMessage (at most 2048 characters); headers reduced to those that SageMaker forwards.
+with OriginalStatusCode and OriginalMessage (at most 2048 characters); headers reduced to those that SageMaker forwards;
+with TargetModel, /models/NAME/invoke instead (SageMaker puts a hash of the model's address in place of NAME).
 """
 
 import http.client
@@ -71,7 +72,8 @@ class _Service(BaseHTTPRequestHandler):
         headers = {name: self.headers[name] for name in FORWARDED if name in self.headers}
         connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=self.runtime.timeout_seconds)
         try:
-            connection.request("POST", "/invocations", body, headers)
+            model = self.headers.get("x-amzn-sagemaker-target-model")
+            connection.request("POST", f"/models/{model}/invoke" if model else "/invocations", body, headers)
             response = connection.getresponse()
             status, media_type, answer = response.status, response.getheader("content-type", ""), response.read()
         except OSError as error:

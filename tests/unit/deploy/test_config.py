@@ -57,6 +57,7 @@ def test_everything_wrong_comes_back_at_once():
         ({"ec2_serving": {"callers": ["0.0.0.0/0"]}}, "not a private range"),
         ({"ec2_serving": {"callers": ["10.0.0.1/8"]}}, "host bits set"),
         ({"endpoint": {"kind": "serverless", "capture_percent": 5}}, "serverless"),
+        ({"endpoint": {"kind": "async"}}, "set enabled = false; callers use InvokeEndpointAsync"),
     ],
 )
 def test_what_cannot_be_together(tables, says):

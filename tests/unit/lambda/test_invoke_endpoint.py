@@ -113,6 +113,48 @@ def test_what_the_caller_got_wrong_is_said_and_the_endpoint_is_not_called(event,
     assert runtime.calls == []
 
 
+@pytest.mark.parametrize(
+    ("event", "model"),
+    [
+        ({"image": BASE64, "model": "pug.tar.gz"}, "pug.tar.gz"),
+        ({"s3": "s3://inbox/photos/a.png", "model": "pug.tar.gz"}, "pug.tar.gz"),
+        (url_event(x_amzn_sagemaker_target_model="pug.tar.gz"), "pug.tar.gz"),
+        (rest_event(X_Amzn_SageMaker_Target_Model="pug.tar.gz"), "pug.tar.gz"),
+        (url_event('{"instances": [], "model": "pug.tar.gz"}', is_base64=False, content_type="application/json"), "pug.tar.gz"),
+        (url_event(), "usual.tar.gz"),
+    ],
+    ids=["direct", "s3", "url", "rest", "instances", "the setting's"],
+)
+def test_of_many_models_the_one_that_is_named_is_called(event, model):
+    runtime, s3 = Runtime(), S3({"photos/a.png": PHOTO})
+    many = {"many_models": True, "target_model": "usual.tar.gz", "input_bucket": "inbox", "input_prefix": "photos/"}
+    assert function(runtime, s3, **many)(event, Context())["statusCode"] == 200
+    assert runtime.calls[0]["TargetModel"] == model
+
+
+@pytest.mark.parametrize(
+    ("many", "event", "says"),
+    [
+        (True, url_event(), "serves many models: name one"),
+        (True, {"image": BASE64, "model": "ü"}, "ASCII"),
+        (True, {"image": BASE64, "model": 7}, "model must be a text"),
+        (False, {"image": BASE64, "model": "pug.tar.gz"}, "serves one model"),
+    ],
+)
+def test_a_model_that_is_not_named_or_named_in_vain_is_said(many, event, says):
+    runtime = Runtime()
+    answer = function(runtime, many_models=many)(event, Context())
+    assert answer["statusCode"] == 400
+    assert says in json.loads(answer["body"])["error"]["message"]
+    assert runtime.calls == []
+
+
+def test_one_model_is_called_without_a_name():
+    runtime = Runtime()
+    function(runtime)(url_event(), Context())
+    assert "TargetModel" not in runtime.calls[0]
+
+
 def test_without_a_bucket_pointers_are_refused():
     assert function(Runtime())({"s3": "s3://any/thing"}, Context())["statusCode"] == 403
 

@@ -16,6 +16,8 @@ def test_everything_set():
             "MAX_BODY_MB": "4",
             "INPUT_BUCKET": "inbox",
             "INPUT_PREFIX": "photos/",
+            "MANY_MODELS": "true",
+            "TARGET_MODEL": "pug.tar.gz",
             "CORS_ORIGINS": "https://a.example, http://localhost:3000",
         }
     )
@@ -26,6 +28,8 @@ def test_everything_set():
         max_body_mb=4,
         input_bucket="inbox",
         input_prefix="photos/",
+        many_models=True,
+        target_model="pug.tar.gz",
         cors_origins=("https://a.example", "http://localhost:3000"),
     )
 
@@ -37,6 +41,8 @@ def test_all_mistakes_come_in_one_message():
         "MAX_ATTEMPTS": "many",
         "MAX_BODY_MB": "nan",
         "INPUT_PREFIX": "photos",
+        "MANY_MODELS": "yes",
+        "TARGET_MODEL": "pug.tar.gz",
         "CORS_ORIGINS": "dogs.example",
     }
     with pytest.raises(ValueError, match="cannot be used") as caught:
