@@ -23,27 +23,27 @@ def service_linked(scope: Scope, name: str) -> Statement:
 
 
 def key(scope: Scope) -> list[Statement]:
-    if not scope.kms_key:
+    if not scope.kms_keys:
         return []
-    return [allow("Key", ["kms:Decrypt", "kms:GenerateDataKey"], scope.kms_key, StringEquals=_via(scope, "s3"))]
+    return [allow("Key", ["kms:Decrypt", "kms:GenerateDataKey"], list(scope.kms_keys), StringEquals=_via(scope, "s3"))]
 
 
 def key_grants(scope: Scope) -> list[Statement]:
     """Whoever names the key for a volume or a repository passes its use on to the service, with a grant."""
-    if not scope.kms_key:
+    if not scope.kms_keys:
         return []
     return [
-        allow("KeyGrant", "kms:CreateGrant", scope.kms_key, Bool={"kms:GrantIsForAWSResource": "true"}),
-        allow("KeyFacts", "kms:DescribeKey", scope.kms_key),
+        allow("KeyGrant", "kms:CreateGrant", list(scope.kms_keys), Bool={"kms:GrantIsForAWSResource": "true"}),
+        allow("KeyFacts", "kms:DescribeKey", list(scope.kms_keys)),
     ]
 
 
 def key_of_disks(scope: Scope) -> list[Statement]:
     """What RunInstances does with the caller's own rights ("Amazon EBS encryption", required permissions)."""
-    if not scope.kms_key:
+    if not scope.kms_keys:
         return []
     actions = ["kms:Decrypt", "kms:GenerateDataKeyWithoutPlaintext", "kms:ReEncryptFrom", "kms:ReEncryptTo"]
-    return [*key_grants(scope), allow("KeyOfDisks", actions, scope.kms_key, StringEquals=_via(scope, "ec2"))]
+    return [*key_grants(scope), allow("KeyOfDisks", actions, list(scope.kms_keys), StringEquals=_via(scope, "ec2"))]
 
 
 def _via(scope: Scope, service: str) -> dict[str, str]:

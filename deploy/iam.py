@@ -22,7 +22,9 @@ class Scope:
     """What the documents depend on."""
 
     names: Names
-    kms_key: str | None = None
+    kms_keys: tuple[str, ...] = ()
+    """The stage's key, then those it had before: what they encrypted is still read, and an older endpoint still uses them."""
+
     vpc: bool = False
     capture: bool = False
     boundary: str | None = None
@@ -41,7 +43,7 @@ class Scope:
         kinds = (config.ec2.instance_type, config.ec2_serving.instance_type)
         return cls(
             names=names,
-            kms_key=security.kms_key_arn,
+            kms_keys=tuple(filter(None, (security.kms_key_arn, *security.earlier_kms_key_arns))),
             vpc=bool(security.subnet_ids),
             capture=config.endpoint.capture_percent > 0,
             boundary=security.boundary_arn or ours,
@@ -225,12 +227,12 @@ def _network(scope: Scope) -> list[Statement]:
 
 
 def _kms(scope: Scope, *, volumes: bool = False) -> list[Statement]:
-    if not scope.kms_key:
+    if not scope.kms_keys:
         return []
-    names = scope.names
+    names, keys = scope.names, list(scope.kms_keys)
     via = {"kms:ViaService": f"s3.{names.region}.{names.dns_suffix}"}
-    statements = [allow("Key", ["kms:Decrypt", "kms:GenerateDataKey"], scope.kms_key, StringEquals=via)]
+    statements = [allow("Key", ["kms:Decrypt", "kms:GenerateDataKey"], keys, StringEquals=via)]
     if volumes:
         grant = {"kms:GrantIsForAWSResource": "true"}
-        statements.append(allow("KeyForVolumes", "kms:CreateGrant", scope.kms_key, Bool=grant))
+        statements.append(allow("KeyForVolumes", "kms:CreateGrant", keys, Bool=grant))
     return statements

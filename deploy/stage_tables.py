@@ -12,6 +12,7 @@ from containers.core.settings import Settings
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$", max_length=20)]
 EndpointType = Annotated[str, StringConstraints(pattern=r"^ml\.[a-z0-9-]+\.[a-z0-9]+$")]
 Ec2Type = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]+\.[a-z0-9-]+$")]
+KeyArn = Annotated[str, StringConstraints(pattern=r"^arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:key/[0-9a-f-]+$")]
 Cooldown = Annotated[int, Field(ge=0, le=3600)]
 _PRIVATE = [ipaddress.IPv4Network(text) for text in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10")]
 
@@ -51,10 +52,10 @@ class Storage(Settings):
 
 
 class Security(Settings):
-    kms_key_arn: (
-        Annotated[str, StringConstraints(pattern=r"^arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:key/[0-9a-f-]+$")] | None
-    ) = None
+    kms_key_arn: KeyArn | None = None
     """Encrypt bucket and volumes with this key instead of AWS's own."""
+    earlier_kms_key_arns: tuple[KeyArn, ...] = ()
+    """Keys that were kms_key_arn once. Whoever changes that lists the old one here while anything it encrypted is used."""
     subnet_ids: tuple[str, ...] = ()
     """Run training and endpoint in these private subnets. Set both or none."""
     security_group_ids: tuple[str, ...] = ()

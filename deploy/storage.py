@@ -5,6 +5,7 @@ from typing import Any
 
 from deploy.context import Context
 from deploy.engine import Changes, Resource, State, found
+from deploy.errors import Refused
 
 DATA, TRAINING, CHECKPOINTS, MODELS = "data", "training", "checkpoints", "models"
 CAPTURE, ASYNC, TRANSFORM, EC2, INBOX = "capture", "async", "transform", "ec2", "inbox"
@@ -47,17 +48,25 @@ class Bucket(Resource):
         if found(self._s3.head_bucket, **bucket) is None:
             return None
         access = found(self._s3.get_public_access_block, **bucket)
-        rules = (found(self._s3.get_bucket_encryption, **bucket) or {}).get("ServerSideEncryptionConfiguration", {})
         lifecycle = found(self._s3.get_bucket_lifecycle_configuration, **bucket)
         policy = found(self._s3.get_bucket_policy, **bucket)
         return {
             "public_access": access and access["PublicAccessBlockConfiguration"],
-            "encryption": _encryption_seen(rules.get("Rules", [])),
+            "encryption": self._encryption_seen(),
             "versioning": self._s3.get_bucket_versioning(**bucket).get("Status"),
             "lifecycle": lifecycle and sorted((_plain_rule(rule) for rule in lifecycle["Rules"]), key=_rule_id),
             "tags": our_tags(self._tags(), self.context.tags),
             "policy": policy and json.loads(policy["Policy"]),
         }
+
+    def check(self) -> None:
+        """Raises Refused for a key that is given up without being listed: nobody could read the live model any more."""
+        default = (self._encryption_seen() or {}).get("ApplyServerSideEncryptionByDefault", {})
+        seen, security = str(default.get("KMSMasterKeyID", "")), self.context.config.security
+        if ":key/" in seen and seen not in (security.kms_key_arn, *security.earlier_kms_key_arns):
+            problem = f"is encrypted with {seen}, which the stage's file no longer names: nobody could read what is in it"
+            hint = "list that key in [security] earlier_kms_key_arns for as long as anything it encrypted is used"
+            raise Refused(self.key, problem, hint=hint)
 
     def create(self) -> None:
         where = {"LocationConstraint": self.names.region}
@@ -107,6 +116,16 @@ class Bucket(Resource):
             return {"ApplyServerSideEncryptionByDefault": default, "BucketKeyEnabled": True}
         return {"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}, "BucketKeyEnabled": False}
 
+    def _encryption_seen(self) -> State | None:
+        answer = found(self._s3.get_bucket_encryption, Bucket=self._name)
+        rules = answer["ServerSideEncryptionConfiguration"]["Rules"] if answer else []
+        if not rules:
+            return None
+        return {
+            "ApplyServerSideEncryptionByDefault": rules[0].get("ApplyServerSideEncryptionByDefault"),
+            "BucketKeyEnabled": rules[0].get("BucketKeyEnabled", False),
+        }
+
     def _lifecycle(self) -> list[State]:
         storage = self.context.config.storage
         rules = [
@@ -150,12 +169,3 @@ def _rule_id(rule: State) -> str:
 def _plain_rule(rule: Any) -> State:
     """S3 answers an all-objects filter in two spellings."""
     return {name: value for name, value in rule.items() if name != "Filter"} | {"Filter": rule.get("Filter") or {"Prefix": ""}}
-
-
-def _encryption_seen(rules: list[State]) -> State | None:
-    if not rules:
-        return None
-    return {
-        "ApplyServerSideEncryptionByDefault": rules[0].get("ApplyServerSideEncryptionByDefault"),
-        "BucketKeyEnabled": rules[0].get("BucketKeyEnabled", False),
-    }
