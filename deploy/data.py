@@ -98,7 +98,7 @@ def _belongs(key: str) -> bool:
 
 def upload(context: Context, files: dict[str, Path], prefix: str, *, delete: bool, ignored: int) -> Summary:
     """`files` maps a key below `prefix` to its file. With `context.dry_run` nothing is written."""
-    s3, bucket = context.client("s3"), context.names.bucket
+    s3, bucket = context.client("s3"), context.names.in_bucket
     there = dict(_objects(s3, bucket, f"{prefix}/"))
     extra = [key for key in there if key.removeprefix(f"{prefix}/") not in files]
 
@@ -111,16 +111,16 @@ def upload(context: Context, files: dict[str, Path], prefix: str, *, delete: boo
         if not context.dry_run:
             media_type = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
             sha256 = {"ChecksumAlgorithm": "SHA256", "ChecksumSHA256": checksum}
-            s3.put_object(Bucket=bucket, Key=key, Body=body, ContentType=media_type, **sha256)
+            s3.put_object(**bucket, Key=key, Body=body, ContentType=media_type, **sha256)
         return True
 
-    uploaded = sum(_parallel(one, list(files.items()), context, f"s3://{bucket}/{prefix}"))
+    uploaded = sum(_parallel(one, list(files.items()), context, context.names.uri(prefix)))
     if delete and extra and not context.dry_run:
         for start in range(0, len(extra), 1000):
             batch = [{"Key": key} for key in extra[start : start + 1000]]
-            s3.delete_objects(Bucket=bucket, Delete={"Objects": batch, "Quiet": True})
+            s3.delete_objects(**bucket, Delete={"Objects": batch, "Quiet": True})
     return Summary(
-        uri=f"s3://{bucket}/{prefix}",
+        uri=context.names.uri(prefix),
         files=len(files),
         bytes=sum(path.stat().st_size for path in files.values()),
         uploaded=uploaded,
@@ -135,7 +135,7 @@ def channels_in(context: Context, name: str) -> list[str]:
     """Which of CHANNELS the dataset has in the bucket. Raises ConfigError when it has no train."""
     prefix = f"{DATA}/{name}/"
     with explained(context.names.uri(DATA, name)):
-        answer = context.client("s3").list_objects_v2(Bucket=context.names.bucket, Prefix=prefix, Delimiter="/")
+        answer = context.client("s3").list_objects_v2(**context.names.in_bucket, Prefix=prefix, Delimiter="/")
     present = {row["Prefix"].removeprefix(prefix).rstrip("/") for row in answer.get("CommonPrefixes", [])}
     if "train" not in present:
         raise ConfigError(f"{context.names.uri(DATA, name)} holds no train/: upload with `python -m deploy data FOLDER`")
@@ -158,11 +158,11 @@ def _parallel(work: Any, items: list[Any], context: Context, what: str) -> list[
         return [future.result() for future in (failed or futures)]
 
 
-def _objects(s3: Any, bucket: str, prefix: str) -> Iterator[tuple[str, int]]:
-    for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+def _objects(s3: Any, bucket: dict[str, str], prefix: str) -> Iterator[tuple[str, int]]:
+    for page in s3.get_paginator("list_objects_v2").paginate(**bucket, Prefix=prefix):
         for row in page.get("Contents", []):
             yield row["Key"], row["Size"]
 
 
-def _checksum(s3: Any, bucket: str, key: str) -> str:
-    return str(s3.head_object(Bucket=bucket, Key=key, ChecksumMode="ENABLED").get("ChecksumSHA256", ""))
+def _checksum(s3: Any, bucket: dict[str, str], key: str) -> str:
+    return str(s3.head_object(**bucket, Key=key, ChecksumMode="ENABLED").get("ChecksumSHA256", ""))

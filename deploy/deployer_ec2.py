@@ -1,7 +1,7 @@
 """The duty `ec2`: training and serving on instances. Nothing that does not carry the stage's tags is touched."""
 
 from deploy.deployer_statements import key, key_of_disks, pass_role, service_linked
-from deploy.iam import ON_INSTANCES, Scope
+from deploy.iam import ON_INSTANCES, Scope, allow_s3
 from deploy.iam_statements import Document, allow, document
 from deploy.storage import EC2
 
@@ -38,7 +38,7 @@ def ec2(scope: Scope) -> Document:
                            "ec2:DeleteSecurityGroup", "ec2:RevokeSecurityGroupIngress", "ec2:TerminateInstances"],
               [names.arn("ec2", f"{kind}/*") for kind in ("instance", "launch-template", "security-group")],
               StringEquals=ours),
-        allow("Runs", ["s3:GetObject", "s3:PutObject"], names.s3_arn(f"{EC2}/*")),
+        allow_s3(scope, "Runs", ["s3:GetObject", "s3:PutObject"], names.s3_arn(f"{EC2}/*")),
         service_linked(scope, "spot.amazonaws.com"),  # made by an account's first spot request
         key(scope),
         key_of_disks(scope),

@@ -19,7 +19,7 @@ from deploy.deployer_statements import (
     service_linked,
     serving_arns,
 )
-from deploy.iam import ON_INSTANCES, Scope
+from deploy.iam import ON_INSTANCES, Scope, allow_s3
 from deploy.iam_statements import Document, allow, document
 from deploy.storage import ASYNC, DATA, EC2, INBOX, MODELS, TRAINING, TRANSFORM
 
@@ -56,7 +56,7 @@ def _watch(scope: Scope) -> Document:
     ]  # fmt: skip
     return document(
         allow("Who", "sts:GetCallerIdentity", "*"),
-        allow("Bucket", bucket, names.s3_arn()),
+        allow_s3(scope, "Bucket", bucket, names.s3_arn()),
         allow(
             "Repositories",
             ["ecr:DescribeImages", "ecr:DescribeRepositories", "ecr:GetLifecyclePolicy"],
@@ -109,7 +109,7 @@ def _watch(scope: Scope) -> Document:
             ],
             function_arns(scope),
         ),
-        allow("Health", "s3:GetObject", names.s3_arn(f"{EC2}/*/status.json")),
+        allow_s3(scope, "Health", "s3:GetObject", names.s3_arn(f"{EC2}/*/status.json")),
         allow("Logs", "logs:GetLogEvents", log_arns(scope)),
         allow("LogStreams", "logs:DescribeLogStreams", log_arns(scope)),
     )
@@ -118,9 +118,8 @@ def _watch(scope: Scope) -> Document:
 def _foundation(scope: Scope) -> Document:
     names = scope.names
     bucket = [
-        "s3:CreateBucket", "s3:DeleteBucket", "s3:ListBucketVersions", "s3:PutBucketOwnershipControls", "s3:PutBucketPolicy",
-        "s3:PutBucketPublicAccessBlock", "s3:PutBucketTagging", "s3:PutBucketVersioning", "s3:PutEncryptionConfiguration",
-        "s3:PutLifecycleConfiguration",
+        "s3:DeleteBucket", "s3:ListBucketVersions", "s3:PutBucketPolicy", "s3:PutBucketPublicAccessBlock",
+        "s3:PutBucketTagging", "s3:PutBucketVersioning", "s3:PutEncryptionConfiguration", "s3:PutLifecycleConfiguration",
     ]  # fmt: skip
     repositories = [
         "ecr:CreateRepository", "ecr:DeleteRepository", "ecr:PutImageScanningConfiguration", "ecr:PutImageTagMutability",
@@ -130,8 +129,9 @@ def _foundation(scope: Scope) -> Document:
     carries = {"ArnEquals": {"iam:PermissionsBoundary": scope.boundary}} if scope.boundary else {}
     profile = ["AddRoleToInstanceProfile", "CreateInstanceProfile", "DeleteInstanceProfile", "RemoveRoleFromInstanceProfile"]
     return document(
-        allow("Bucket", bucket, names.s3_arn()),
-        allow("Empty", ["s3:DeleteObject", "s3:DeleteObjectVersion"], names.s3_arn("*")),
+        allow("MakeBucket", ["s3:CreateBucket", "s3:PutBucketOwnershipControls"], names.s3_arn()),  # nobody's until then
+        allow_s3(scope, "Bucket", bucket, names.s3_arn()),
+        allow_s3(scope, "Empty", ["s3:DeleteObject", "s3:DeleteObjectVersion"], names.s3_arn("*")),
         allow("Repositories", repositories, repository_arns(scope)),
         allow("RolesWithBoundary", make, role_arns(scope), **carries),
         allow(
@@ -166,7 +166,7 @@ def _data(scope: Scope) -> Document:
     actions = ["s3:AbortMultipartUpload", "s3:DeleteObject", "s3:GetObject", "s3:PutObject"]
     prefixes = (DATA, INBOX, f"{ASYNC}/in", f"{TRANSFORM}/in")
     return document(
-        allow("Objects", actions, [scope.names.s3_arn(f"{prefix}/*") for prefix in prefixes]),
+        allow_s3(scope, "Objects", actions, [scope.names.s3_arn(f"{prefix}/*") for prefix in prefixes]),
         key(scope),
     )
 
@@ -204,10 +204,10 @@ def _release(scope: Scope) -> Document:
         allow("Serve", [f"sagemaker:{action}" for action in serve], serving_arns(scope)),
         allow("Transform", ["sagemaker:AddTags", "sagemaker:CreateTransformJob", "sagemaker:StopTransformJob"],
               names.arn("sagemaker", f"transform-job/{names.base}-*")),
-        allow("Artifacts", "s3:GetObject", [names.s3_arn(f"{prefix}/*") for prefix in (TRAINING, MODELS)]),
+        allow_s3(scope, "Artifacts", "s3:GetObject", [names.s3_arn(f"{prefix}/*") for prefix in (TRAINING, MODELS)]),
         allow("Image", ["ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer", "ecr:PutImage"],
               names.arn("ecr", f"repository/{names.repository('serve')}")),
-        allow("ManyModels", "s3:PutObject", names.s3_arn(f"{MODELS}/*")),
+        allow_s3(scope, "ManyModels", "s3:PutObject", names.s3_arn(f"{MODELS}/*")),
         allow("Function", [f"lambda:{action}" for action in function], function_arns(scope)),
         allow("Scaling", [f"application-autoscaling:{action}" for action in scaling], targets,
               StringEquals={"application-autoscaling:service-namespace": ["sagemaker", "lambda"]}),

@@ -87,7 +87,7 @@ class Ec2Job:
 
     def stop(self) -> None:
         with explained(f"run {self.name}"):
-            self._s3.put_object(Bucket=self._context.names.bucket, Key=f"{EC2}/{self.name}/stop", Body=b"")
+            self._s3.put_object(**self._context.names.in_bucket, Key=f"{EC2}/{self.name}/stop", Body=b"")
 
     def failure(self, host: str) -> str:
         """The root cause in the container's own words, or the end of the instance's log."""
@@ -98,7 +98,7 @@ class Ec2Job:
         return own.strip() or (lines or ["it left no log"])[-1]
 
     def _read(self, key: str) -> str:
-        answer = found(self._s3.get_object, Bucket=self._context.names.bucket, Key=f"{EC2}/{self.name}/{key}")
+        answer = found(self._s3.get_object, **self._context.names.in_bucket, Key=f"{EC2}/{self.name}/{key}")
         return answer["Body"].read().decode(errors="replace") if answer else ""
 
 

@@ -71,7 +71,7 @@ def last_report(context: Context, name: str) -> dict[str, Any]:
     """Of release `name`; empty before the first. Raises DeployError where it is none."""
     key = f"{EC2}/{name}/status.json"
     with explained(context.names.uri(key)):
-        answer = found(context.client("s3").get_object, Bucket=context.names.bucket, Key=key)
+        answer = found(context.client("s3").get_object, **context.names.in_bucket, Key=key)
         text = answer["Body"].read() if answer else b"{}"
     try:
         told = dict(json.loads(text))

@@ -6,6 +6,7 @@ The people who deploy have their own documents in `deployer_policies`.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 from deploy.config import StageConfig
 from deploy.iam_statements import Document, Statement, allow, document
@@ -82,8 +83,8 @@ def boundary(scope: Scope) -> Document:
     names = scope.names
     groups = ("/aws/sagemaker/*", f"{names.function_log_group}*", f"{names.ec2_log_group}*")
     return document(
-        allow("Bucket", ["s3:ListBucket"], names.s3_arn()),
-        allow("Objects", ["s3:AbortMultipartUpload", "s3:DeleteObject", "s3:GetObject", "s3:PutObject"], names.s3_arn("*")),
+        allow_s3(scope, "Bucket", ["s3:ListBucket"], names.s3_arn()),
+        allow_s3(scope, "Objects", _OBJECTS, names.s3_arn("*")),
         allow("Pull", _PULL, names.arn("ecr", f"repository/{names.repository('*')}")),
         allow("Global", ["cloudwatch:PutMetricData", "ecr:GetAuthorizationToken"], "*"),
         allow("Logs", _WRITE_LOGS, [names.arn("logs", f"log-group:{group}") for group in groups]),
@@ -95,15 +96,21 @@ def boundary(scope: Scope) -> Document:
 
 
 _PULL = ["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"]
+_OBJECTS = ["s3:AbortMultipartUpload", "s3:DeleteObject", "s3:GetObject", "s3:PutObject"]
 _WRITE_LOGS = ["logs:CreateLogGroup", "logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"]
+
+
+def allow_s3(scope: Scope, sid: str, actions: str | list[str], resources: str | list[str], **conditions: Any) -> Statement:
+    """About our bucket, and only while it is our account's: its name can be guessed, and so be taken by somebody else."""
+    return allow(sid, actions, resources, StringEquals={"aws:ResourceAccount": scope.names.account}, **conditions)
 
 
 def _train(scope: Scope) -> Document:
     return document(
         _pull(scope, "train"),
         _list(scope, DATA, CHECKPOINTS, TRAINING),
-        allow("ReadData", "s3:GetObject", scope.names.s3_arn(f"{DATA}/*")),
-        allow("WriteModel", ["s3:AbortMultipartUpload", "s3:PutObject"], scope.names.s3_arn(f"{TRAINING}/*")),
+        allow_s3(scope, "ReadData", "s3:GetObject", scope.names.s3_arn(f"{DATA}/*")),
+        allow_s3(scope, "WriteModel", ["s3:AbortMultipartUpload", "s3:PutObject"], scope.names.s3_arn(f"{TRAINING}/*")),
         _checkpoints(scope),
         _sagemaker_logs(scope, "TrainingJobs"),
         _metrics("/aws/sagemaker/TrainingJobs"),
@@ -122,8 +129,8 @@ def _serve(scope: Scope) -> Document:
     return document(
         _pull(scope, "serve"),
         _list(scope, TRAINING, MODELS, ASYNC, TRANSFORM),
-        allow("Read", "s3:GetObject", read),
-        allow("Write", ["s3:AbortMultipartUpload", "s3:PutObject"], write),
+        allow_s3(scope, "Read", "s3:GetObject", read),
+        allow_s3(scope, "Write", ["s3:AbortMultipartUpload", "s3:PutObject"], write),
         allow("RollbackAlarms", "cloudwatch:DescribeAlarms", alarms),  # AutoRollbackConfiguration reads them with this role
         _sagemaker_logs(scope, "Endpoints"),
         _sagemaker_logs(scope, "TransformJobs"),
@@ -138,7 +145,7 @@ def _lambda(scope: Scope) -> Document:
     names = scope.names
     return document(
         allow("Invoke", "sagemaker:InvokeEndpoint", names.arn("sagemaker", f"endpoint/{names.endpoint}")),
-        allow("ReadPhotos", "s3:GetObject", names.s3_arn(f"{INBOX}/*")),
+        allow_s3(scope, "ReadPhotos", "s3:GetObject", names.s3_arn(f"{INBOX}/*")),
         allow(
             "Logs",
             ["logs:CreateLogStream", "logs:PutLogEvents"],
@@ -154,9 +161,9 @@ def _ec2(scope: Scope) -> Document:
     return document(
         _pull(scope, "train"),
         _list(scope, DATA, CHECKPOINTS, EC2),
-        allow("ReadData", "s3:GetObject", names.s3_arn(f"{DATA}/*")),
-        allow("Run", ["s3:AbortMultipartUpload", "s3:GetObject", "s3:PutObject"], names.s3_arn(f"{EC2}/*")),
-        allow("WriteModel", ["s3:AbortMultipartUpload", "s3:PutObject"], names.s3_arn(f"{TRAINING}/*")),
+        allow_s3(scope, "ReadData", "s3:GetObject", names.s3_arn(f"{DATA}/*")),
+        allow_s3(scope, "Run", ["s3:AbortMultipartUpload", "s3:GetObject", "s3:PutObject"], names.s3_arn(f"{EC2}/*")),
+        allow_s3(scope, "WriteModel", ["s3:AbortMultipartUpload", "s3:PutObject"], names.s3_arn(f"{TRAINING}/*")),
         _checkpoints(scope),
         allow(
             "Logs",
@@ -172,8 +179,8 @@ def _ec2_serve(scope: Scope) -> Document:
     names = scope.names
     return document(
         _pull(scope, "serve"),
-        allow("ReadModel", "s3:GetObject", [names.s3_arn(f"{prefix}/*") for prefix in (TRAINING, MODELS)]),
-        allow("Report", ["s3:AbortMultipartUpload", "s3:PutObject"], names.s3_arn(f"{EC2}/{names.ec2_release}*")),
+        allow_s3(scope, "ReadModel", "s3:GetObject", [names.s3_arn(f"{prefix}/*") for prefix in (TRAINING, MODELS)]),
+        allow_s3(scope, "Report", ["s3:AbortMultipartUpload", "s3:PutObject"], names.s3_arn(f"{EC2}/{names.ec2_release}*")),
         allow(
             "Logs",
             ["logs:CreateLogStream", "logs:PutLogEvents"],
@@ -190,12 +197,11 @@ def _pull(scope: Scope, image: str) -> list[Statement]:
 
 def _list(scope: Scope, *prefixes: str) -> Statement:
     wanted = sorted([*prefixes, *(f"{prefix}/*" for prefix in prefixes)])
-    return allow("List", "s3:ListBucket", scope.names.s3_arn(), StringLike={"s3:prefix": wanted})
+    return allow_s3(scope, "List", "s3:ListBucket", scope.names.s3_arn(), StringLike={"s3:prefix": wanted})
 
 
 def _checkpoints(scope: Scope) -> Statement:
-    actions = ["s3:AbortMultipartUpload", "s3:DeleteObject", "s3:GetObject", "s3:PutObject"]
-    return allow("Checkpoints", actions, scope.names.s3_arn(f"{CHECKPOINTS}/*"))
+    return allow_s3(scope, "Checkpoints", _OBJECTS, scope.names.s3_arn(f"{CHECKPOINTS}/*"))
 
 
 def _sagemaker_logs(scope: Scope, kind: str) -> Statement:

@@ -57,6 +57,11 @@ class Names:
     def bucket(self) -> str:
         return f"{self.base}-{self.account}-{self.region}"
 
+    @property
+    def in_bucket(self) -> dict[str, str]:
+        """Arguments of every S3 call about it: its name can be guessed, so somebody else may have taken it first."""
+        return {"Bucket": self.bucket, "ExpectedBucketOwner": self.account}
+
     def uri(self, *parts: str) -> str:
         """`s3://bucket/a/b`."""
         return "/".join([f"s3://{self.bucket}", *parts])

@@ -3,9 +3,11 @@
 import json
 from typing import Any
 
+from botocore.exceptions import ClientError
+
 from deploy.context import Context
 from deploy.engine import Changes, Resource, State, found
-from deploy.errors import Refused
+from deploy.errors import Refused, code_of
 
 DATA, TRAINING, CHECKPOINTS, MODELS = "data", "training", "checkpoints", "models"
 CAPTURE, ASYNC, TRANSFORM, EC2, INBOX = "capture", "async", "transform", "ec2", "inbox"
@@ -27,7 +29,7 @@ class Bucket(Resource):
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self._s3 = context.client("s3")
-        self._name = self.names.bucket
+        self._name, self._where = self.names.bucket, self.names.in_bucket
 
     @property
     def key(self) -> str:
@@ -44,9 +46,9 @@ class Bucket(Resource):
         }
 
     def observe(self) -> State | None:
-        bucket = {"Bucket": self._name}
-        if found(self._s3.head_bucket, **bucket) is None:
+        if not self._there():
             return None
+        bucket = self._where
         access = found(self._s3.get_public_access_block, **bucket)
         lifecycle = found(self._s3.get_bucket_lifecycle_configuration, **bucket)
         policy = found(self._s3.get_bucket_policy, **bucket)
@@ -83,31 +85,42 @@ class Bucket(Resource):
         """`policy` is last: until it stands, everything else that is private already is."""
         value, s3 = self.desired()[name], self._s3
         if name == "public_access":
-            s3.put_public_access_block(Bucket=self._name, PublicAccessBlockConfiguration=value)
+            s3.put_public_access_block(**self._where, PublicAccessBlockConfiguration=value)
         elif name == "encryption":
-            s3.put_bucket_encryption(Bucket=self._name, ServerSideEncryptionConfiguration={"Rules": [value]})
+            s3.put_bucket_encryption(**self._where, ServerSideEncryptionConfiguration={"Rules": [value]})
         elif name == "versioning":
-            s3.put_bucket_versioning(Bucket=self._name, VersioningConfiguration={"Status": value})
+            s3.put_bucket_versioning(**self._where, VersioningConfiguration={"Status": value})
         elif name == "lifecycle":
-            s3.put_bucket_lifecycle_configuration(Bucket=self._name, LifecycleConfiguration={"Rules": value})
+            s3.put_bucket_lifecycle_configuration(**self._where, LifecycleConfiguration={"Rules": value})
         elif name == "tags":
             others = {tag["Key"]: tag["Value"] for tag in self._tags()}  # the call replaces them all
-            s3.put_bucket_tagging(Bucket=self._name, Tagging={"TagSet": tag_list(others | value)})
+            s3.put_bucket_tagging(**self._where, Tagging={"TagSet": tag_list(others | value)})
         elif name == "policy":
-            s3.put_bucket_policy(Bucket=self._name, Policy=json.dumps(value))
+            s3.put_bucket_policy(**self._where, Policy=json.dumps(value))
 
     def delete(self) -> None:
         """With every object and version in it."""
-        pages = self._s3.get_paginator("list_object_versions").paginate(Bucket=self._name)
+        pages = self._s3.get_paginator("list_object_versions").paginate(**self._where)
         for page in pages:
             rows = page.get("Versions", []) + page.get("DeleteMarkers", [])
             keys = [{"Key": row["Key"], "VersionId": row["VersionId"]} for row in rows]
             if keys:
-                self._s3.delete_objects(Bucket=self._name, Delete={"Objects": keys, "Quiet": True})
-        self._s3.delete_bucket(Bucket=self._name)
+                self._s3.delete_objects(**self._where, Delete={"Objects": keys, "Quiet": True})
+        self._s3.delete_bucket(**self._where)
+
+    def _there(self) -> bool:
+        """Raises Refused where the name is somebody else's: nothing of ours may go there."""
+        try:
+            return found(self._s3.head_bucket, **self._where) is not None
+        except ClientError as error:
+            if code_of(error) not in ("403", "AccessDenied"):  # a HEAD has no body that could say more
+                raise
+            problem = f"belongs to another account than {self.names.account}, or this identity may not look at it"
+            hint = "`python -m deploy policies` prints the policy `watch`, which may; another's bucket: change [stage] project"
+            raise Refused(self.key, problem, hint=hint) from error
 
     def _tags(self) -> list[dict[str, str]]:
-        return list((found(self._s3.get_bucket_tagging, Bucket=self._name) or {"TagSet": []})["TagSet"])
+        return list((found(self._s3.get_bucket_tagging, **self._where) or {"TagSet": []})["TagSet"])
 
     def _encryption(self) -> State:
         key = self.context.config.security.kms_key_arn
@@ -117,7 +130,7 @@ class Bucket(Resource):
         return {"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}, "BucketKeyEnabled": False}
 
     def _encryption_seen(self) -> State | None:
-        answer = found(self._s3.get_bucket_encryption, Bucket=self._name)
+        answer = found(self._s3.get_bucket_encryption, **self._where)
         rules = answer["ServerSideEncryptionConfiguration"]["Rules"] if answer else []
         if not rules:
             return None

@@ -17,6 +17,7 @@ from moto.ecr.responses import ECRResponse as Ecr
 from moto.sagemaker.responses import SageMakerResponse as SageMaker
 from moto.ec2.models.instances import InstanceBackend
 from moto.servicequotas.responses import ServiceQuotasResponse as Quotas
+from moto.s3 import responses as s3
 import inspect
 print(hasattr(SageMaker, "update_endpoint"), hasattr(SageMaker, "stop_training_job"),
       hasattr(SageMaker, "stop_transform_job"), hasattr(SageMaker, "stop_hyper_parameter_tuning_job"),
@@ -24,14 +25,15 @@ print(hasattr(SageMaker, "update_endpoint"), hasattr(SageMaker, "stop_training_j
       "NotImplementedError" not in inspect.getsource(Ecr.get_download_url_for_layer),
       "policies" in inspect.getsource(Scaling.deregister_scalable_target),
       'tmpl.get("MetadataOptions")' in inspect.getsource(InstanceBackend.run_instances),
-      hasattr(Quotas, "list_service_quotas"))
+      hasattr(Quotas, "list_service_quotas"),
+      "expected-bucket-owner" in inspect.getsource(s3))
 """
 
 
 def test_moto_still_lacks_what_is_added_here():
     """True: moto has grown it, so the addition goes."""
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", MISSING], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["False"] * 10
+    assert done.stdout.split() == ["False"] * 11
 
 
 VARIANT = {"VariantName": "main", "ModelName": "m", "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}

@@ -27,6 +27,7 @@ def document(scope, duty):
     return deployer_policies.deployer(scope, duty)
 
 
+OURS, THEIRS = {"aws:ResourceAccount": "123456789012"}, {"aws:ResourceAccount": "999999999999"}
 REFUSED = [
     Need("iam:PassRole", "arn:aws:iam::123456789012:role/Admin", {"iam:PassedToService": "sagemaker.amazonaws.com"}),
     Need("iam:PassRole", "arn:aws:iam::123456789012:role/kennel-dev-serve", {"iam:PassedToService": "ecs.amazonaws.com"}),
@@ -35,7 +36,11 @@ REFUSED = [
     ),
     Need("iam:CreateRole", "arn:aws:iam::123456789012:role/kennel-dev-x", {}),
     Need("iam:AttachRolePolicy", "arn:aws:iam::123456789012:role/kennel-dev-serve"),
-    Need("s3:GetObject", "arn:aws:s3:::kennel-prod-123456789012-eu-west-1/data/a.jpg"),
+    Need("s3:GetObject", "arn:aws:s3:::kennel-prod-123456789012-eu-west-1/data/a.jpg", OURS),
+    Need("s3:GetObject", "arn:aws:s3:::kennel-dev-123456789012-eu-west-1/data/a.jpg", THEIRS),
+    Need("s3:PutObject", "arn:aws:s3:::kennel-dev-123456789012-eu-west-1/data/a.jpg", THEIRS),
+    Need("s3:ListBucket", "arn:aws:s3:::kennel-dev-123456789012-eu-west-1", THEIRS),
+    Need("s3:PutBucketPolicy", "arn:aws:s3:::kennel-dev-123456789012-eu-west-1", THEIRS),
     Need("sagemaker:DeleteEndpoint", "arn:aws:sagemaker:eu-west-1:123456789012:endpoint/kennel-prod"),
     Need("sagemaker:DeleteEndpoint", "arn:aws:sagemaker:us-east-1:123456789012:endpoint/kennel-dev"),
     Need("lambda:UpdateFunctionCode", "arn:aws:lambda:eu-west-1:123456789012:function:other"),
@@ -191,8 +196,17 @@ CALLERS = {  # principal → who calls → what. None of it is called by deploy,
 def test_an_instance_that_serves_writes_its_own_reports_only(scope):
     role = [iam.role_policy(scope, "ec2serve")]
     runs = "arn:aws:s3:::kennel-dev-123456789012-eu-west-1/ec2"
-    assert granted(role, Need("s3:PutObject", f"{runs}/kennel-dev-serve-20261122-000000-ab12/status.json"))
-    assert not granted(role, Need("s3:PutObject", f"{runs}/kennel-dev-20261122-000000-ab12/stop"))
+    assert granted(role, Need("s3:PutObject", f"{runs}/kennel-dev-serve-20261122-000000-ab12/status.json", OURS))
+    assert not granted(role, Need("s3:PutObject", f"{runs}/kennel-dev-20261122-000000-ab12/stop", OURS))
+
+
+@pytest.mark.parametrize("principal", iam.PRINCIPALS)
+def test_no_role_trusts_a_bucket_of_the_same_name_in_another_account(scope, principal):
+    """Its name can be guessed, and every account may take it."""
+    for text in (iam.role_policy(scope, principal), iam.boundary(scope)):
+        for row in text["Statement"]:
+            if any(action.startswith("s3:") for action in row["Action"]):
+                assert row["Condition"]["StringEquals"]["aws:ResourceAccount"] == "123456789012", row["Sid"]
 
 
 @pytest.mark.parametrize("principal", iam.PRINCIPALS)

@@ -84,12 +84,12 @@ def needs(call, names) -> list[Need]:
     action = f"{service}:{call.operation}"
     action = RENAMED.get(action, action)
     resources = [ACCOUNT_WIDE] if action in WITHOUT_RESOURCE else _resources(service, call, names)
-    conditions = _conditions(service, call)
+    conditions = _conditions(service, call, names)
     found = [Need(action, resource, conditions) for resource in resources]
     if call.operation == "CreateBucket" and "ObjectOwnership" in call.parameters:
-        found.append(Need("s3:PutBucketOwnershipControls", resources[0]))
+        found.append(Need("s3:PutBucketOwnershipControls", resources[0], conditions))
     if call.operation == "DeleteObjects" and any("VersionId" in row for row in call.parameters["Delete"]["Objects"]):
-        found += [Need("s3:DeleteObjectVersion", resource) for resource in resources]
+        found += [Need("s3:DeleteObjectVersion", resource, conditions) for resource in resources]
     tagging = _tagging(service, call)
     if tagging and action != tagging:
         found.append(Need(tagging, resources[0], conditions))
@@ -134,15 +134,17 @@ def _role_of(parameters) -> str:
     return "ec2serve" if parameters.get("LaunchTemplate", {}).get("LaunchTemplateName", "").endswith("-serve") else "ec2"
 
 
-def _conditions(service, call) -> dict:
+def _conditions(service, call, names) -> dict:
     if service == "iam" and call.operation in ("CreateRole", "PutRolePermissionsBoundary"):
         return {"iam:PermissionsBoundary": call.parameters.get("PermissionsBoundary")}
     if service == "iam" and call.operation == "PutRolePolicy":  # the boundary the role carries already
         return {"iam:PermissionsBoundary": _boundary_of(call.parameters["RoleName"])}
     if service == "application-autoscaling":
         return {"application-autoscaling:service-namespace": call.parameters.get("ServiceNamespace")}
-    if service == "s3" and "Prefix" in call.parameters:
-        return {"s3:prefix": call.parameters["Prefix"]}
+    if service == "s3":
+        prefix = {"s3:prefix": call.parameters["Prefix"]} if "Prefix" in call.parameters else {}
+        owner = {} if call.operation == "CreateBucket" else {"aws:ResourceAccount": names.account}
+        return prefix | owner
     return {}
 
 

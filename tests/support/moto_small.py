@@ -1,4 +1,4 @@
-"""Application Auto Scaling's refusals, ECR's layer addresses, and bucket policies that look at their conditions."""
+"""Application Auto Scaling's refusals, ECR's layer addresses, bucket policies that look at conditions, buckets' owners."""
 
 import base64
 import json
@@ -7,7 +7,9 @@ from moto.applicationautoscaling.exceptions import AWSValidationException
 from moto.applicationautoscaling.models import ApplicationAutoscalingBackend
 from moto.core.responses import ActionResult
 from moto.ecr.responses import ECRResponse
-from moto.s3.models import FakeBucket
+from moto.s3.exceptions import AccessDeniedByLock
+from moto.s3.models import FakeBucket, s3_backends
+from moto.s3.responses import S3Response
 from moto.sagemaker.models import sagemaker_backends
 
 LAYERS: dict[str, bytes] = {}
@@ -16,6 +18,7 @@ LAYERS: dict[str, bytes] = {}
 plain_register = ApplicationAutoscalingBackend.register_scalable_target
 plain_deregister = ApplicationAutoscalingBackend.deregister_scalable_target
 plain_permission = FakeBucket.get_permission
+plain_authorize = S3Response._authenticate_and_authorize_s3_action
 
 
 def install() -> None:
@@ -23,6 +26,7 @@ def install() -> None:
     ApplicationAutoscalingBackend.deregister_scalable_target = deregister_scalable_target
     ECRResponse.get_download_url_for_layer = get_download_url_for_layer
     FakeBucket.get_permission = get_permission
+    S3Response._authenticate_and_authorize_s3_action = authorize
 
 
 def register_scalable_target(self, namespace, r_id, dimension, **kwargs):
@@ -68,3 +72,12 @@ def get_permission(self, action, resource):
 
 def plain_http_only(statement) -> bool:
     return statement.get("Condition", {}).get("Bool", {}).get("aws:SecureTransport") == "false"
+
+
+def authorize(self, bucket_name=None, **kwargs):
+    """403 where the caller says whose the bucket must be (ExpectedBucketOwner) and it is somebody else's."""
+    wanted = self.request.headers.get("x-amz-expected-bucket-owner")
+    _, owner = s3_backends.bucket_accounts.get(bucket_name, ("", wanted))
+    if wanted and wanted != owner:
+        raise AccessDeniedByLock
+    return plain_authorize(self, bucket_name=bucket_name, **kwargs)
