@@ -2,6 +2,7 @@
 
 import argparse
 from dataclasses import replace
+from urllib.parse import quote
 
 from deploy import plan, registry, releases, smoke
 from deploy.context import Context
@@ -139,7 +140,16 @@ def _among_many(args: argparse.Namespace, context: Context, release: Release) ->
 
 
 def _add_model(context: Context, model_data: str, name: str) -> None:
+    """Raises Refused where the name is another artifact's: an instance that has loaded that one would go on serving it."""
     bucket, _, key = model_data.removeprefix("s3://").partition("/")
+    s3, copy = context.client("s3"), context.names.in_bucket | {"Key": f"{MODELS}/{name}.tar.gz"}
+    origin = {"source": quote(model_data, safe=":/")}  # so that an interrupted release knows its own copy again
     with explained(model_data):
-        source = {"Bucket": bucket, "Key": key}
-        context.client("s3").copy_object(Bucket=context.names.bucket, Key=f"{MODELS}/{name}.tar.gz", CopySource=source)
+        there = found(s3.head_object, **copy)
+        if there is None:
+            source = {"Bucket": bucket, "Key": key}
+            s3.copy_object(**copy, CopySource=source, MetadataDirective="REPLACE", Metadata=origin)
+    if there and there["Metadata"] != origin:
+        problem = f"{copy['Key']} is there already, and instances may hold the model that they fetched under this name"
+        hint = f"choose another name, such as --as {name}-2: callers name the model they want"
+        raise Refused("release", problem, hint=hint)
