@@ -1,6 +1,7 @@
 """`transform`: a folder of photos through the live model as a SageMaker batch transform job; the answers land in the bucket."""
 
 import argparse
+import math
 import mimetypes
 import re
 from pathlib import Path
@@ -16,6 +17,7 @@ from deploy.storage import TRANSFORM, tag_list
 
 _AMI_OF_CUDA_12 = "al2-ami-sagemaker-batch-gpu-535"  # the newest there is: driver 535, so CUDA 13 has none
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+_LARGEST_MB = 100  # CreateTransformJob, MaxPayloadInMB
 _LIMIT_SECONDS = 24 * 3600
 
 
@@ -32,7 +34,7 @@ def run(args: argparse.Namespace, context: Context) -> None:
     files = photos(args.folder)
     name = args.name or args.folder.resolve().name
     job = f"{context.names.base}-{context.clock.now():%Y%m%d-%H%M%S}"
-    request = transform_job(args, context, job, f"{TRANSFORM}/in/{name}", _media_type(files))
+    request = transform_job(args, context, job, f"{TRANSFORM}/in/{name}", files)
     if context.dry_run:
         context.emit(request, lambda: f"would send {len(files)} photos as {job}")
         return
@@ -52,16 +54,16 @@ def photos(folder: Path) -> dict[str, Path]:
     """Key below the input's prefix → file."""
     if not folder.is_dir():
         raise ConfigError(f"{folder} is no folder")
-    files = {
-        path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.suffix.lower() in _SUFFIXES
-    }
+    names = [path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.suffix.lower() in _SUFFIXES]
+    files = {name.as_posix(): folder / name for name in names if not any(part.startswith(".") for part in name.parts)}
     if not files:
         raise ConfigError(f"{folder} holds no photos ({', '.join(_SUFFIXES)})")
     return files
 
 
-def transform_job(args: argparse.Namespace, context: Context, job: str, prefix: str, media_type: str) -> dict[str, Any]:
-    """CreateTransformJob's arguments for the live model. Raises Refused where that is many models."""
+def transform_job(args: argparse.Namespace, context: Context, job: str, prefix: str, files: dict[str, Path]) -> dict[str, Any]:
+    """CreateTransformJob's arguments for the live model. Raises Refused where that is many models, ConfigError for photos
+    that no transform takes."""
     if context.config.endpoint.kind == "multi-model":
         raise Refused("transform", "SageMaker has no batch transform of a multi-model endpoint", hint="use another stage")
     names = context.names
@@ -83,11 +85,23 @@ def transform_job(args: argparse.Namespace, context: Context, job: str, prefix: 
         "TransformJobName": job,
         "ModelName": described["ProductionVariants"][0]["ModelName"],
         "BatchStrategy": "SingleRecord",
-        "TransformInput": {"DataSource": {"S3DataSource": source}, "ContentType": media_type, "SplitType": "None"},
+        "MaxPayloadInMB": _payload_mb(files),
+        "TransformInput": {"DataSource": {"S3DataSource": source}, "ContentType": _media_type(files), "SplitType": "None"},
         "TransformOutput": {"S3OutputPath": names.uri(TRANSFORM, "out", job), "Accept": "application/json"},
         "TransformResources": resources,
         "Tags": tag_list(context.tags),
     }
+
+
+def _payload_mb(files: dict[str, Path]) -> int:
+    """Enough for the largest photo: SageMaker's default of 6 would fail the job at a larger one.
+
+    A megabyte is the smaller kind, so that it is enough whichever is meant. Raises ConfigError.
+    """
+    size, name = max((path.stat().st_size, name) for name, path in files.items())
+    if size > _LARGEST_MB * 1_000_000:
+        raise ConfigError(f"{name} has {size / 1e6:.0f} MB, a batch transform takes at most {_LARGEST_MB}: leave it out")
+    return max(1, math.ceil(size / 1_000_000))
 
 
 def _media_type(files: dict[str, Path]) -> str:
