@@ -13,9 +13,11 @@ from deploy.deployer_statements import (
     key,
     key_grants,
     log_arns,
+    own_log_arns,
     pass_role,
     repository_arns,
     role_arns,
+    scaling,
     service_linked,
     serving_arns,
 )
@@ -148,7 +150,7 @@ def _foundation(scope: Scope) -> Document:
         allow(
             "LogGroups",
             ["logs:CreateLogGroup", "logs:DeleteLogGroup", "logs:PutRetentionPolicy", "logs:TagResource"],
-            log_arns(scope),
+            own_log_arns(scope),
         ),
         key_grants(scope),
     )
@@ -191,12 +193,10 @@ def _release(scope: Scope) -> Document:
     names = scope.names
     serve = ["AddTags", "CreateEndpoint", "CreateEndpointConfig", "CreateModel", "DeleteEndpoint", "DeleteEndpointConfig",
              "DeleteModel", "InvokeEndpoint", "UpdateEndpoint", "UpdateEndpointWeightsAndCapacities"]  # fmt: skip
-    function = ["AddPermission", "CreateAlias", "CreateFunction", "CreateFunctionUrlConfig", "DeleteFunction",
-                "DeleteFunctionConcurrency", "DeleteFunctionUrlConfig", "DeleteProvisionedConcurrencyConfig", "InvokeFunction",
+    function = ["AddPermission", "CreateAlias", "CreateFunction", "DeleteFunction", "DeleteFunctionConcurrency",
+                "DeleteFunctionUrlConfig", "DeleteProvisionedConcurrencyConfig", "InvokeFunction",
                 "PublishVersion", "PutFunctionConcurrency", "PutProvisionedConcurrencyConfig", "TagResource", "UpdateAlias",
-                "UpdateFunctionCode", "UpdateFunctionConfiguration", "UpdateFunctionUrlConfig"]  # fmt: skip
-    scaling = ["DeregisterScalableTarget", "PutScalingPolicy", "RegisterScalableTarget"]
-    targets = names.arn("application-autoscaling", "scalable-target/*")
+                "UpdateFunctionCode", "UpdateFunctionConfiguration"]  # fmt: skip
     tracked = [f"TargetTracking-endpoint/{names.endpoint}/*", f"TargetTracking-function:{names.function}:*"]
     return document(
         pass_role(scope, "serve"),
@@ -209,9 +209,9 @@ def _release(scope: Scope) -> Document:
               names.arn("ecr", f"repository/{names.repository('serve')}")),
         allow_s3(scope, "ManyModels", "s3:PutObject", names.s3_arn(f"{MODELS}/*")),
         allow("Function", [f"lambda:{action}" for action in function], function_arns(scope)),
-        allow("Scaling", [f"application-autoscaling:{action}" for action in scaling], targets,
-              StringEquals={"application-autoscaling:service-namespace": ["sagemaker", "lambda"]}),
-        allow("ScalingTags", "application-autoscaling:TagResource", targets),
+        allow("SignedAddress", ["lambda:CreateFunctionUrlConfig", "lambda:UpdateFunctionUrlConfig"], function_arns(scope),
+              StringEquals={"lambda:FunctionUrlAuthType": "AWS_IAM"}),
+        scaling(scope),
         [service_linked(scope, f"{service}.application-autoscaling.amazonaws.com") for service in ("sagemaker", "lambda")],
         allow("Alarms", ["cloudwatch:DeleteAlarms", "cloudwatch:PutMetricAlarm", "cloudwatch:TagResource"],
               [names.arn("cloudwatch", f"alarm:{name}") for name in (f"{names.base}-*", *tracked)]),

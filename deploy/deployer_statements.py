@@ -74,9 +74,42 @@ def function_arns(scope: Scope) -> list[str]:
     return [arn, f"{arn}:*"]
 
 
-def log_arns(scope: Scope) -> list[str]:
+def own_log_arns(scope: Scope) -> list[str]:
+    """Groups of this stage alone."""
     names = scope.names
-    groups = [names.function_log_group, names.endpoint_log_group, names.ec2_log_group,
-              "/aws/sagemaker/TrainingJobs", "/aws/sagemaker/TransformJobs"]  # fmt: skip
-    arns = [names.arn("logs", f"log-group:{group}") for group in groups]
+    return _groups(scope, names.function_log_group, names.endpoint_log_group, names.ec2_log_group)
+
+
+def log_arns(scope: Scope) -> list[str]:
+    """And those into which SageMaker writes all jobs of the account: to be read only."""
+    return [*own_log_arns(scope), *_groups(scope, "/aws/sagemaker/TrainingJobs", "/aws/sagemaker/TransformJobs")]
+
+
+def _groups(scope: Scope, *groups: str) -> list[str]:
+    arns = [scope.names.arn("logs", f"log-group:{group}") for group in groups]
     return [*arns, *(f"{arn}:*" for arn in arns)]
+
+
+def scaling(scope: Scope) -> list[Statement]:
+    """A scalable target's ARN is a number that nobody knows before it is made: our own are told by their tags.
+
+    Application Auto Scaling asks for TagResource when a new target brings its tags. One that says already whose it is cannot
+    be tagged anew: anybody's could be made ours first (service authorization reference: ScalableTarget has aws:ResourceTag).
+    """
+    names = scope.names
+    targets = names.arn("application-autoscaling", "scalable-target/*")
+    spaces = {"application-autoscaling:service-namespace": ["sagemaker", "lambda"]}
+    ours = {f"aws:ResourceTag/{key}": value for key, value in names.tags.items()}
+    new = {f"aws:RequestTag/{key}": value for key, value in names.tags.items()}
+    actions = ["DeregisterScalableTarget", "PutScalingPolicy", "RegisterScalableTarget"]
+    return [
+        allow("Scaling", [f"application-autoscaling:{action}" for action in actions], targets, StringEquals=spaces | ours),
+        allow("ScalingNew", "application-autoscaling:RegisterScalableTarget", targets, StringEquals=spaces | new),
+        allow(
+            "ScalingTags",
+            "application-autoscaling:TagResource",
+            targets,
+            StringEquals=new,
+            Null={"aws:ResourceTag/project": "true"},
+        ),
+    ]

@@ -28,6 +28,9 @@ def document(scope, duty):
 
 
 OURS, THEIRS = {"aws:ResourceAccount": "123456789012"}, {"aws:ResourceAccount": "999999999999"}
+TARGET = "arn:aws:application-autoscaling:eu-west-1:123456789012:scalable-target/0123456789abcdef"
+OF_PROD = {"aws:ResourceTag/project": "kennel", "aws:ResourceTag/stage": "prod"}
+TAG_AS_OURS = {"aws:RequestTag/project": "kennel", "aws:RequestTag/stage": "dev"}
 REFUSED = [
     Need("iam:PassRole", "arn:aws:iam::123456789012:role/Admin", {"iam:PassedToService": "sagemaker.amazonaws.com"}),
     Need("iam:PassRole", "arn:aws:iam::123456789012:role/kennel-dev-serve", {"iam:PassedToService": "ecs.amazonaws.com"}),
@@ -43,6 +46,22 @@ REFUSED = [
     Need("s3:PutBucketPolicy", "arn:aws:s3:::kennel-dev-123456789012-eu-west-1", THEIRS),
     Need("sagemaker:DeleteEndpoint", "arn:aws:sagemaker:eu-west-1:123456789012:endpoint/kennel-prod"),
     Need("sagemaker:DeleteEndpoint", "arn:aws:sagemaker:us-east-1:123456789012:endpoint/kennel-dev"),
+    *(
+        Need(f"application-autoscaling:{action}", TARGET, {"application-autoscaling:service-namespace": "sagemaker"} | tags)
+        for action in ("DeregisterScalableTarget", "PutScalingPolicy", "RegisterScalableTarget")
+        for tags in ({}, OF_PROD)
+    ),
+    Need("application-autoscaling:TagResource", TARGET, OF_PROD | TAG_AS_OURS),
+    Need("logs:DeleteLogGroup", "arn:aws:logs:eu-west-1:123456789012:log-group:/aws/sagemaker/TrainingJobs"),
+    Need("logs:PutRetentionPolicy", "arn:aws:logs:eu-west-1:123456789012:log-group:/aws/sagemaker/TransformJobs:*"),
+    *(
+        Need(
+            f"lambda:{verb}FunctionUrlConfig",
+            "arn:aws:lambda:eu-west-1:123456789012:function:kennel-dev-invoke:live",
+            {"lambda:FunctionUrlAuthType": "NONE"},
+        )
+        for verb in ("Create", "Update")
+    ),
     Need("lambda:UpdateFunctionCode", "arn:aws:lambda:eu-west-1:123456789012:function:other"),
     Need("ecr:DeleteRepository", "arn:aws:ecr:eu-west-1:123456789012:repository/kennel/prod/serve"),
 ]

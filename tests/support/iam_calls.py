@@ -42,6 +42,8 @@ def _allows(statement, need: Need) -> bool:
 
 
 def _holds(operator, value, wanted) -> bool:
+    if operator == "Null":
+        return wanted == [str(value is None).lower()]
     if value is None:
         return False
     if operator in ("StringEquals", "ArnEquals", "Bool"):
@@ -140,12 +142,26 @@ def _conditions(service, call, names) -> dict:
     if service == "iam" and call.operation == "PutRolePolicy":  # the boundary the role carries already
         return {"iam:PermissionsBoundary": _boundary_of(call.parameters["RoleName"])}
     if service == "application-autoscaling":
-        return {"application-autoscaling:service-namespace": call.parameters.get("ServiceNamespace")}
+        tags = {f"aws:RequestTag/{key}": value for key, value in call.parameters.get("Tags", {}).items()}
+        space = {"application-autoscaling:service-namespace": call.parameters.get("ServiceNamespace")}
+        return space | tags | _target_tags(call, names)
+    if service == "lambda" and "AuthType" in call.parameters:
+        return {"lambda:FunctionUrlAuthType": call.parameters["AuthType"]}
     if service == "s3":
         prefix = {"s3:prefix": call.parameters["Prefix"]} if "Prefix" in call.parameters else {}
         owner = {} if call.operation == "CreateBucket" else {"aws:ResourceAccount": names.account}
         return prefix | owner
     return {}
+
+
+def _target_tags(call, names) -> dict:
+    """Of a target that is there already: it was registered with them, or the statement for new ones had refused that."""
+    from moto.applicationautoscaling.models import applicationautoscaling_backends
+    from moto.core import DEFAULT_ACCOUNT_ID
+
+    by_dimension = applicationautoscaling_backends[DEFAULT_ACCOUNT_ID][names.region].targets.values()
+    there = any(call.parameters.get("ResourceId") in targets for targets in by_dimension)
+    return {f"aws:ResourceTag/{key}": value for key, value in names.tags.items()} if there else {}
 
 
 def _boundary_of(role: str):

@@ -66,8 +66,10 @@ def live(life, tmp_path) -> None:
     serve(life, photos)
     drift()
     smaller = {"provisioned_concurrency": 2, "memory_mb": 256, "url": True}
-    life.write(function=smaller, security=key, endpoint={"instance_type": "ml.g4dn.2xlarge", "keep_releases": 1})
-    life.run("apply")
+    larger = {"instance_type": "ml.g4dn.2xlarge", "keep_releases": 1}
+    for most in (4, 3):
+        life.write(function=smaller, security=key, endpoint=larger, scaling={"maximum": most})
+        life.run("apply")
     life.write(function={"provisioned_concurrency": 0}, scaling={"profile": "none"}, security=key)
     life.run("apply")
     life.write(ec2={"ami_parameter": AMI}, security=key)
