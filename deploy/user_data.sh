@@ -134,6 +134,6 @@ docker run --rm --name train "${gpus[@]}" "${network[@]}" --user 10001:10001 --i
   --log-driver awslogs --log-opt "awslogs-region=$REGION" --log-opt "awslogs-group=$LOG_GROUP" \
   --log-opt "awslogs-stream=$RUN/$HOST" "$IMAGE" train || code=$?
 kill "$watcher" "$keeper" 2>/dev/null || true
-save
+save || say 'the last checkpoint could not be copied' # the model matters more
 if [ -s "$ML/output/failure" ]; then say "$(head -c 1024 "$ML/output/failure")"; fi
 exit "$code"

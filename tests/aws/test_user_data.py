@@ -76,6 +76,16 @@ def test_a_run_that_succeeds(tmp_path: Path):
     assert not any("secret-password" in call for call in instance.calls)
 
 
+def test_a_last_checkpoint_that_cannot_be_copied_costs_no_finished_model(tmp_path):
+    instance = boot(tmp_path, script(), before=DATA, NO_SYNC_TO="checkpoints")
+    assert instance.exit_code == 0, instance.output
+    assert status(instance)["exit_code"] == 0
+    with tarfile.open(instance.bucket / BUCKET / "training/r1/output/model.tar.gz") as model:
+        assert "./w" in model.getnames()
+    assert "the last checkpoint could not be copied" in instance.output
+    assert instance.calls[-1] == "shutdown -h now"
+
+
 def test_a_container_that_fails_still_reports_and_ends_the_instance(tmp_path):
     instance = boot(tmp_path, script(), container=FAIL, before=DATA)
     assert instance.exit_code == 3

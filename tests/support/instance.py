@@ -32,6 +32,7 @@ s3_cp() {
   else mkdir -p "$(dirname "$to")"; cp -r "$from" "$to"; fi
 }
 s3_sync() {
+  [ -z "${NO_SYNC_TO:-}" ] || [[ ${!#} != s3://*/$NO_SYNC_TO/* ]] || { echo "upload failed: SlowDown" >&2; return 1; }
   local plain=()
   for word in "$@"; do [[ $word == --* ]] || plain+=("$word"); done
   local from=${plain[0]} to=${plain[1]}
