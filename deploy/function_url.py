@@ -70,4 +70,5 @@ class FunctionUrl(Resource):
         return {"AllowOrigins": origins, "AllowMethods": ["POST"], "AllowHeaders": _HEADERS, "MaxAge": 3600}
 
     def _seen_cors(self, seen: State) -> State:
-        return {name: seen.get(name) for name in self._cors()}
+        """What we set, and whatever else lets a browser in: nothing that AWS adds by itself (`AllowCredentials: false`)."""
+        return {name: value for name, value in seen.items() if value} | {name: seen.get(name) for name in self._cors()}

@@ -260,6 +260,22 @@ def test_the_function_is_told_whether_its_endpoint_has_many_models(aws):
         assert (settings.many_models, settings.target_model) == wanted
 
 
+def test_origins_that_the_file_no_longer_names_are_shut_out(aws):
+    def open_to(*origins):
+        return stage(function={"url": True, "cors_origins": origins})
+
+    def cors():
+        where = {"FunctionName": "kennel-dev-invoke", "Qualifier": "live"}
+        return client("lambda").get_function_url_config(**where).get("Cors") or {}
+
+    apply(open_to("https://dogs.example"))
+    assert cors()["AllowOrigins"] == ["https://dogs.example"]
+    assert writes_of(apply, open_to("https://dogs.example")) == []
+    assert "lambda:UpdateFunctionUrlConfig" in writes_of(apply, open_to())
+    assert not cors().get("AllowOrigins")
+    assert writes_of(apply, open_to()) == []
+
+
 def test_an_address_that_comes_back_finds_its_permissions(aws):
     """Lambda keeps them when an address is deleted, and refuses a second statement of the same name."""
     apply(stage(**FULL))

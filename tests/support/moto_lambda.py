@@ -1,10 +1,11 @@
-"""Lambda: provisioned concurrency and account settings."""
+"""Lambda: provisioned concurrency and account settings; an address whose CORS is taken away."""
 
 import json
 from urllib.parse import unquote
 
 from moto.awslambda import urls
 from moto.awslambda.exceptions import LambdaClientError
+from moto.awslambda.models import FunctionUrlConfig
 from moto.awslambda.responses import LambdaResponse as Response
 
 from tests.support.moto_sagemaker import POLLS
@@ -14,6 +15,9 @@ ACCOUNT: dict[str, int] = dict(ORDINARY_ACCOUNT)
 """What GetAccountSettings says; a new account has 10 of both."""
 COLD: list[str] = []
 """Why the next warm-ups fail, one after the other."""
+
+
+plain_update = FunctionUrlConfig.update
 
 
 class Refusal(LambdaClientError):
@@ -31,6 +35,14 @@ def install() -> None:
         get_account_settings,
     ):  # fmt: skip
         setattr(Response, function.__name__, function)
+    FunctionUrlConfig.update = update
+
+
+def update(self, new_config):
+    """An empty `Cors` takes it away (the Terraform provider sends it for that); moto takes it for none given."""
+    plain_update(self, new_config)
+    if new_config.get("Cors") == {}:
+        self.config.pop("Cors", None)
 
 
 def addressed(self):
