@@ -82,10 +82,18 @@ def photos(folder: Path) -> tuple[dict[str, Path], int]:
         else:
             ignored += 1
     classes = {key.split("/")[1] for key in found if key.startswith("train/")}
+    if empty := [name for name in _class_folders(folder / "train" if has_splits else folder) if name not in classes]:
+        raise ConfigError(f"{', '.join(empty)}: no photo in this class folder of {folder}; training would refuse it, remove it")
     if len(classes) < 2:
         expected = f"{folder} must hold train/CLASS/photo.jpg (or CLASS/photo.jpg) with two classes or more"
         raise ConfigError(f"{expected}; it has {', '.join(sorted(classes)) or 'none'}")
     return found, ignored
+
+
+def _class_folders(root: Path) -> list[str]:
+    """As training would see them (`containers.train.splits`), but for the weights that travel along."""
+    names = [entry.name for entry in sorted(root.iterdir()) if entry.is_dir()]
+    return [name for name in names if not name.startswith(".") and name not in ("__MACOSX", "pretrained")]
 
 
 def _belongs(key: str) -> bool:

@@ -133,6 +133,19 @@ def test_a_folder_of_classes_is_one_train_channel_and_weights_travel_along(tmp_p
     assert ignored == 0
 
 
+@pytest.mark.parametrize("splits", ["", "train/"])
+def test_a_class_folder_without_a_photo_is_refused_as_training_does(tmp_path, splits):
+    """It would not be in the bucket, and the model would not know the class."""
+    for name in ("pug/a.jpg", "hound/b.jpg", "beagle/notes.txt", "__MACOSX/._a.jpg", ".git/config"):
+        (tmp_path / splits / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / splits / name).touch()
+    (tmp_path / "pretrained").mkdir()
+    with pytest.raises(ConfigError, match=r"^beagle: no photo in this class folder"):
+        data.photos(tmp_path)
+    (tmp_path / splits / "beagle/c.jpg").touch()
+    assert len(data.photos(tmp_path)[0]) == 3
+
+
 @pytest.mark.parametrize(("paths", "says"), [([], "none"), (["train/pug/a.jpg"], "it has pug"), (["a.jpg", "b.jpg"], "none")])
 def test_a_folder_that_is_no_dataset(tmp_path, paths, says):
     for name in paths:
