@@ -22,7 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from containers.core.errors import ConfigError
 from deploy.context import Context
 from deploy.errors import explained
-from deploy.storage import DATA
+from deploy.storage import DATA, delete_objects
 
 CHANNELS = ("train", "valid", "test", "pretrained")
 _SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm"))
@@ -123,10 +123,8 @@ def upload(context: Context, files: dict[str, Path], prefix: str, *, delete: boo
         return True
 
     uploaded = sum(_parallel(one, list(files.items()), context, context.names.uri(prefix)))
-    if delete and extra and not context.dry_run:
-        for start in range(0, len(extra), 1000):
-            batch = [{"Key": key} for key in extra[start : start + 1000]]
-            s3.delete_objects(**bucket, Delete={"Objects": batch, "Quiet": True})
+    if delete and not context.dry_run:
+        delete_objects(s3, bucket, [{"Key": key} for key in extra])
     return Summary(
         uri=context.names.uri(prefix),
         files=len(files),

@@ -7,7 +7,7 @@ from botocore.exceptions import ClientError
 
 from deploy.context import Context
 from deploy.engine import Changes, Resource, State, found
-from deploy.errors import Refused, code_of
+from deploy.errors import DeployError, Refused, code_of
 
 DATA, TRAINING, CHECKPOINTS, MODELS = "data", "training", "checkpoints", "models"
 CAPTURE, ASYNC, TRANSFORM, EC2, INBOX = "capture", "async", "transform", "ec2", "inbox"
@@ -21,6 +21,17 @@ def tag_list(tags: dict[str, str]) -> list[dict[str, str]]:
 def our_tags(seen: list[dict[str, str]], wanted: dict[str, str]) -> dict[str, str]:
     """Of the tags seen, those that we set: an organisation's own tags are none of our business."""
     return {tag["Key"]: tag["Value"] for tag in seen if tag["Key"] in wanted}
+
+
+def delete_objects(s3: Any, where: dict[str, str], objects: list[dict[str, str]]) -> None:
+    """`where`: Names.in_bucket. Raises DeployError naming what S3 did not delete: it says so in an answer that is a success."""
+    for start in range(0, len(objects), 1000):
+        answer = s3.delete_objects(**where, Delete={"Objects": objects[start : start + 1000], "Quiet": True})
+        if errors := answer.get("Errors"):
+            first = errors[0]
+            told = f"{first.get('Key')}: {first.get('Code')} {first.get('Message', '')}".rstrip()
+            hint = "run the same command again; if it is denied, `python -m deploy policies` prints what this identity needs"
+            raise DeployError(f"bucket/{where['Bucket']}", f"{len(errors)} objects were not deleted, {told}", hint=hint)
 
 
 class Bucket(Resource):
@@ -104,8 +115,7 @@ class Bucket(Resource):
         for page in pages:
             rows = page.get("Versions", []) + page.get("DeleteMarkers", [])
             keys = [{"Key": row["Key"], "VersionId": row["VersionId"]} for row in rows]
-            if keys:
-                self._s3.delete_objects(**self._where, Delete={"Objects": keys, "Quiet": True})
+            delete_objects(self._s3, self._where, keys)
         self._s3.delete_bucket(**self._where)
 
     def _there(self) -> bool:

@@ -6,6 +6,7 @@ import pytest
 from containers.core.errors import ConfigError
 from deploy import data
 from deploy.errors import DeployError
+from deploy.storage import Bucket
 from tests.support import aws as fake
 
 
@@ -96,6 +97,29 @@ def test_extra_objects_are_counted_and_deleted_only_on_request(context, folder):
     assert (upload(context, folder).extra, len(keys(context))) == (1, 4)
     assert upload(context, folder, delete=True).deleted == 1
     assert keys(context) == ALL - {"data/dogs/train/pug/a.jpg"}
+
+
+class Refusing:
+    """Deletes nothing, which S3 says in an answer that is a success."""
+
+    def __init__(self, client) -> None:
+        self.client = client
+
+    def __getattr__(self, name):
+        return getattr(self.client, name)
+
+    def delete_objects(self, *, Delete, **_):
+        return {"Errors": [{"Key": row["Key"], "Code": "AccessDenied", "Message": "no"} for row in Delete["Objects"]]}
+
+
+def test_what_s3_does_not_delete_is_said(context, folder):
+    upload(context, folder)
+    (folder / "train/pug/a.jpg").unlink()
+    context._clients["s3", context.region] = Refusing(context.client("s3"))
+    with pytest.raises(DeployError, match=r"1 objects were not deleted, data/dogs/train/pug/a.jpg: AccessDenied no"):
+        upload(context, folder, delete=True)
+    with pytest.raises(DeployError, match=r"4 objects were not deleted"):
+        Bucket(context).delete()
 
 
 def test_a_dry_run_says_the_same_and_writes_nothing(aws, folder):
