@@ -75,7 +75,7 @@ def photos(folder: Path) -> tuple[dict[str, Path], int]:
     for path in sorted(folder.rglob("*")):
         if not path.is_file():
             continue
-        inside = path.relative_to(folder).as_posix()
+        inside = key_of(path, folder)
         key = inside if has_splits or inside.startswith("pretrained/") else f"train/{inside}"
         if _belongs(key):
             found[key] = path
@@ -88,6 +88,14 @@ def photos(folder: Path) -> tuple[dict[str, Path], int]:
         expected = f"{folder} must hold train/CLASS/photo.jpg (or CLASS/photo.jpg) with two classes or more"
         raise ConfigError(f"{expected}; it has {', '.join(sorted(classes)) or 'none'}")
     return found, ignored
+
+
+def key_of(path: Path, folder: Path) -> str:
+    """`path` below `folder` as S3's keys are written. Raises ConfigError for a name that is no UTF-8, as old archives hold."""
+    key = path.relative_to(folder).as_posix()
+    if not key.isascii() and any("\ud800" <= letter <= "\udfff" for letter in key):  # how Python shows undecodable bytes
+        raise ConfigError(f"{key!a}: this name is not UTF-8, and S3 takes no other: rename it (convmv -f latin1 -t utf8)")
+    return key
 
 
 def _class_folders(root: Path) -> list[str]:

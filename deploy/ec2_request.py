@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from containers.core.errors import ConfigError
 from deploy.config import StageConfig
 from deploy.ec2_template import launch_data
 from deploy.names import Names
@@ -47,10 +48,14 @@ def user_data(config: StageConfig, names: Names, run: Run) -> str:
 
 
 def filled(template: Path, values: dict[str, str]) -> str:
-    """`template` with a quoted word in place of each @NAME@. Raises ValueError where EC2 would not take it."""
+    """`template` with a quoted word in place of each @NAME@. Raises ConfigError where EC2 would not take it."""
     script = re.sub(r"@([A-Z_]+)@", lambda match: shlex.quote(values[match[1]]), template.read_text(encoding="utf-8"))
     if len(script.encode()) > USER_DATA_LIMIT_BYTES:
-        raise ValueError(f"user data has {len(script.encode())} bytes; EC2 takes {USER_DATA_LIMIT_BYTES}")
+        longest = max(values, key=lambda name: len(shlex.quote(values[name])))
+        raise ConfigError(
+            f"the instances' start-up script has {len(script.encode())} bytes, EC2 takes {USER_DATA_LIMIT_BYTES}: "
+            f"shorten {longest.lower()}, the longest thing in it ({len(values[longest])} characters)"
+        )
     return script
 
 

@@ -3,6 +3,7 @@
 import ipaddress
 import math
 import re
+import unicodedata
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
@@ -27,6 +28,13 @@ def _caller(text: str) -> str:
     return str(network)
 
 
+def _tag_value(text: str) -> str:
+    r"""IAM's pattern, [\p{L}\p{Z}\p{N}_.:/=+\-@]*, the strictest of the services that we tag. Raises ValueError."""
+    if bad := sorted({letter for letter in text if unicodedata.category(letter)[0] not in "LZN" and letter not in "_.:/=+-@"}):
+        raise ValueError(f"{' '.join(bad)} cannot be part of a tag: letters, digits, spaces and _ . : / = + - @ can")
+    return text
+
+
 class Stage(Settings):
     project: Name = "kennel"
     """Start of every name. Change it to run two projects in one account."""
@@ -34,7 +42,7 @@ class Stage(Settings):
     """Where everything lives."""
     account: Annotated[str, StringConstraints(pattern=r"^[0-9]{12}$")] | None = None
     """Refuse to work with credentials of any other account."""
-    owner: str = ""
+    owner: Annotated[str, StringConstraints(max_length=256), AfterValidator(_tag_value)] = ""
     """Tag on everything: whom to ask."""
     price_ceiling_per_month: Annotated[float, Field(ge=0)] = 1000.0
     """US dollars. A plan whose worst month costs more needs --yes-cost."""

@@ -54,8 +54,9 @@ def photos(folder: Path) -> dict[str, Path]:
     """Key below the input's prefix → file."""
     if not folder.is_dir():
         raise ConfigError(f"{folder} is no folder")
-    names = [path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.suffix.lower() in _SUFFIXES]
-    files = {name.as_posix(): folder / name for name in names if not any(part.startswith(".") for part in name.parts)}
+    paths = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in _SUFFIXES]
+    named = {data.key_of(path, folder): path for path in paths}
+    files = {key: path for key, path in named.items() if not any(part.startswith(".") for part in key.split("/"))}
     if not files:
         raise ConfigError(f"{folder} holds no photos ({', '.join(_SUFFIXES)})")
     return files

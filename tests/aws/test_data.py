@@ -1,10 +1,11 @@
 import argparse
+import os
 from pathlib import Path
 
 import pytest
 
 from containers.core.errors import ConfigError
-from deploy import data
+from deploy import data, transform
 from deploy.errors import DeployError
 from deploy.storage import Bucket
 from tests.support import aws as fake
@@ -155,6 +156,17 @@ def test_a_folder_of_classes_is_one_train_channel_and_weights_travel_along(tmp_p
     found, ignored = data.photos(tmp_path)
     assert set(found) == {"train/pug/a.jpg", "train/hound/b.jpg", "pretrained/resnet50.pth", "pretrained/deep/x.jpg"}
     assert ignored == 0
+
+
+@pytest.mark.parametrize("find", [data.photos, transform.photos])
+def test_a_name_that_is_not_utf_8_is_shown_before_anything_is_sent(tmp_path, find):
+    """Archives of other systems unpack so; S3's keys are UTF-8."""
+    for name in (b"pug/a.jpg", b"hound/caf\xe9.jpg"):
+        path = tmp_path / os.fsdecode(name)
+        path.parent.mkdir()
+        path.touch()
+    with pytest.raises(ConfigError, match=r"'hound/caf\\udce9.jpg': this name is not UTF-8"):
+        find(tmp_path)
 
 
 @pytest.mark.parametrize("splits", ["", "train/"])

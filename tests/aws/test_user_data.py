@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from containers.core.errors import ConfigError
 from containers.train.config import TrainConfig
 from containers.train.sagemaker import read_job
 from deploy.ec2_request import has_gpu, user_data
@@ -175,6 +176,11 @@ def test_a_peer_that_never_comes_ends_the_wait(tmp_path):
     assert instance.exit_code == 65
     assert "algo-2 never came" in instance.output
     assert instance.calls[-1] == "shutdown -h now"
+
+
+def test_a_script_that_is_too_long_names_what_is_long():
+    with pytest.raises(ConfigError, match=r"start-up script has \d+ bytes, EC2 takes 16384: shorten hyperparameters"):
+        script(settings=TrainConfig(architecture="x" * 16_000))
 
 
 def test_which_types_have_gpus():

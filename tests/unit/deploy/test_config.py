@@ -57,6 +57,9 @@ def test_everything_wrong_comes_back_at_once():
         ({"ec2_serving": {"callers": ["0.0.0.0/0"]}}, "not a private range"),
         ({"ec2_serving": {"callers": ["10.0.0.1/8"]}}, "host bits set"),
         ({"endpoint": {"kind": "serverless", "capture_percent": 5}}, "serverless"),
+        ({"stage": REGION | {"owner": "A, B"}}, "[stage] owner"),
+        ({"stage": REGION | {"owner": "R&D"}}, "& cannot be part of a tag"),
+        ({"stage": REGION | {"owner": "x" * 257}}, "256"),
         ({"endpoint": {"kind": "async"}}, "set enabled = false; callers use InvokeEndpointAsync"),
     ],
 )
@@ -76,6 +79,11 @@ def test_what_cannot_be_together(tables, says):
 )
 def test_waits_that_leave_an_update_its_time(tables):
     load(**tables)
+
+
+def test_an_owner_may_be_written_in_any_script_and_as_an_address():
+    for owner in ("Équipe Vision", "視覚 2", "vision+on-call@example.com", "team:a/b=c_d.e"):
+        assert load(stage=REGION | {"owner": owner}).stage.owner == owner
 
 
 def test_a_stage_that_is_not_there_names_those_that_are(tmp_path):
