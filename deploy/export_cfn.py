@@ -1,5 +1,6 @@
 """`export-cfn`: roles, boundary, bucket, repositories and log groups as a CloudFormation template, for a security team to read,
-lint or own. Deploy never applies it; after somebody else did, `apply` finds it all there.
+lint or own. Deploy never applies it; after somebody else did, `apply` finds it all there, and tags boundary and instance
+profiles: CloudFormation has no tags for these.
 """
 
 import argparse
@@ -31,7 +32,7 @@ def template(context: Context) -> Template:
     resources: dict[str, Any] = {
         **_bucket(context),
         **{f"Repository{image.capitalize()}": _repository(context, image) for image in ("train", "serve")},
-        "LogGroupEc2": _resource("AWS::Logs::LogGroup", LogGroupName=names.ec2_log_group, RetentionInDays=30),
+        "LogGroupEc2": _resource("AWS::Logs::LogGroup", LogGroupName=names.ec2_log_group, RetentionInDays=30, Tags=tag_list(context.tags)),
     }
     owned = security.boundary and not security.boundary_arn
     if owned:
@@ -70,11 +71,13 @@ def _role(context: Context, principal: str) -> Template:
 
 def _repository(context: Context, image: str) -> Template:
     wanted = Repository(context, image).desired()
+    encryption = {f"{name[0].upper()}{name[1:]}": value for name, value in wanted["encryption"].items()}
     return _resource(
         "AWS::ECR::Repository",
         RepositoryName=context.names.repository(image),
         ImageTagMutability=wanted["tags"],
         ImageScanningConfiguration={"ScanOnPush": wanted["scan_on_push"]},
+        EncryptionConfiguration=encryption,
         LifecyclePolicy={"LifecyclePolicyText": json.dumps(wanted["lifecycle"])},
         Tags=tag_list(context.tags),
     )

@@ -30,7 +30,12 @@ class Repository(Resource):
         return f"repository/{self._name}"
 
     def desired(self) -> State:
-        return {"tags": "IMMUTABLE", "scan_on_push": True, "lifecycle": self._lifecycle()}
+        return {
+            "tags": "IMMUTABLE",
+            "scan_on_push": True,
+            "lifecycle": self._lifecycle(),
+            "encryption": encryption(self.context.config.security.kms_key_arn),
+        }
 
     def observe(self) -> State | None:
         answer = found(self._ecr.describe_repositories, repositoryNames=[self._name])
@@ -42,16 +47,15 @@ class Repository(Resource):
             "tags": repository["imageTagMutability"],
             "scan_on_push": repository.get("imageScanningConfiguration", {}).get("scanOnPush", False),
             "lifecycle": lifecycle and json.loads(lifecycle["lifecyclePolicyText"]),
+            "encryption": self._encryption_seen(repository.get("encryptionConfiguration") or {}),
         }
 
     def create(self) -> None:
-        key = self.context.config.security.kms_key_arn
-        encryption = {"encryptionType": "KMS", "kmsKey": key} if key else {"encryptionType": "AES256"}
         self._ecr.create_repository(
             repositoryName=self._name,
             imageTagMutability="IMMUTABLE",
             imageScanningConfiguration={"scanOnPush": True},
-            encryptionConfiguration=encryption,
+            encryptionConfiguration=encryption(self.context.config.security.kms_key_arn),
             tags=tag_list(self.context.tags),
         )
         self._put_lifecycle()
@@ -64,12 +68,24 @@ class Repository(Resource):
             self._ecr.put_image_scanning_configuration(repositoryName=self._name, imageScanningConfiguration=scan)
         if "lifecycle" in changes:
             self._put_lifecycle()
+        if "encryption" in changes:  # said each time; it is no reason to stop, and deleting takes the live release's image
+            self.context.say(
+                f"{self.key} stays encrypted as it was made: ECR cannot change it. To have it otherwise: `aws ecr "
+                f"delete-repository --force --repository-name {self._name}` while no endpoint uses it, then `apply`, `images`"
+            )
 
     def delete(self) -> None:
         self._ecr.delete_repository(repositoryName=self._name, force=True)
 
     def _put_lifecycle(self) -> None:
         self._ecr.put_lifecycle_policy(repositoryName=self._name, lifecyclePolicyText=json.dumps(self._lifecycle()))
+
+    def _encryption_seen(self, seen: dict[str, str]) -> dict[str, str]:
+        """A repository keeps the key that it was made with, so one of the stage's earlier keys is as it should be."""
+        security = self.context.config.security
+        if seen.get("kmsKey") in security.earlier_kms_key_arns:
+            return encryption(security.kms_key_arn)
+        return {"encryptionType": "AES256"} | seen
 
     def _lifecycle(self) -> State:
         """An image that matches a rule is out of reach of every later rule, so the first one shields released images."""
@@ -84,6 +100,11 @@ class Repository(Resource):
                 _rule(3, {"tagStatus": "any", **_more_than(self.context.config.storage.keep_images)}, "the newest stay"),
             ]
         }
+
+
+def encryption(key: str | None) -> dict[str, str]:
+    """ECR's encryptionConfiguration."""
+    return {"encryptionType": "KMS", "kmsKey": key} if key else {"encryptionType": "AES256"}
 
 
 def _more_than(count: int) -> dict[str, Any]:

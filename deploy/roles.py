@@ -25,14 +25,15 @@ class Boundary(Resource):
         return f"boundary/{self.names.base}-boundary"
 
     def desired(self) -> State:
-        return {"document": self._document}
+        return {"document": self._document, "tags": self.context.tags}
 
     def observe(self) -> State | None:
         policy = found(self._iam.get_policy, PolicyArn=self._arn)
         if policy is None:
             return None
         version = self._iam.get_policy_version(PolicyArn=self._arn, VersionId=policy["Policy"]["DefaultVersionId"])
-        return {"document": _plain(version["PolicyVersion"]["Document"])}
+        tags = our_tags(policy["Policy"].get("Tags", []), self.context.tags)
+        return {"document": _plain(version["PolicyVersion"]["Document"]), "tags": tags}
 
     def create(self) -> None:
         self._iam.create_policy(
@@ -43,7 +44,10 @@ class Boundary(Resource):
         )
 
     def update(self, changes: Changes) -> None:
-        del changes
+        if "tags" in changes:
+            self._iam.tag_policy(PolicyArn=self._arn, Tags=tag_list(self.context.tags))
+        if "document" not in changes:
+            return
         old = self._old_versions()
         if len(old) == 4:
             self._iam.delete_policy_version(PolicyArn=self._arn, VersionId=old[-1])
@@ -134,22 +138,26 @@ class InstanceProfile(Resource):
         return f"instance-profile/{self._name}"
 
     def desired(self) -> State:
-        return {"role": self._name}
+        return {"role": self._name, "tags": self.context.tags}
 
     def observe(self) -> State | None:
         answer = found(self._iam.get_instance_profile, InstanceProfileName=self._name)
         if answer is None:
             return None
-        roles = answer["InstanceProfile"]["Roles"]
-        return {"role": roles[0]["RoleName"] if roles else None}
+        profile = answer["InstanceProfile"]
+        role = profile["Roles"][0]["RoleName"] if profile["Roles"] else None
+        return {"role": role, "tags": our_tags(profile.get("Tags", []), self.context.tags)}
 
     def create(self) -> None:
         self._iam.create_instance_profile(InstanceProfileName=self._name, Tags=tag_list(self.context.tags))
         self._iam.add_role_to_instance_profile(InstanceProfileName=self._name, RoleName=self._name)
 
     def update(self, changes: Changes) -> None:
-        other = changes["role"].seen
-        if other:
+        if "tags" in changes:
+            self._iam.tag_instance_profile(InstanceProfileName=self._name, Tags=tag_list(self.context.tags))
+        if "role" not in changes:
+            return
+        if other := changes["role"].seen:
             self._iam.remove_role_from_instance_profile(InstanceProfileName=self._name, RoleName=other)
         self._iam.add_role_to_instance_profile(InstanceProfileName=self._name, RoleName=self._name)
 

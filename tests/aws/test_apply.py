@@ -141,7 +141,8 @@ def test_tags_of_somebody_else_are_left_alone_and_ours_follow_the_file(aws):
     client("lambda").tag_resource(Resource=arn, Tags={"cost-center": "42"})
     assert writes_of(apply) == []
     moved = stage(stage={"owner": "platform"})
-    assert writes_of(apply, moved) == ["iam:TagRole"] * 5 + ["s3:PutBucketTagging", "lambda:TagResource"]
+    of_iam = ["iam:TagPolicy", *["iam:TagRole"] * 5, *["iam:TagInstanceProfile"] * 2]
+    assert writes_of(apply, moved) == [*of_iam, "s3:PutBucketTagging", "lambda:TagResource"]
     assert writes_of(apply, moved) == []
     tags = client("s3").get_bucket_tagging(Bucket="kennel-dev-123456789012-eu-west-1")["TagSet"]
     assert {"Key": "cost-center", "Value": "42"} in tags

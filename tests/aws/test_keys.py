@@ -36,6 +36,18 @@ def test_a_stage_without_a_key_may_get_one(aws):
     check(stage(security={"kms_key_arn": NEW}))
 
 
+def test_a_repository_that_is_encrypted_otherwise_is_seen_and_left(aws):
+    """ECR cannot change it, and deleting it would take the image of the live release."""
+    apply(stage())
+    wanted = stage(security={"kms_key_arn": NEW})
+    ctx, key = context(wanted), "repository/kennel/dev/serve"
+    (step,) = [step for step in stack.engine(ctx, release()).plan() if step.key == key]
+    assert step.changes["encryption"].seen == {"encryptionType": "AES256"}
+    assert not any(name.startswith("ecr:") for name in writes_of(apply, wanted))
+    list(stack.engine(ctx, release()).apply())
+    assert f"{key} stays encrypted as it was made" in ctx.console.text.replace("\n", " ")
+
+
 @pytest.mark.parametrize("principal", iam.PRINCIPALS)
 def test_every_role_still_reads_what_the_earlier_key_encrypted(principal):
     scope = iam.Scope.of(context().names_in("123456789012"), stage(security={"earlier_kms_key_arns": [OLD]}))
