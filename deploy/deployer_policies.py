@@ -64,7 +64,11 @@ def _watch(scope: Scope) -> Document:
             ["ecr:DescribeImages", "ecr:DescribeRepositories", "ecr:GetLifecyclePolicy"],
             repository_arns(scope),
         ),
-        allow("Roles", ["iam:GetRole", "iam:GetRolePolicy", "iam:ListRolePolicies"], role_arns(scope)),
+        allow(
+            "Roles",
+            ["iam:GetRole", "iam:GetRolePolicy", "iam:ListAttachedRolePolicies", "iam:ListRolePolicies"],
+            role_arns(scope),
+        ),
         allow("Boundary", ["iam:GetPolicy", "iam:GetPolicyVersion", "iam:ListPolicyVersions"], names.boundary_arn),
         allow("Profile", "iam:GetInstanceProfile", names.arn("iam", f"instance-profile/{names.base}-*", region="")),
         allow(
@@ -138,7 +142,7 @@ def _foundation(scope: Scope) -> Document:
         allow("RolesWithBoundary", make, role_arns(scope), **carries),
         allow(
             "Roles",
-            ["iam:DeleteRole", "iam:DeleteRolePolicy", "iam:TagRole", "iam:UpdateAssumeRolePolicy"],
+            ["iam:DeleteRole", "iam:DeleteRolePolicy", "iam:DetachRolePolicy", "iam:TagRole", "iam:UpdateAssumeRolePolicy"],
             role_arns(scope),
         ),
         allow(

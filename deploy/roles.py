@@ -79,7 +79,9 @@ class Role(Resource):
         return f"role/{self._name}"
 
     def desired(self) -> State:
-        return {"boundary": self._scope.boundary, "trust": self._trust, "policy": self._policy, "tags": self.context.tags}
+        """`others`: whatever else somebody gave it; what it may do is in our document and nowhere else."""
+        ours: State = {"boundary": self._scope.boundary, "trust": self._trust, "policy": self._policy, "others": []}
+        return ours | {"tags": self.context.tags}
 
     def observe(self) -> State | None:
         answer = found(self._iam.get_role, RoleName=self._name)
@@ -91,6 +93,7 @@ class Role(Resource):
             "boundary": role.get("PermissionsBoundary", {}).get("PermissionsBoundaryArn"),
             "trust": _plain(role["AssumeRolePolicyDocument"]),
             "policy": inline and _plain(inline["PolicyDocument"]),
+            "others": sorted([*self._attached(), *(name for name in self._inline() if name != INLINE)]),
             "tags": our_tags(role.get("Tags", []), self.context.tags),
         }
 
@@ -113,13 +116,30 @@ class Role(Resource):
             self._iam.update_assume_role_policy(RoleName=self._name, PolicyDocument=json.dumps(self._trust))
         if "policy" in changes:
             self._put_policy()
+        if "others" in changes:
+            self._strip(keep=INLINE)
         if "tags" in changes:
             self._iam.tag_role(RoleName=self._name, Tags=tag_list(self.context.tags))
 
     def delete(self) -> None:
-        for policy in self._iam.list_role_policies(RoleName=self._name)["PolicyNames"]:
-            self._iam.delete_role_policy(RoleName=self._name, PolicyName=policy)
+        self._strip()
         self._iam.delete_role(RoleName=self._name)
+
+    def _strip(self, keep: str | None = None) -> None:
+        """IAM deletes no role that still has policies."""
+        for arn in self._attached():
+            self._iam.detach_role_policy(RoleName=self._name, PolicyArn=arn)
+        for policy in self._inline():
+            if policy != keep:
+                self._iam.delete_role_policy(RoleName=self._name, PolicyName=policy)
+
+    def _attached(self) -> list[str]:
+        pages = self._iam.get_paginator("list_attached_role_policies").paginate(RoleName=self._name)
+        return [str(row["PolicyArn"]) for page in pages for row in page["AttachedPolicies"]]
+
+    def _inline(self) -> list[str]:
+        pages = self._iam.get_paginator("list_role_policies").paginate(RoleName=self._name)
+        return [str(name) for page in pages for name in page["PolicyNames"]]
 
     def _put_policy(self) -> None:
         self._iam.put_role_policy(RoleName=self._name, PolicyName=INLINE, PolicyDocument=json.dumps(self._policy))

@@ -103,6 +103,8 @@ ONE_BY_ONE = [  # what somebody did by hand, and all that apply then writes
     ("iam", "update_assume_role_policy", {"RoleName": "kennel-dev-serve", "PolicyDocument": NOBODY},
         ["iam:UpdateAssumeRolePolicy"]),
     ("iam", "delete_role_policy", {"RoleName": "kennel-dev-ec2", "PolicyName": "kennel"}, ["iam:PutRolePolicy"]),
+    ("iam", "put_role_policy", {"RoleName": "kennel-dev-ec2", "PolicyName": "by-hand", "PolicyDocument": WIDE},
+        ["iam:DeleteRolePolicy"]),
     ("iam", "untag_role", {"RoleName": "kennel-dev-ec2", "TagKeys": ["stage"]}, ["iam:TagRole"]),
     ("iam", "remove_role_from_instance_profile", {"InstanceProfileName": "kennel-dev-ec2", "RoleName": "kennel-dev-ec2"},
         ["iam:AddRoleToInstanceProfile"]),
@@ -129,6 +131,30 @@ def test_each_drift_alone_is_repaired_with_exactly_its_calls(aws):
         written[operation] = writes_of(apply, stage(**FULL))
     assert written == {operation: wanted for _, operation, _, wanted in ONE_BY_ONE}
     assert writes_of(apply, stage(**FULL)) == []
+
+
+def attach() -> str:
+    """A managed policy by hand; its ARN."""
+    arn = client("iam").create_policy(PolicyName="by-hand", PolicyDocument=WIDE)["Policy"]["Arn"]
+    client("iam").attach_role_policy(RoleName="kennel-dev-serve", PolicyArn=arn)
+    return arn
+
+
+def test_a_policy_that_somebody_attached_to_a_role_is_in_the_plan_and_taken_off(aws):
+    apply()
+    arn = attach()
+    (step,) = [step for step in plan() if step.action != "keep"]
+    assert (step.key, step.changes["others"].seen) == ("role/kennel-dev-serve", [arn])
+    assert writes_of(apply) == ["iam:DetachRolePolicy"]
+    assert writes_of(apply) == []
+
+
+def test_a_role_with_an_attached_policy_can_be_destroyed(aws):
+    apply()
+    attach()
+    destroy()
+    assert everything()["roles"] == []
+    assert everything()["policies"] == ["by-hand"]
 
 
 def test_tags_of_somebody_else_are_left_alone_and_ours_follow_the_file(aws):

@@ -203,7 +203,7 @@ def _resources(service, call, names) -> list[str | None]:
 
 
 def _iam_arn(p, names) -> str:
-    if "PolicyArn" in p:
+    if "PolicyArn" in p and "RoleName" not in p:  # a policy that is attached to a role is the role's affair
         return p["PolicyArn"]
     for parameter, kind in (("InstanceProfileName", "instance-profile"), ("RoleName", "role"), ("PolicyName", "policy")):
         if parameter in p:

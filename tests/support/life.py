@@ -135,6 +135,9 @@ def drift() -> None:
     client("ecr").put_image_scanning_configuration(repositoryName="kennel/dev/serve", imageScanningConfiguration=scan)
     roles, functions = client("iam"), client("lambda")
     roles.delete_role_permissions_boundary(RoleName="kennel-dev-train")
+    everything = json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:*", "Resource": "*"}]})
+    given = roles.create_policy(PolicyName="by-hand", PolicyDocument=everything)["Policy"]["Arn"]
+    roles.attach_role_policy(RoleName="kennel-dev-train", PolicyArn=given)
     nobody = {"Effect": "Deny", "Principal": {"Service": "ec2.amazonaws.com"}, "Action": "sts:AssumeRole"}
     trust = json.dumps({"Version": "2012-10-17", "Statement": [nobody]})
     roles.update_assume_role_policy(RoleName="kennel-dev-ec2", PolicyDocument=trust)
