@@ -9,6 +9,7 @@ from typing import Any
 
 from deploy import iam
 from deploy.context import Context
+from deploy.log_groups import LOG_DAYS
 from deploy.registry import Repository
 from deploy.roles import INLINE, Boundary, Role
 from deploy.storage import Bucket, tag_list
@@ -32,7 +33,8 @@ def template(context: Context) -> Template:
     resources: dict[str, Any] = {
         **_bucket(context),
         **{f"Repository{image.capitalize()}": _repository(context, image) for image in ("train", "serve")},
-        "LogGroupEc2": _resource("AWS::Logs::LogGroup", LogGroupName=names.ec2_log_group, RetentionInDays=30, Tags=tag_list(context.tags)),
+        "LogGroupEc2": _log_group(context, names.ec2_log_group),
+        "LogGroupEndpoint": _log_group(context, names.endpoint_log_group),
     }
     owned = security.boundary and not security.boundary_arn
     if owned:
@@ -54,6 +56,11 @@ def template(context: Context) -> Template:
 
 def _resource(kind: str, **properties: Any) -> Template:
     return {"Type": kind, "Properties": properties}
+
+
+def _log_group(context: Context, name: str) -> Template:
+    tags = tag_list(context.tags)
+    return _resource("AWS::Logs::LogGroup", LogGroupName=name, RetentionInDays=LOG_DAYS, Tags=tags)
 
 
 def _role(context: Context, principal: str) -> Template:

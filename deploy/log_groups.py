@@ -1,7 +1,13 @@
-"""Log groups are made by us, so that they have a retention: those that AWS makes keep everything for ever."""
+"""Log groups are made by us, so that they have a retention: those that AWS makes keep everything for ever.
+
+Those of training and transform jobs belong to all of the account's jobs: their retention is the account's business.
+"""
 
 from deploy.context import Context
 from deploy.engine import Changes, Resource, State
+
+LOG_DAYS = 30
+"""Of instances and endpoint; the Lambda's are a setting."""
 
 
 class LogGroup(Resource):

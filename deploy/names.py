@@ -107,7 +107,7 @@ class Names:
 
     @property
     def endpoint_log_group(self) -> str:
-        """SageMaker makes it; `destroy` removes it."""
+        """SageMaker writes there, and would make it where it is not."""
         return f"/aws/sagemaker/Endpoints/{self.endpoint}"
 
     @property

@@ -5,7 +5,7 @@ from deploy.context import Context
 from deploy.endpoint import Endpoint
 from deploy.engine import Engine, Resource
 from deploy.function_url import FunctionUrl
-from deploy.log_groups import LogGroup
+from deploy.log_groups import LOG_DAYS, LogGroup
 from deploy.registry import Repository
 from deploy.releases import OldReleases
 from deploy.serving import EndpointConfig, Model, Release
@@ -40,7 +40,6 @@ def removal(context: Context, *, delete_data: bool) -> Engine:
             ec2_network.Instances(context),
             *alarms.endpoint_alarms(context),
             OldReleases(context, None, None),
-            LogGroup(context, context.names.endpoint_log_group, 0),  # made by SageMaker
             Endpoint(context, None),
             *_wake_up(context, wanted=False),
             autoscaling.ScalableTarget(context),
@@ -69,7 +68,8 @@ def _foundation(context: Context) -> list[Resource]:
         *(roles.InstanceProfile(context, principal) for principal in iam.ON_INSTANCES),
         Repository(context, "train"),
         Repository(context, "serve"),
-        LogGroup(context, context.names.ec2_log_group, 30),
+        LogGroup(context, context.names.ec2_log_group, LOG_DAYS),
+        LogGroup(context, context.names.endpoint_log_group, LOG_DAYS),  # before SageMaker makes it, to keep everything for ever
     ]
 
 

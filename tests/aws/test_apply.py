@@ -111,6 +111,7 @@ ONE_BY_ONE = [  # what somebody did by hand, and all that apply then writes
     ("iam", "create_policy_version", {"PolicyArn": "arn:aws:iam::123456789012:policy/kennel-dev-boundary",
         "PolicyDocument": WIDE, "SetAsDefault": True}, ["iam:CreatePolicyVersion"]),
     ("logs", "delete_log_group", {"logGroupName": "/kennel/dev/ec2"}, ["logs:CreateLogGroup", "logs:PutRetentionPolicy"]),
+    ("logs", "delete_retention_policy", {"logGroupName": "/aws/sagemaker/Endpoints/kennel-dev"}, ["logs:PutRetentionPolicy"]),
     ("cloudwatch", "disable_alarm_actions", {"AlarmNames": ["kennel-dev-function-errors"]}, ["monitoring:PutMetricAlarm"]),
     ("application-autoscaling", "delete_scaling_policy", TARGET | {"PolicyName": "SageMakerEndpointInvocationScalingPolicy"},
         ["application-autoscaling:PutScalingPolicy"]),
