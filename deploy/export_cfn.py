@@ -113,7 +113,7 @@ def _rule(rule: dict[str, Any]) -> dict[str, Any]:
     spelled = {"Id": rule["ID"], "Status": rule["Status"]}
     if rule["Filter"]["Prefix"]:
         spelled["Prefix"] = rule["Filter"]["Prefix"]
-    if "Expiration" in rule:
-        spelled["ExpirationInDays"] = rule["Expiration"]["Days"]
+    if expiration := rule.get("Expiration"):
+        spelled |= {{"Days": "ExpirationInDays"}.get(name, name): value for name, value in expiration.items()}
     same = ("NoncurrentVersionExpiration", "AbortIncompleteMultipartUpload")
     return spelled | {name: rule[name] for name in same if name in rule}

@@ -54,7 +54,7 @@ class Storage(Settings):
     capture_days: Annotated[int, Field(ge=1)] = 30
     """Captured requests and asynchronous answers older than this are deleted."""
     noncurrent_days: Annotated[int, Field(ge=1)] = 30
-    """Overwritten or deleted objects can be restored for this long."""
+    """Overwritten or deleted objects can be restored for this long; checkpoints, overwritten every epoch, for a day."""
     keep_images: Annotated[int, Field(ge=1, le=1000)] = 20
     """Tagged images kept per repository; untagged ones go after a week."""
 

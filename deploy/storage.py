@@ -152,16 +152,17 @@ class Bucket(Resource):
     def _lifecycle(self) -> list[State]:
         storage = self.context.config.storage
         rules = [
-            _expire("checkpoints", CHECKPOINTS, storage.checkpoint_days),
+            _expire("checkpoints", CHECKPOINTS, storage.checkpoint_days) | _gone_after(1),  # nobody restores half a training
             _expire("captures", CAPTURE, storage.capture_days),
             _expire("async", ASYNC, storage.capture_days),
             {
                 "ID": "tidy",
                 "Status": "Enabled",
                 "Filter": {"Prefix": ""},
-                "NoncurrentVersionExpiration": {"NoncurrentDays": storage.noncurrent_days},
+                "Expiration": {"ExpiredObjectDeleteMarker": True},  # what is left of an object whose versions are gone
                 "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 7},
-            },
+            }
+            | _gone_after(storage.noncurrent_days),
         ]
         return sorted(rules, key=_rule_id)
 
@@ -183,6 +184,11 @@ class Bucket(Resource):
 
 def _expire(rule_id: str, prefix: str, days: int) -> State:
     return {"ID": rule_id, "Status": "Enabled", "Filter": {"Prefix": f"{prefix}/"}, "Expiration": {"Days": days}}
+
+
+def _gone_after(days: int) -> State:
+    """Of two rules for one object S3 follows the one that expires it sooner (S3 user guide, "Conflicts" of lifecycle rules)."""
+    return {"NoncurrentVersionExpiration": {"NoncurrentDays": days}}
 
 
 def _rule_id(rule: State) -> str:

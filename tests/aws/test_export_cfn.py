@@ -33,6 +33,8 @@ def test_it_says_what_apply_does(aws):
     assert made["Bucket"]["DeletionPolicy"] == "Retain"
     rules = {rule["Id"]: rule for rule in made["Bucket"]["Properties"]["LifecycleConfiguration"]["Rules"]}
     assert rules["checkpoints"]["ExpirationInDays"] == 14
+    assert rules["checkpoints"]["NoncurrentVersionExpiration"] == {"NoncurrentDays": 1}
+    assert rules["tidy"]["ExpiredObjectDeleteMarker"] is True
     assert made["RepositoryServe"]["Properties"]["ImageTagMutability"] == "IMMUTABLE"
     assert made["LogGroupEc2"]["Properties"]["Tags"] == tag_list(ctx.tags)
 

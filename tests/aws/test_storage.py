@@ -51,3 +51,12 @@ def test_a_bucket_of_another_account_is_refused_and_nothing_is_written(aws):
     with pytest.raises(Refused, match="belongs to another account than 123456789012"):
         plan(recorder=recorder)
     assert recorder.writes == []
+
+
+def test_what_was_overwritten_or_deleted_goes_in_the_end(aws):
+    """Checkpoints are overwritten every epoch: versions of a month would be most of the bucket."""
+    apply()
+    rules = {row["ID"]: row for row in client("s3").get_bucket_lifecycle_configuration(Bucket=NAME)["Rules"]}
+    assert rules["checkpoints"]["NoncurrentVersionExpiration"] == {"NoncurrentDays": 1}
+    assert rules["tidy"]["NoncurrentVersionExpiration"] == {"NoncurrentDays": 30}
+    assert rules["tidy"]["Expiration"] == {"ExpiredObjectDeleteMarker": True}
