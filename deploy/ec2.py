@@ -23,6 +23,7 @@ from deploy.storage import EC2
 from deploy.training_progress import decision_of, follow
 from deploy.training_request import Run
 
+_SHORT_OF_MINUTES = 5  # a machine counts from its boot, we from a little later or, after a wait for its end, earlier
 _APPEAR_SECONDS = 120.0  # EC2 lists a new instance with some delay; one that is not listed by then is gone
 
 
@@ -49,7 +50,7 @@ def run(args: argparse.Namespace, context: Context, this: Run) -> None:
         return
     job = Ec2Job(context, this.name, config.ec2.instance_count)
     follow(context, job, decision_of(args.on_interrupt, context))
-    conclude(context, this, job)
+    conclude(context, this, job, config.ec2)
 
 
 def adjusted(config: StageConfig, args: argparse.Namespace) -> StageConfig:
@@ -70,6 +71,15 @@ class Ec2Job:
         self._context, self._born = context, context.clock.monotonic()
         self._seen_alive = False
         self._s3, self._instances = context.client("s3"), Instances(context)
+
+    @property
+    def look(self) -> str:
+        return f"python -m deploy logs --follow --stage {self._context.config.name} ec2 {self.name}"
+
+    @property
+    def minutes(self) -> float:
+        """How long it has been watched."""
+        return (self._context.clock.monotonic() - self._born) / 60
 
     def tail(self) -> Tail:
         return Tail(self._context, self._context.names.ec2_log_group, f"{self.name}/")
@@ -102,6 +112,14 @@ class Ec2Job:
         return answer["Body"].read().decode(errors="replace") if answer else ""
 
 
+def _why_silent(job: Ec2Job, machines: Ec2) -> str:
+    if job.minutes >= machines.max_minutes - _SHORT_OF_MINUTES:
+        return f"[ec2] max_minutes ({machines.max_minutes}) has ended it: raise that"
+    if machines.spot:
+        return "a spot machine may have been taken within its notice"
+    return f"somebody or a fault ended it; `{job.look}` shows what its container said"
+
+
 def _status(text: str, where: str) -> dict[str, Any]:
     """Raises DeployError where no node wrote it."""
     try:
@@ -113,7 +131,7 @@ def _status(text: str, where: str) -> dict[str, Any]:
         ) from None
 
 
-def conclude(context: Context, this: Run, job: Ec2Job) -> None:
+def conclude(context: Context, this: Run, job: Ec2Job, machines: Ec2) -> None:
     """Raises DeployError where a node failed, or ended without a word."""
     again = f"python -m deploy train --on ec2 --stage {context.config.name} --data {this.dataset} --resume {this.checkpoints}"
     if not job.ended:
@@ -121,8 +139,8 @@ def conclude(context: Context, this: Run, job: Ec2Job) -> None:
         return
     silent = [host for host in job.hosts if host not in job.statuses]
     if silent:
-        hint = f"a spot machine may have been taken within its notice; go on: {again}"
-        raise DeployError(this.name, f"{', '.join(silent)} ended without a status", hint=hint)
+        why = _why_silent(job, machines)
+        raise DeployError(this.name, f"{', '.join(silent)} ended without a status", hint=f"{why}; go on: {again}")
     interrupted = {host: status["interrupted"] for host, status in job.statuses.items() if status["interrupted"]}
     if interrupted:
         context.say(f"{this.name} was interrupted ({', '.join(sorted(set(interrupted.values())))})\n  go on: {again}")

@@ -22,6 +22,8 @@ from deploy.storage import CHECKPOINTS, TRAINING
 from deploy.training_progress import decision_of, follow
 from deploy.training_request import Run, training_job
 
+_LIMITS = {"MaxRuntimeExceeded": "max_runtime_seconds", "MaxWaitTimeExceeded": "max_wait_seconds"}
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--on", choices=["sagemaker", "ec2", "local"], default="sagemaker", help="where (sagemaker)")
@@ -83,6 +85,10 @@ class SageMakerJob:
     def tail(self) -> Tail:
         return Tail(self._context, TRAINING_GROUP, f"{self.name}/")
 
+    @property
+    def look(self) -> str:
+        return f"python -m deploy logs --follow --stage {self._context.config.name} {self.name}"
+
     def poll(self) -> str:
         with explained(f"training job {self.name}"):
             self.seen = self._sagemaker.describe_training_job(TrainingJobName=self.name)
@@ -141,6 +147,9 @@ def conclude(context: Context, this: Run, job: dict[str, Any], result: dict[str,
     if status == "Failed":
         reason = job.get("FailureReason") or "SageMaker gave no reason"
         raise DeployError(this.name, reason, hint=f"python -m deploy logs {this.name}; once mended: {again}")
+    if setting := _LIMITS.get(job.get("SecondaryStatus", "")):
+        problem = f"SageMaker stopped it: [training] {setting} was over before it had finished"
+        raise DeployError(this.name, problem, hint=f"raise {setting}, then go on from its checkpoint: {again}")
     if status != "Completed":
         what = "goes on without us" if status in ("InProgress", "Stopping") else f"ended as {status}"
         context.say(f"{this.name} {what}; its checkpoint: {context.names.uri(CHECKPOINTS, this.checkpoints)}\n  go on: {again}")

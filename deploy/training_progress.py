@@ -11,6 +11,7 @@ from rich.table import Table
 
 from containers.core.metrics import EPOCH_EVENT, FINAL_EVENT
 from deploy.context import Context, duration
+from deploy.errors import DeployError
 from deploy.logs import Line, Tail, readable
 
 Decision = Literal["stop", "leave", "stay"]
@@ -61,6 +62,10 @@ class Job(Protocol):
     ended: bool
     """As of the last `poll`."""
 
+    @property
+    def look(self) -> str:
+        """The command that shows its log once nobody watches any more."""
+
     def tail(self) -> Tail: ...
 
     def poll(self) -> str:
@@ -98,6 +103,8 @@ def follow(context: Context, job: Job, decide: Callable[[], Decision]) -> Progre
                 if late == 0 or (job.ended and progress.result):
                     return progress
                 context.clock.sleep(_POLL_SECONDS)
+            except DeployError as error:
+                raise error if job.ended else goes_on(error, job.name, job.look) from error
             except KeyboardInterrupt:
                 if live:
                     live.stop()  # a question needs the terminal for itself
@@ -109,6 +116,12 @@ def follow(context: Context, job: Job, decide: Callable[[], Decision]) -> Progre
                     context.say(f"asked {job.name} to stop; it writes its checkpoint first")
                 if live:
                     live.start()
+
+
+def goes_on(error: DeployError, name: str, look: str) -> DeployError:
+    """`error` ended the watching, and not what was watched."""
+    hint = f"`{look}` shows it again" + (f"; {error.hint}" if error.hint else "")
+    return DeployError(error.where, f"{error.problem}; {name} goes on without us", hint=hint)
 
 
 def _show(context: Context, progress: Progress, state: str, lines: list[Line], live: Live | None) -> None:

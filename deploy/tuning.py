@@ -17,7 +17,7 @@ from containers.train.config import TrainConfig
 from deploy import training
 from deploy.context import Context
 from deploy.errors import DeployError, Refused, explained
-from deploy.training_progress import decision_of
+from deploy.training_progress import decision_of, goes_on
 from deploy.training_request import Request, training_job
 
 _NAME_LIMIT = 32  # of a tuning job (API reference); its trials' names are made from it
@@ -118,6 +118,8 @@ def watch(context: Context, name: str, on_interrupt: str) -> dict[str, Any]:
         try:
             context.wait(f"tuning job {name}", poll, until=_ENDED, limit_seconds=_LIMIT_SECONDS, every_seconds=30)
             return seen
+        except DeployError as error:
+            raise goes_on(error, name, f"python -m deploy status --stage {context.config.name}") from error
         except KeyboardInterrupt:
             decision = decision_of(on_interrupt, context)()
             if decision == "leave":

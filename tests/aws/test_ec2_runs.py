@@ -35,9 +35,9 @@ def started(nodes: int = 2):
     return context, ec2.Ec2Job(context, "r1", nodes)
 
 
-def watch(context, job, decide=lambda: "leave"):
+def watch(context, job, decide=lambda: "leave", **machines):
     ec2.follow(context, job, decide)
-    ec2.conclude(context, RUN, job)
+    ec2.conclude(context, RUN, job, fake.stage(ec2=machines).ec2)
 
 
 def test_all_nodes_report_success(aws):
@@ -73,6 +73,40 @@ def test_instances_that_vanish_without_a_word(aws):
     report("algo-2")
     with pytest.raises(DeployError, match="algo-1 ended without a status"):
         watch(context, job)
+
+
+@pytest.mark.parametrize(
+    ("machines", "minutes", "says"),
+    [
+        ({"spot": True}, 10, "a spot machine may have been taken"),
+        ({"spot": True, "max_minutes": 60}, 59, r"\[ec2\] max_minutes \(60\) has ended it"),
+        ({"max_minutes": 60}, 61, r"\[ec2\] max_minutes \(60\) has ended it"),
+        ({}, 10, "somebody or a fault ended it; `python -m deploy logs --follow --stage dev ec2 r1`"),
+    ],
+)
+def test_what_probably_ended_them_is_said(aws, machines, minutes, says):
+    context, job = started(1)
+
+    def end():
+        context.clock.on_sleep = lambda: None
+        context.clock.seconds += minutes * 60
+        Instances(context).delete()
+
+    context.clock.on_sleep = end
+    with pytest.raises(DeployError, match=says):
+        watch(context, job, **machines)
+
+
+def test_a_network_that_fails_is_not_the_runs_end(aws):
+    context, job = started(1)
+
+    def fail():
+        raise DeployError("run r1", "Could not connect to the endpoint URL", hint="check the network")
+
+    context.clock.on_sleep = fail
+    with pytest.raises(DeployError, match=r"connect.*; r1 goes on without us") as caught:
+        watch(context, job)
+    assert "logs --follow --stage dev ec2 r1` shows it again; check the network" in caught.value.hint
 
 
 def test_instances_that_are_not_listed_yet_are_not_gone(aws):

@@ -4,6 +4,7 @@ import json
 from types import SimpleNamespace
 
 import pytest
+from botocore.exceptions import EndpointConnectionError
 
 from containers.train.config import TrainConfig
 from deploy import training
@@ -19,14 +20,15 @@ IMAGE = "registry/train@sha256:" + "a" * 64
 class Cloud:
     """SageMaker and CloudWatch for one job: each poll is the next of `states`, with the log lines that came by then."""
 
-    def __init__(self, states: list[tuple[str, list[str]]], reason: str = "") -> None:
+    def __init__(self, states: list[tuple[str, list[str]]], reason: str = "", secondary: str = "Training") -> None:
         self.states, self.reason, self.stopped, self.polls, self.lines = states, reason, [], 0, []
+        self.secondary = secondary
 
     def describe_training_job(self, *, TrainingJobName: str) -> dict:
         state, lines = self.states[min(self.polls, len(self.states) - 1)]
         self.lines += lines if self.polls < len(self.states) else []
         self.polls += 1
-        answer = {"TrainingJobName": TrainingJobName, "TrainingJobStatus": state, "SecondaryStatus": "Training"}
+        answer = {"TrainingJobName": TrainingJobName, "TrainingJobStatus": state, "SecondaryStatus": self.secondary}
         return answer | ({"FailureReason": self.reason} if self.reason else {})
 
     def describe_log_streams(self, **_: object) -> dict:
@@ -100,6 +102,31 @@ def test_at_a_terminal_the_table_is_live_and_leaves_the_screen_to_a_question():
     assert "the question" in context.console.text
     assert "valid accuracy" in context.console.text
     assert "kennel-dev-1: Completed, Training" in context.console.text
+
+
+def test_a_network_that_fails_ends_the_watching_and_not_the_job():
+    cloud = Cloud([("InProgress", [])])
+
+    def unreachable(**_):
+        if cloud.polls:
+            raise EndpointConnectionError(endpoint_url="https://logs")
+        return Cloud.describe_log_streams(cloud)
+
+    cloud.describe_log_streams = unreachable
+    with pytest.raises(DeployError, match="; kennel-dev-1 goes on without us") as caught:
+        conclude(watching(cloud))
+    assert caught.value.hint.startswith("`python -m deploy logs --follow --stage dev kennel-dev-1` shows it again; ")
+
+
+@pytest.mark.parametrize(
+    ("secondary", "setting"), [("MaxRuntimeExceeded", "max_runtime_seconds"), ("MaxWaitTimeExceeded", "max_wait_seconds")]
+)
+def test_a_job_that_its_time_limit_stopped_has_not_succeeded(secondary, setting):
+    """It leaves no model: a script must not go on to release one."""
+    with pytest.raises(DeployError, match=rf"\[training\] {setting} was over") as caught:
+        conclude(watching(Cloud([("Stopped", [])], secondary=secondary)))
+    assert f"raise {setting}, then go on from its checkpoint" in caught.value.hint
+    assert "--resume kennel-dev-1" in caught.value.hint
 
 
 def test_a_failed_job_is_an_error_with_its_own_reason():
