@@ -16,6 +16,7 @@ from containers.core.errors import ConfigError
 from containers.core.settings import Settings, parse
 from containers.serve.config import ServeConfig
 from containers.train.config import TrainConfig
+from deploy.instance_types import has_gpu
 from deploy.stage_tables import (
     Alarms,
     Ec2,
@@ -72,7 +73,7 @@ class StageConfig(Settings):
             later = "calls InvokeEndpoint, which an asynchronous endpoint does not answer"
             remedy = "set enabled = false; callers use InvokeEndpointAsync"
             raise ValueError(f"[function] {later}: {remedy}")
-        if re.match(r"ml\.(g|p)[0-9]", self.endpoint.instance_type) and self.serving.device == "cpu":
+        if has_gpu(self.endpoint.instance_type) and self.serving.device == "cpu":
             raise ValueError("[serving] device = 'cpu' on a GPU instance: choose a CPU type or another device")
         return self
 

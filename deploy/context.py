@@ -60,7 +60,7 @@ class Context:
         self.as_json = as_json
         self.dry_run = dry_run
         self._session = session
-        self._clients: dict[tuple[str, str], Any] = {}
+        self._clients: dict[str, Any] = {}
 
     @cached_property
     def session(self) -> boto3.Session:
@@ -108,15 +108,14 @@ class Context:
     def tags(self) -> dict[str, str]:
         return self.names.tags | ({"owner": self.config.stage.owner} if self.config.stage.owner else {})
 
-    def client(self, service: str, region: str | None = None) -> Any:
-        """A boto3 client, made once. `region` other than the stage's is for global services (pricing)."""
-        where = region or self.region
-        if (service, where) not in self._clients:
+    def client(self, service: str) -> Any:
+        """A boto3 client, made once."""
+        if service not in self._clients:
             with explained("credentials"):
-                client = self.session.client(service, region_name=where, config=_RETRIES)
+                client = self.session.client(service, region_name=self.region, config=_RETRIES)
                 insist(client)
-                self._clients[service, where] = client
-        return self._clients[service, where]
+                self._clients[service] = client
+        return self._clients[service]
 
     def emit(self, data: Any, render: Callable[[], Any]) -> None:
         """With --json, `data` as one JSON document on stdout; otherwise what `render` returns, for people."""

@@ -9,9 +9,9 @@ from rich.table import Table
 
 from deploy.config import StageConfig
 from deploy.context import Context
+from deploy.instance_types import has_own_disk
 from deploy.price_file import Prices
 from deploy.stage_tables import Ec2, Training
-from deploy.training_request import has_own_disk
 
 HOURS_PER_MONTH = 730
 _LEFT_OUT = "Left out: requests, traffic, logs, a disk that SageMaker puts beside an endpoint's instance."

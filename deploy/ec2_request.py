@@ -9,6 +9,7 @@ from typing import Any
 from containers.core.errors import ConfigError
 from deploy.config import StageConfig
 from deploy.ec2_template import launch_data
+from deploy.instance_types import has_gpu
 from deploy.names import Names
 from deploy.storage import CHECKPOINTS, DATA, EC2, TRAINING, tag_list
 from deploy.training_request import Run, hyperparameters
@@ -57,11 +58,6 @@ def filled(template: Path, values: dict[str, str]) -> str:
             f"shorten {longest.lower()}, the longest thing in it ({len(values[longest])} characters)"
         )
     return script
-
-
-def has_gpu(instance_type: str) -> bool:
-    """EC2's families with NVIDIA devices are g3…g6e and p2…p6."""
-    return re.match(r"(g[3-9]|p[2-9])", instance_type) is not None and not instance_type.startswith("g4ad")
 
 
 def training_machine(config: StageConfig, names: Names, *, image_id: str, root_device: str, group_id: str) -> dict[str, Any]:

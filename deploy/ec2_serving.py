@@ -14,11 +14,12 @@ from deploy import costs, ec2_launch, plan, quotas, registry
 from deploy.config import StageConfig
 from deploy.context import Context
 from deploy.ec2_network import Rule, SecurityGroup, instances
-from deploy.ec2_request import filled, has_gpu, run_uri, tagged
+from deploy.ec2_request import filled, run_uri, tagged
 from deploy.ec2_standing import PURPOSE, last_report, standing
 from deploy.ec2_template import launch_data
 from deploy.engine import Engine, State, found
 from deploy.errors import DeployError, TimedOut, explained
+from deploy.instance_types import has_gpu
 from deploy.names import Names
 from deploy.price_file import Prices
 from deploy.serving import Release, environment

@@ -31,8 +31,6 @@ class Prices(BaseModel):
     sagemaker_per_hour: dict[str, float]
     ec2_per_hour: dict[str, float]
     lambda_provisioned_gb_second: float
-    lambda_gb_second: float
-    lambda_million_requests: float
     serverless_gb_second: float
     alarm_month: float
     alarm_high_resolution_month: float

@@ -12,6 +12,7 @@ from containers.serve.config import PREFIX, ServeConfig
 from deploy.context import Context
 from deploy.engine import Resource, State, found
 from deploy.errors import DeployError
+from deploy.instance_types import has_gpu, has_own_disk
 from deploy.names import VARIANT
 from deploy.storage import ASYNC, CAPTURE, tag_list
 
@@ -20,7 +21,6 @@ _AMI_OF_CUDA = {  # major version → the endpoint machine image whose driver ru
     12: "al2-ami-sagemaker-inference-gpu-3-1",  # driver 550: all of CUDA 12 by minor-version compatibility
     13: "al2023-ami-sagemaker-inference-gpu-4-1",  # driver 580; CUDA 12 images were seen to hang in Creating on it
 }
-_OWN_DISK = re.compile(r"ml\.(g4dn|g5|g6|g6e|p4d|p4de|p5|[cmr]5d)\.")  # NVMe: a volume key is refused, it encrypts itself
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,16 +32,12 @@ class Release:
     cuda: str
 
 
-def is_gpu(instance_type: str) -> bool:
-    return re.match(r"(ml\.)?(g|p)[0-9]", instance_type) is not None
-
-
 def inference_ami(instance_type: str, cuda: str) -> str | None:
     """InferenceAmiVersion for an image with CUDA `cuda` ("12.8", "none"); None where none is needed.
 
     Without it a GPU endpoint gets driver 470, on which a CUDA 12 image hangs in Creating with no log.
     """
-    if not is_gpu(instance_type):
+    if not has_gpu(instance_type):
         return None
     major = re.match(r"(\d+)", cuda)
     if major is None:
@@ -127,7 +123,7 @@ class EndpointConfig(Resource):
         config, names = self.context.config, self.names
         request: State = {"ProductionVariants": [self._variant()]}
         key = config.security.kms_key_arn
-        if key and config.endpoint.kind != "serverless" and not _OWN_DISK.match(config.endpoint.instance_type):
+        if key and config.endpoint.kind != "serverless" and not has_own_disk(config.endpoint.instance_type):
             request["KmsKeyId"] = key
         if config.endpoint.kind == "async":
             output: State = {"S3OutputPath": names.uri(ASYNC, "out"), "S3FailurePath": names.uri(ASYNC, "out", "failed")}

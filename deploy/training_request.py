@@ -4,20 +4,18 @@ Limits of the API (100 hyperparameters of 2500 characters, 40 metric definitions
 """
 
 import json
-import re
 from dataclasses import dataclass
 from typing import Any
 
 from containers.core.metrics import sagemaker_definitions
 from containers.train.config import TrainConfig
 from deploy.config import StageConfig
+from deploy.instance_types import has_own_disk
 from deploy.names import Names
 from deploy.storage import CHECKPOINTS, DATA, TRAINING, tag_list
 
 Request = dict[str, Any]
 _RETRIES = 2  # of SageMaker's own faults (InternalServerError), within the time limit
-# Types whose disk is their own: SageMaker takes no volume size and no volume key for them (API reference, ResourceConfig)
-_OWN_DISK = re.compile(r"ml\.(g4dn|g5|g6e?|p4de?|p5(e|en)?|trn[0-9]n?|[a-z]+[0-9]+i?d)\.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,10 +69,6 @@ def training_job(config: StageConfig, names: Names, run: Run, tags: dict[str, st
         groups, subnets = list(security.security_group_ids), list(security.subnet_ids)
         request["VpcConfig"] = {"SecurityGroupIds": groups, "Subnets": subnets}
     return request
-
-
-def has_own_disk(instance_type: str) -> bool:
-    return _OWN_DISK.match(instance_type) is not None
 
 
 def _channel(uri: str, name: str) -> dict[str, Any]:

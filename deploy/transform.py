@@ -12,7 +12,7 @@ from deploy import data, quotas, releases
 from deploy.context import Context
 from deploy.engine import found
 from deploy.errors import DeployError, Refused, explained
-from deploy.serving import is_gpu
+from deploy.instance_types import has_gpu
 from deploy.storage import TRANSFORM, tag_list
 
 _AMI_OF_CUDA_12 = "al2-ami-sagemaker-batch-gpu-535"  # the newest there is: driver 535, so CUDA 13 has none
@@ -76,7 +76,7 @@ def transform_job(args: argparse.Namespace, context: Context, job: str, prefix: 
         raise DeployError("transform", "there is no release yet", hint="`python -m deploy release`")
     kind = args.instance_type or context.config.endpoint.instance_type
     resources: dict[str, Any] = {"InstanceType": kind, "InstanceCount": args.instances}
-    if is_gpu(kind):
+    if has_gpu(kind):
         if not re.match(r"12\.", release.cuda):
             hint = "give a CPU type with --instance-type"
             raise DeployError("transform", f"batch transform has no GPU driver for CUDA {release.cuda}", hint=hint)

@@ -82,10 +82,10 @@ def test_first_all_then_nothing_then_only_what_changed(context, folder):
 def test_an_interrupted_upload_is_continued(context, folder, monkeypatch):
     monkeypatch.setattr(data, "_WORKERS", 1)
     real = context.client("s3")
-    context._clients["s3", context.region] = Counting(real, fail_at=3)
+    context._clients["s3"] = Counting(real, fail_at=3)
     with pytest.raises(ConnectionError):
         upload(context, folder)
-    context._clients["s3", context.region] = second = Counting(real)
+    context._clients["s3"] = second = Counting(real)
     arrived = len(keys(context))
     assert 2 <= arrived < 4  # what was under way when it failed may still arrive
     assert upload(context, folder).uploaded == len(second.puts) == 4 - arrived
@@ -116,7 +116,7 @@ class Refusing:
 def test_what_s3_does_not_delete_is_said(context, folder):
     upload(context, folder)
     (folder / "train/pug/a.jpg").unlink()
-    context._clients["s3", context.region] = Refusing(context.client("s3"))
+    context._clients["s3"] = Refusing(context.client("s3"))
     with pytest.raises(DeployError, match=r"1 objects were not deleted, data/dogs/train/pug/a.jpg: AccessDenied no"):
         upload(context, folder, delete=True)
     with pytest.raises(DeployError, match=r"4 objects were not deleted"):

@@ -9,7 +9,7 @@ import pytest
 from containers.core.errors import ConfigError
 from containers.train.config import TrainConfig
 from containers.train.sagemaker import read_job
-from deploy.ec2_request import has_gpu, user_data
+from deploy.ec2_request import user_data
 from deploy.training_request import Run
 from tests.support import aws as fake
 from tests.support.instance import FAIL, SUCCEED, UNTIL_STOPPED, WRITE_CHECKPOINT, boot, check_script
@@ -181,8 +181,3 @@ def test_a_peer_that_never_comes_ends_the_wait(tmp_path):
 def test_a_script_that_is_too_long_names_what_is_long():
     with pytest.raises(ConfigError, match=r"start-up script has \d+ bytes, EC2 takes 16384: shorten hyperparameters"):
         script(settings=TrainConfig(architecture="x" * 16_000))
-
-
-def test_which_types_have_gpus():
-    assert all(has_gpu(kind) for kind in ("g4dn.2xlarge", "g5.xlarge", "g6e.xlarge", "p4de.24xlarge"))
-    assert not any(has_gpu(kind) for kind in ("c6i.large", "m5.large", "g4ad.xlarge", "t3.large"))
