@@ -9,11 +9,11 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from rich.console import Console
 
-from containers.core.errors import Error
+from deploy import failure
 
 # command → (module, what it does). A module is imported only when its command runs.
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -38,8 +38,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 
 
-_BUG = 70  # as sysexits.h has it: an internal software error
-_ROOT = Path(__file__).parent
+_INTERRUPTED = 130  # as shells have it: 128 and SIGINT's number
 
 
 def main(argv: Sequence[str] | None = None, **seams: Any) -> int:
@@ -50,54 +49,66 @@ def main(argv: Sequence[str] | None = None, **seams: Any) -> int:
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     chosen = next((word for word in argv if word in COMMANDS), None)
-    args = _parser(chosen).parse_args(argv)
-    err = Console(stderr=True, highlight=False)
+    try:
+        args = _parser(chosen).parse_args(argv)
+    except _Misused as misused:
+        if "--json" in argv:
+            failure.write(failure.misuse(misused.program, misused.message, misused.exit_code).as_dict())
+        raise
+    try:
+        return _run(args, seams)
+    except KeyboardInterrupt:
+        told = failure.interruption(_INTERRUPTED)
+    except Exception as error:  # noqa: BLE001 - the last resort: a person reads one line, and --debug shows the rest
+        if args.debug:
+            traceback.print_exc()
+        told = failure.of(error)
+    Console(stderr=True, highlight=False).print(f"[red]{told.error}[/] {_escaped(told.text)}", soft_wrap=True)
+    if args.json:
+        failure.write(told.as_dict())
+    return told.exit_code
+
+
+def _run(args: argparse.Namespace, seams: dict[str, Any]) -> int:
     from deploy import config  # `--help` needs neither pydantic nor boto3
     from deploy.context import Context
     from deploy.errors import explained
 
-    try:
-        settings = config.read(args.environments / f"{args.stage}.toml")
-        context = Context(settings, as_json=args.json, dry_run=args.dry_run, **seams)
-        with explained(args.command):  # where no nearer place explained it
-            return int(importlib.import_module(COMMANDS[args.command][0]).run(args, context) or 0)
-    except KeyboardInterrupt:
-        err.print("interrupted; run the same command again to go on")
-        return 130
-    except Exception as error:  # noqa: BLE001 - the last resort: a person reads one line, and --debug shows the rest
-        if args.debug:
-            traceback.print_exc()
-        kind, text, code = _told(error)
-        err.print(f"[red]{kind}[/] {_escaped(text)}", soft_wrap=True)
-        return code
-
-
-def _told(error: Exception) -> tuple[str, str, int]:
-    """(kind, text, exit code): an error by design in its own words, this machine's as it says, anything else as our fault."""
-    if isinstance(error, Error):
-        return error.kind, str(error), error.exit_code
-    if isinstance(error, OSError):  # a file, a disk, a connection that is not AWS's
-        return type(error).__name__, str(error), 1
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).is_relative_to(_ROOT)]
-    where = f" at {Path(frames[-1].filename).relative_to(_ROOT.parent)}:{frames[-1].lineno}" if frames else ""
-    hint = (
-        "the same command with --debug prints the traceback: please report it; what was done so far stays, and can be continued"
-    )
-    return "Bug", f"in Kennel, not in your file or flags{where}: {type(error).__name__}: {error}\n  try: {hint}", _BUG
+    settings = config.read(args.environments / f"{args.stage}.toml")
+    context = Context(settings, as_json=args.json, dry_run=args.dry_run, **seams)
+    with explained(args.command):  # where no nearer place explained it
+        return int(importlib.import_module(COMMANDS[args.command][0]).run(args, context) or 0)
 
 
 def _escaped(text: str) -> str:
     return text.replace("[", r"\[")
 
 
+class _Misused(SystemExit):
+    """argparse's own end, which remembers what was wrong."""
+
+    exit_code = 2
+
+    def __init__(self, program: str, message: str) -> None:
+        super().__init__(self.exit_code)
+        self.program, self.message = program, message
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        sys.stderr.write(f"{self.prog}: error: {message}\n")
+        raise _Misused(self.prog, message)
+
+
 def _parser(chosen: str | None) -> argparse.ArgumentParser:
-    shared = argparse.ArgumentParser(add_help=False)
+    shared = _Parser(add_help=False)
     shared.add_argument("--stage", default="dev", help="which deploy/environments/<stage>.toml (dev)")
     shared.add_argument("--environments", type=Path, default=Path(__file__).parent / "environments", help=argparse.SUPPRESS)
-    shared.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    shared.add_argument("--json", action="store_true", help="one JSON document on stdout, an error too")
     shared.add_argument("--dry-run", action="store_true", help="say what would be done, write nothing")
     shared.add_argument("--debug", action="store_true", help="the traceback of an error, too")
-    parser = argparse.ArgumentParser(prog="python -m deploy", description="From a laptop to a scaled endpoint.")
+    parser = _Parser(prog="python -m deploy", description="From a laptop to a scaled endpoint.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (module, help_text) in COMMANDS.items():
         command = commands.add_parser(name, help=help_text, description=help_text, parents=[shared])

@@ -1,7 +1,5 @@
 """What every command is given: AWS clients, who and where we are, a clock, a screen. Tests pass their own session and clock."""
 
-import json
-import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -13,6 +11,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 from rich.console import Console
 
+from deploy import failure
 from deploy.config import StageConfig
 from deploy.errors import DeployError, Refused, TimedOut, explained
 from deploy.names import Names, dns_suffix_of, partition_of
@@ -120,8 +119,7 @@ class Context:
     def emit(self, data: Any, render: Callable[[], Any]) -> None:
         """With --json, `data` as one JSON document on stdout; otherwise what `render` returns, for people."""
         if self.as_json:
-            json.dump(data, sys.stdout, indent=2, default=str, ensure_ascii=False)
-            sys.stdout.write("\n")
+            failure.write(data)
         else:
             self.out.print(render())
 

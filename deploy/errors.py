@@ -37,12 +37,12 @@ _HINTS = {
 
 
 class DeployError(Error):
-    """`where` names the resource or command, `aws` what AWS answered (empty if it was not asked), `hint` what to try."""
+    """`where` names the resource or command, `hint` says what to try, `code` is AWS's where AWS answered with an error."""
 
     exit_code = 1
 
-    def __init__(self, where: str, problem: str, *, hint: str = "") -> None:
-        self.where, self.problem, self.hint = where, problem, hint
+    def __init__(self, where: str, problem: str, *, hint: str = "", code: str = "") -> None:
+        self.where, self.problem, self.hint, self.code = where, problem, hint, code
         super().__init__(f"{where}: {problem}" + (f"\n  try: {hint}" if hint else ""))
 
 
@@ -71,9 +71,8 @@ def explained(where: str) -> Iterator[None]:
         yield
     except ClientError as error:
         code, message = code_of(error), error.response["Error"].get("Message", "no message")
-        raise DeployError(
-            where, f"AWS answered {code} to {error.operation_name}: {message}", hint=_HINTS.get(code, "")
-        ) from error
+        problem = f"AWS answered {code} to {error.operation_name}: {message}"
+        raise DeployError(where, problem, hint=_HINTS.get(code, ""), code=code) from error
     except (NoCredentialsError, TokenRetrievalError) as error:
         raise DeployError(where, str(error), hint="set AWS_PROFILE, or log in (aws sso login)") from error
     except NoRegionError as error:
