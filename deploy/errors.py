@@ -15,25 +15,7 @@ from botocore.exceptions import (
 from botocore.parsers import ResponseParserError
 
 from containers.core.errors import Error
-
-# AWS error code → what a person can do about it. Codes are unique enough over services to need no service name.
-_HINTS = {
-    "AccessDenied": "give this identity the policy that `python -m deploy policies` prints",
-    "AccessDeniedException": "give this identity the policy that `python -m deploy policies` prints",
-    "UnauthorizedOperation": "give this identity the policy that `python -m deploy policies` prints",
-    "UnrecognizedClientException": "these credentials are not known in this region: check AWS_PROFILE and the stage's region",
-    "InvalidClientTokenId": "these credentials are not known to AWS: check AWS_PROFILE",
-    "ExpiredToken": "the session has ended: log in again",
-    "ExpiredTokenException": "the session has ended: log in again",
-    "RequestExpired": "the session has ended, or this machine's clock is wrong",
-    "ResourceLimitExceeded": "ask for a higher quota in Service Quotas (SageMaker: '<instance type> for endpoint usage'), "
-    "or choose another instance type",
-    "BucketAlreadyExists": "another account owns this bucket name: choose another project name",
-    "ServiceQuotaExceededException": "ask for a higher quota in Service Quotas",
-    "LimitExceededException": "ask for a higher quota in Service Quotas, or delete what is not needed",
-    "ThrottlingException": "AWS is limiting calls: run the same command again, it continues where it stopped",
-    "InsufficientInstanceCapacity": "AWS has no such machine free now: try another zone, type, or later",
-}
+from deploy.hints import hint_for
 
 
 class DeployError(Error):
@@ -61,6 +43,12 @@ def code_of(error: ClientError) -> str:
     return str(error.response["Error"].get("Code", ""))
 
 
+def _hint(error: ClientError) -> str:
+    metadata = error.response.get("ResponseMetadata", {})
+    status, request_id = int(metadata.get("HTTPStatusCode", 0)), str(metadata.get("RequestId", ""))
+    return hint_for(code_of(error), status=status, operation=error.operation_name, request_id=request_id)
+
+
 _CUT = "`status` shows what was done; then run the same command again. A proxy or the network breaks answers"
 
 
@@ -72,7 +60,7 @@ def explained(where: str) -> Iterator[None]:
     except ClientError as error:
         code, message = code_of(error), error.response["Error"].get("Message", "no message")
         problem = f"AWS answered {code} to {error.operation_name}: {message}"
-        raise DeployError(where, problem, hint=_HINTS.get(code, ""), code=code) from error
+        raise DeployError(where, problem, hint=_hint(error), code=code) from error
     except (NoCredentialsError, TokenRetrievalError) as error:
         raise DeployError(where, str(error), hint="set AWS_PROFILE, or log in (aws sso login)") from error
     except NoRegionError as error:
