@@ -2,13 +2,13 @@
 
 import argparse
 
-from deploy import plan, releases
+from deploy import costs, plan, releases
 from deploy.context import Context
 from deploy.engine import Step
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    plan.add_apply_arguments(parser)
+    costs.add_ceiling_arguments(parser)
 
 
 def run(args: argparse.Namespace, context: Context) -> None:

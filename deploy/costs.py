@@ -34,7 +34,8 @@ class Cost:
 
 def estimate(config: StageConfig, prices: Prices) -> list[Cost]:
     """What stands all the time (endpoint, function, alarms, storage), then what one hour of a job costs."""
-    return [*_standing(config, prices, serving=True), *_jobs(config, prices), *_ec2_serving(config, prices, standing=False)]
+    jobs = [*sagemaker_job(config, prices), *ec2_job(config, prices)]
+    return [*_standing(config, prices, serving=True), *jobs, *_ec2_serving(config, prices, standing=False)]
 
 
 def serving_on_ec2(config: StageConfig, prices: Prices, *, endpoint: bool) -> list[Cost]:
@@ -135,16 +136,18 @@ def _endpoint(config: StageConfig, prices: Prices) -> Cost:
     )
 
 
-def _jobs(config: StageConfig, prices: Prices) -> list[Cost]:
-    training, ec2 = config.training, config.ec2
-    costs = [
-        _job("SageMaker training", training, prices.sagemaker_per_hour, prices, "[training]"),
-        _job("EC2 training", ec2, prices.ec2_per_hour, prices, "[ec2]"),
-        _disks("EC2 training", ec2, prices.ebs_gb_month, "[ec2]"),
-    ]
-    if not has_own_disk(training.instance_type):  # the others' comes with the machine
-        costs.insert(1, _disks("SageMaker training", training, prices.ml_storage_gb_month, "[training]"))
-    return costs
+def sagemaker_job(config: StageConfig, prices: Prices) -> list[Cost]:
+    """One hour of `train`: the machines first, then their disks where these do not come with the machine."""
+    what, training, where = "SageMaker training", config.training, "[training]"
+    own = has_own_disk(training.instance_type)
+    disks = [] if own else [_disks(what, training, prices.ml_storage_gb_month, where)]
+    return [_job(what, training, prices.sagemaker_per_hour, prices, where), *disks]
+
+
+def ec2_job(config: StageConfig, prices: Prices) -> list[Cost]:
+    """One hour of `train --on ec2`: the machines first."""
+    what, ec2, where = "EC2 training", config.ec2, "[ec2]"
+    return [_job(what, ec2, prices.ec2_per_hour, prices, where), _disks(what, ec2, prices.ebs_gb_month, where)]
 
 
 def _job(what: str, machines: Training | Ec2, table: dict[str, float], prices: Prices, where: str) -> Cost:
@@ -182,7 +185,7 @@ def as_dict(config: StageConfig, prices: Prices) -> dict[str, Any]:
 def table(config: StageConfig, prices: Prices) -> Table:
     """For people."""
     costs = estimate(config, prices)
-    where = "" if prices.region == config.stage.region else f" of {prices.region}, not of {config.stage.region}"
+    where = elsewhere(config, prices)
     caption = f"US dollars{where}, prices of {prices.date}. {prices.source} Assumed: {', '.join(prices.assumed)}. {_LEFT_OUT}"
     result = Table(title=f"What stage {config.name} costs", caption=caption, caption_justify="left")
     result.add_column("what")
@@ -199,6 +202,11 @@ def table(config: StageConfig, prices: Prices) -> Table:
     return result
 
 
+def elsewhere(config: StageConfig, prices: Prices) -> str:
+    """Where the price file is of another region than the stage."""
+    return "" if prices.region == config.stage.region else f" of {prices.region}, not of {config.stage.region}"
+
+
 def _money(per_hour: float | None, hours: int) -> str:
     if per_hour is None:
         return "?"
@@ -212,6 +220,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_prices_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prices", type=Path, help="a price file of your own, shaped like deploy/prices/*.json")
+
+
+def add_ceiling_arguments(parser: argparse.ArgumentParser) -> None:
+    """For every command that spends and is held to the stage's ceiling."""
+    add_prices_argument(parser)
+    parser.add_argument("--yes-cost", action="store_true", help="go above the stage's price_ceiling_per_month")
 
 
 def run(args: argparse.Namespace, context: Context) -> None:

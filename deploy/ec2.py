@@ -10,7 +10,7 @@ import json
 from typing import Any
 
 from containers.core.settings import parse
-from deploy import ec2_launch, quotas
+from deploy import ec2_launch, job_costs, quotas
 from deploy.config import StageConfig
 from deploy.context import Context
 from deploy.ec2_network import Instances, SecurityGroup
@@ -18,6 +18,7 @@ from deploy.ec2_request import model_uri, run_instances, run_uri, training_machi
 from deploy.engine import found
 from deploy.errors import DeployError, explained
 from deploy.logs import Tail
+from deploy.price_file import Prices
 from deploy.stage_tables import Ec2
 from deploy.storage import EC2
 from deploy.training_progress import decision_of, follow
@@ -37,16 +38,18 @@ def run(args: argparse.Namespace, context: Context, this: Run) -> None:
         return training_machine(config, context.names, **where)
 
     request = run_instances(config, context.names, this, context.tags)
+    price, machines = job_costs.of_ec2(config, Prices.read(args.prices)), config.ec2
+    cost = job_costs.as_dict(args, config, price)
     if not context.dry_run:
-        machines = config.ec2
+        job_costs.hold(args, context, price)
         quotas.require_vcpus(context, this.name, machines.instance_type, machines.instance_count, spot=machines.spot)
-    instances = ec2_launch.start(context, this.name, SecurityGroup(context, "train"), data, request)
+    instances = ec2_launch.start(context, this.name, SecurityGroup(context, "train"), data, request, {"cost": cost})
     if instances is None:
         return
     many = f"{config.ec2.instance_count} × {config.ec2.instance_type}"
     context.say(f"started {this.name}: {many}, machine image {image_id}, {', '.join(instances)}")
     if args.detach:
-        context.emit({"run": this.name, "instances": instances}, lambda: this.name)
+        context.emit({"run": this.name, "instances": instances, "cost": cost}, lambda: this.name)
         return
     job = Ec2Job(context, this.name, config.ec2.instance_count)
     follow(context, job, decision_of(args.on_interrupt, context))

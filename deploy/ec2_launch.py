@@ -30,11 +30,11 @@ def machine_image(context: Context) -> tuple[str, str]:
 
 
 def start(
-    context: Context, run: str, group: SecurityGroup, data: Callable[[str], State], request: dict[str, Any]
+    context: Context, run: str, group: SecurityGroup, data: Callable[[str], State], request: State, notes: State | None = None
 ) -> list[str] | None:
     """Instance ids. `data` makes LaunchTemplateData from the security group's id; `request` is RunInstances' without template.
 
-    A dry run prints what would be sent and returns None.
+    A dry run prints what would be sent, with `notes`, and returns None.
     """
 
     def group_id() -> str:
@@ -42,7 +42,7 @@ def start(
 
     template = LaunchTemplate(context, group.purpose, lambda: data(group_id()))
     if context.dry_run:
-        planned = {"launch_template": template.planned(), "run_instances": request}
+        planned = {"launch_template": template.planned(), "run_instances": request} | (notes or {})
         context.emit(planned, lambda: _readable(planned))
         return None
     list(Engine([group, template]).apply())

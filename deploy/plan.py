@@ -22,12 +22,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     costs.add_prices_argument(parser)
 
 
-def add_apply_arguments(parser: argparse.ArgumentParser) -> None:
-    """For every command that ends in `carry_out`."""
-    costs.add_prices_argument(parser)
-    parser.add_argument("--yes-cost", action="store_true", help="go above the stage's price_ceiling_per_month")
-
-
 def run(args: argparse.Namespace, context: Context) -> None:
     show(args, context, releases.live(context))
 

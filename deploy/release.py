@@ -4,7 +4,7 @@ import argparse
 from dataclasses import replace
 from urllib.parse import quote
 
-from deploy import plan, registry, releases, smoke
+from deploy import costs, plan, registry, releases, smoke
 from deploy.context import Context
 from deploy.engine import found
 from deploy.errors import DeployError, Refused, explained
@@ -14,7 +14,7 @@ from deploy.storage import MODELS, TRAINING
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    plan.add_apply_arguments(parser)
+    costs.add_ceiling_arguments(parser)
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--job", help="a training job, or a run on EC2; its artifact is released")
     what.add_argument(

@@ -45,7 +45,7 @@ class Stage(Settings):
     owner: Annotated[str, StringConstraints(max_length=256), AfterValidator(_tag_value)] = ""
     """Tag on everything: whom to ask."""
     price_ceiling_per_month: Annotated[float, Field(ge=0)] = 1000.0
-    """US dollars. A plan whose worst month costs more needs --yes-cost."""
+    """US dollars. A plan whose worst month costs more needs --yes-cost; so does one job that can cost more by itself."""
 
 
 class Storage(Settings):

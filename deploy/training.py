@@ -10,13 +10,15 @@ from typing import Any
 from containers.core.errors import ConfigError
 from containers.core.settings import parse
 from containers.train.config import TrainConfig
-from deploy import quotas, registry
+from deploy import costs, job_costs, quotas, registry
 from deploy.config import StageConfig
 from deploy.context import Context
 from deploy.data import channels_in
 from deploy.errors import DeployError, explained
+from deploy.job_costs import JobPrice
 from deploy.logs import TRAINING_GROUP, Tail
 from deploy.names import content_id
+from deploy.price_file import Prices
 from deploy.stage_tables import Training
 from deploy.storage import CHECKPOINTS, TRAINING
 from deploy.training_progress import decision_of, follow
@@ -41,11 +43,14 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--instance-type", help="instead of the stage's")
     parser.add_argument("--spot", action=argparse.BooleanOptionalAction, help="instead of the stage's")
     parser.add_argument("--detach", action="store_true", help="do not wait for the end")
+    costs.add_ceiling_arguments(parser)
     parser.add_argument("--on-interrupt", choices=["ask", "stop", "leave"], default="ask", help="what Ctrl-C does (ask)")
 
 
 def run(args: argparse.Namespace, context: Context) -> None:
-    """Raises ConfigError for settings that cannot be used, DeployError with the job's own reason when it fails."""
+    """Raises ConfigError for settings that cannot be used, Refused for a price above the stage's ceiling, DeployError with the
+    job's own reason when it fails.
+    """
     if args.on == "local":
         from deploy import training_local
 
@@ -57,21 +62,29 @@ def run(args: argparse.Namespace, context: Context) -> None:
 
         ec2.run(args, context, this)
         return
+    _on_sagemaker(args, context, this)
+
+
+def _on_sagemaker(args: argparse.Namespace, context: Context, this: Run) -> None:
     config = adjusted(context.config, args)
+    price = job_costs.of_training(config, Prices.read(args.prices))
+    cost = job_costs.as_dict(args, config, price)
     request = training_job(config, context.names, this, context.tags)
     if context.dry_run:
-        context.emit(request, lambda: request)
+        planned = {"create_training_job": request, "cost": cost}
+        context.emit(planned, lambda: planned)
         return
+    job_costs.hold(args, context, price)
     check_quotas(context, this.name, config.training)
     with explained(f"training job {this.name}"):
         context.client("sagemaker").create_training_job(**request)
     context.say(f"started {this.name}: {config.training.instance_count} × {config.training.instance_type}")
     if args.detach:
-        context.emit({"job": this.name}, lambda: this.name)
+        context.emit({"job": this.name, "cost": cost}, lambda: this.name)
         return
     job = SageMakerJob(context, this.name)
     progress = follow(context, job, decision_of(args.on_interrupt, context))
-    conclude(context, this, job.seen, progress.result)
+    conclude(context, this, job.seen, progress.result, price)
 
 
 class SageMakerJob:
@@ -141,7 +154,7 @@ def tuned(config: TrainConfig, assignments: list[str]) -> TrainConfig:
     return parse(TrainConfig, config.model_dump(mode="json") | {name: value for name, _, value in pairs}, where="--set")
 
 
-def conclude(context: Context, this: Run, job: dict[str, Any], result: dict[str, Any]) -> None:
+def conclude(context: Context, this: Run, job: dict[str, Any], result: dict[str, Any], price: JobPrice) -> None:
     status = job["TrainingJobStatus"]
     again = f"python -m deploy train --stage {context.config.name} --data {this.dataset} --resume {this.checkpoints}"
     if status == "Failed":
@@ -163,6 +176,7 @@ def conclude(context: Context, this: Run, job: dict[str, Any], result: dict[str,
         "model": model if status == "Completed" else None,
         "training_seconds": job.get("TrainingTimeInSeconds"),
         "billable_seconds": job.get("BillableTimeInSeconds"),
+        "dollars": job_costs.billed(price, job.get("BillableTimeInSeconds")),
         "metrics": {row["MetricName"]: row["Value"] for row in job.get("FinalMetricDataList", [])} or _numbers(result),
         "settings": content_id(this.hyperparameters.model_dump(mode="json")),
     }

@@ -14,9 +14,10 @@ from pydantic import TypeAdapter, ValidationError
 from containers.core.errors import ConfigError
 from containers.core.metrics import METRICS, Metric
 from containers.train.config import TrainConfig
-from deploy import training
+from deploy import job_costs, training
 from deploy.context import Context
 from deploy.errors import DeployError, Refused, explained
+from deploy.price_file import Prices
 from deploy.training_progress import decision_of, goes_on
 from deploy.training_request import Request, training_job
 
@@ -42,7 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, context: Context) -> None:
-    """Raises ConfigError for a search that cannot be, DeployError when it fails."""
+    """Raises ConfigError for a search that cannot be, Refused for a price above the stage's ceiling, DeployError where it
+    fails.
+    """
     name = f"{context.names.base}-{context.clock.now():%y%m%d%H%M%S}"
     if len(name) > _NAME_LIMIT:
         raise Refused("tune", f"{name} is longer than {_NAME_LIMIT} characters", hint="shorten [stage] project")
@@ -51,15 +54,19 @@ def run(args: argparse.Namespace, context: Context) -> None:
     config = training.adjusted(context.config, args)
     job = training_job(config, context.names, training.describe(args, context), context.tags)
     request = tuning_job(name, job, ranges, metric, trials=args.trials, parallel=args.parallel)
+    price = job_costs.of_training(config, Prices.read(args.prices), trials=args.trials)
+    cost = job_costs.as_dict(args, config, price)
     if context.dry_run:
-        context.emit(request, lambda: request)
+        planned = {"create_hyper_parameter_tuning_job": request, "cost": cost}
+        context.emit(planned, lambda: planned)
         return
+    job_costs.hold(args, context, price)
     training.check_quotas(context, name, config.training, min(args.parallel, args.trials))
     with explained(f"tuning job {name}"):
         context.client("sagemaker").create_hyper_parameter_tuning_job(**request)
     context.say(f"started {name}: {args.trials} trials, {args.parallel} at once")
     if args.detach:
-        context.emit({"job": name}, lambda: name)
+        context.emit({"job": name, "cost": cost}, lambda: name)
         return
     conclude(context, name, watch(context, name, args.on_interrupt), args.metric)
 

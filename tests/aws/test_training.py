@@ -146,7 +146,7 @@ def test_the_command_sends_the_job_and_reports_its_end(aws):
 def test_a_dry_run_prints_the_request_and_sends_nothing(aws, capsys):
     context = ready(dry_run=True, as_json=True)
     training.run(arguments("--resume", "kennel-dev-0"), context)
-    sent = json.loads(capsys.readouterr().out)
+    sent = validated(json.loads(capsys.readouterr().out)["create_training_job"])
     assert sent["CheckpointConfig"]["S3Uri"].endswith("/checkpoints/kennel-dev-0")
     assert context.client("sagemaker").list_training_jobs()["TrainingJobSummaries"] == []
 

@@ -7,9 +7,10 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 
 from containers.train.config import TrainConfig
-from deploy import training
+from deploy import job_costs, training
 from deploy.context import Context
 from deploy.errors import DeployError
+from deploy.price_file import Prices
 from deploy.training_progress import Progress, ask
 from deploy.training_request import Run
 from tests.support import aws as fake
@@ -68,7 +69,8 @@ def conclude(context: Context, decide=lambda: "leave") -> Progress:
     job = training.SageMakerJob(context, RUN.name)
     progress = training.follow(context, job, decide)
     context.names = context.names_in("123456789012")
-    training.conclude(context, RUN, job.seen, progress.result)
+    price = job_costs.of_training(context.config, Prices.read())
+    training.conclude(context, RUN, job.seen, progress.result, price)
     return progress
 
 

@@ -29,7 +29,7 @@ def with_data(config=None, **options):
 def test_the_request_is_one_that_aws_takes(aws, capsys):
     context = with_data(dry_run=True, as_json=True)
     tuning.run(arguments(*SEARCH, "--set", "epochs=3", "--metric", "validation:accuracy", "--trials", "6"), context)
-    sent = json.loads(capsys.readouterr().out)
+    sent = json.loads(capsys.readouterr().out)["create_hyper_parameter_tuning_job"]
     shape = fake.client("sagemaker").meta.service_model.operation_model("CreateHyperParameterTuningJob").input_shape
     assert not ParamValidator().validate(sent, shape).has_errors()
     assert list(strict_parameters._problems(shape, sent, "")) == []
@@ -50,7 +50,7 @@ def test_the_request_is_one_that_aws_takes(aws, capsys):
 def test_the_objective_is_a_metric_that_the_job_reports(aws, capsys):
     context = with_data(dry_run=True, as_json=True)
     tuning.run(arguments(*SEARCH), context)
-    sent = json.loads(capsys.readouterr().out)
+    sent = json.loads(capsys.readouterr().out)["create_hyper_parameter_tuning_job"]
     objective = sent["HyperParameterTuningJobConfig"]["HyperParameterTuningJobObjective"]
     reported = {row["Name"] for row in sent["TrainingJobDefinition"]["AlgorithmSpecification"]["MetricDefinitions"]}
     assert objective["MetricName"] in reported

@@ -1,0 +1,84 @@
+"""What one job may cost at most, by its machines, its time limit and the price file."""
+
+import argparse
+
+import pytest
+
+from deploy import job_costs
+from deploy.job_costs import JobPrice, of_ec2, of_training
+from deploy.price_file import Prices
+from tests.support import aws as fake
+
+PRICES = Prices.read()
+
+
+def flags(**values) -> argparse.Namespace:
+    return argparse.Namespace(prices=None, yes_cost=False, **values)
+
+
+def test_two_spot_machines_for_six_hours_cost_at_most_what_they_cost_on_demand():
+    price = of_training(fake.stage(training={"instance_count": 2, "max_runtime_seconds": 6 * 3600}), PRICES)
+    assert price.at_most == pytest.approx(2 * 0.94 * 6)
+    assert price.assumed == pytest.approx(2 * 0.94 * 6 * 0.35)
+    text = job_costs.said(price, fake.stage(), PRICES)
+    assert "up to $11.28, $3.95 at spot's assumed 35%" in text
+    assert "2 × ml.g4dn.2xlarge spot, up to 6 h" in text
+    assert "prices of 2026-11-25 of us-east-1, not of eu-west-1" in text
+
+
+def test_on_demand_there_is_one_number():
+    config = fake.stage(training={"spot": False})
+    assert "assumed" not in job_costs.said(of_training(config, PRICES), config, PRICES)
+
+
+def test_disks_that_do_not_come_with_the_machine_and_a_warm_pool_are_counted():
+    machines = {"instance_type": "ml.m5.xlarge", "instance_count": 3, "volume_gb": 50, "spot": False}
+    config = fake.stage(training=machines | {"max_runtime_seconds": 3600, "keep_alive_seconds": 1800})
+    assert of_training(config, PRICES).at_most == pytest.approx(1.5 * (3 * 0.23 + 3 * 50 * 0.14 / 730))
+
+
+def test_every_trial_of_a_search_may_take_its_whole_time():
+    one, twenty = (of_training(fake.stage(), PRICES, trials=trials) for trials in (1, 20))
+    assert twenty.at_most == pytest.approx(20 * one.at_most)
+    assert twenty.how_long == "20 trials of 6 h"
+    assert "--trials" in twenty.bound
+    assert "--trials" not in one.bound
+
+
+def test_instances_of_ones_own_cost_until_they_end_themselves():
+    config = fake.stage(ec2={"instance_count": 4, "max_minutes": 90, "volume_gb": 60})
+    price = of_ec2(config, PRICES)
+    assert price.at_most == price.assumed == pytest.approx(1.5 * 4 * (0.752 + 60 * 0.08 / 730))
+    assert of_ec2(fake.stage(ec2={"spot": True}), PRICES).assumed < of_ec2(fake.stage(ec2={"spot": True}), PRICES).at_most
+
+
+def refused(price: JobPrice, args=None, **tables) -> str:
+    return str(job_costs.refusal(args or flags(), fake.stage(**tables), price) or "")
+
+
+def test_a_job_above_the_ceiling_is_refused_and_told_what_makes_it_cheaper():
+    config = fake.stage(training={"instance_count": 100}, stage={"price_ceiling_per_month": 500})
+    price = of_training(config, PRICES)
+    text = refused(price, stage={"price_ceiling_per_month": 500})
+    assert "can cost $564.00 by itself, the file allows $500 a month" in text
+    assert "[training] instance_type or [training] max_runtime_seconds" in text
+    assert refused(price, stage={"price_ceiling_per_month": 564}) == ""
+    said_yes = flags()
+    said_yes.yes_cost = True
+    assert refused(price, said_yes, stage={"price_ceiling_per_month": 500}) == ""
+
+
+def test_a_price_that_is_not_known_has_no_ceiling():
+    config = fake.stage(training={"instance_type": "ml.p5.48xlarge"})
+    price = of_training(config, PRICES)
+    assert price.at_most is None
+    assert "cost not known: SageMaker training, 2 × ml.p5.48xlarge spot" in job_costs.said(price, config, PRICES)
+    assert "--prices FILE" in refused(price)
+    document = job_costs.as_dict(flags(), config, price)
+    assert (document["at_most"], "--yes-cost" in document["refused"]) == (None, True)
+
+
+def test_the_bill_is_the_billable_seconds_on_all_machines():
+    price = of_training(fake.stage(training={"instance_count": 2}), PRICES)
+    assert job_costs.billed(price, 1800) == pytest.approx(0.94)
+    assert job_costs.billed(price, None) is None
