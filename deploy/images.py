@@ -1,7 +1,7 @@
 """`images`: build the two images, push them, and answer with their digests; everything after this names images by digest.
 
-The docker CLI builds (the SDK has no BuildKit), the docker SDK pushes and inspects. ECR's login comes from its API; any other
-registry (`--registry`) is logged in to as `docker login` left it.
+The docker CLI builds (the SDK has no BuildKit), the docker SDK runs, pushes and inspects. ECR's login comes from its API; any
+other registry (`--registry`) is logged in to as `docker login` left it.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
+from deploy import image_trial
 from deploy.context import Context
 from deploy.errors import DeployError, Refused, explained
 from deploy.registry import CUDA_LABEL
@@ -50,7 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, context: Context) -> None:
-    """Raises Refused for an unknown image or an engine that is not there, DeployError where build or push fail."""
+    """Raises Refused for an unknown image, an engine that is not there or an image that does not start, DeployError where build
+    or push fail.
+    """
     chosen = args.images or list(IMAGES)
     if unknown := set(chosen) - set(IMAGES):
         raise Refused("images", f"no such image: {', '.join(sorted(unknown))}", hint=f"choose from {', '.join(IMAGES)}")
@@ -70,6 +73,7 @@ def run(args: argparse.Namespace, context: Context) -> None:
             if (digest := remote_digest(engine, f"{target}:{tag}", login)) is None:
                 if not args.no_build:
                     build(image, f"{target}:{tag}", tag, args.build_arg)
+                image_trial.check(context, engine, image, f"{target}:{tag}")
                 digest, pushed = push(engine, target, tag, login, context), True
             else:
                 context.say(f"{target}:{tag} is in the registry already")
