@@ -10,6 +10,7 @@ from typing import Any
 from deploy.config import StageConfig
 from deploy.context import Context
 from deploy.engine import Changes, Resource, State
+from deploy.scaling_schedule import in_force
 
 WAKE_UP = "wake-up"
 DIMENSION = "sagemaker:variant:DesiredInstanceCount"
@@ -55,7 +56,11 @@ def profile(config: StageConfig) -> Profile:
 
 
 class ScalableTarget(Resource):
-    """The bounds. Application Auto Scaling's resources have tags, but no state besides these two numbers."""
+    """The bounds. Application Auto Scaling's resources have tags, but no state besides these two numbers.
+
+    Scheduled actions change them in AWS, and that is no drift: any pair that the file or one of its actions names is left
+    alone. Where they must be set (a new target, a change by hand), they become what the schedule has by the clock.
+    """
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
@@ -72,13 +77,20 @@ class ScalableTarget(Resource):
 
     def desired(self) -> State:
         scaling = self.context.config.scaling
-        return {"minimum": scaling.minimum, "maximum": scaling.maximum}
+        action = in_force(scaling.scheduled, self.context.clock.now())
+        low, high = action.bounds if action else (scaling.minimum, scaling.maximum)
+        return {"minimum": low, "maximum": high}
 
     def observe(self) -> State | None:
         targets = self._client.describe_scalable_targets(
             ServiceNamespace="sagemaker", ResourceIds=[self.names.variant_resource], ScalableDimension=DIMENSION
         )["ScalableTargets"]
-        return {"minimum": targets[0]["MinCapacity"], "maximum": targets[0]["MaxCapacity"]} if targets else None
+        if not targets:
+            return None
+        seen = targets[0]["MinCapacity"], targets[0]["MaxCapacity"]
+        if seen in self.context.config.scaling.possible:
+            return self.desired()
+        return {"minimum": seen[0], "maximum": seen[1]}
 
     def create(self) -> None:
         wanted = self.desired()
@@ -92,7 +104,7 @@ class ScalableTarget(Resource):
         self._client.register_scalable_target(MinCapacity=wanted["minimum"], MaxCapacity=wanted["maximum"], **self._where)
 
     def delete(self) -> None:
-        """Takes its policies and their alarms with it."""
+        """Takes its policies, their alarms and its scheduled actions with it."""
         self._client.deregister_scalable_target(**self._where)
 
 

@@ -56,8 +56,10 @@ class StageConfig(Settings):
 
     @model_validator(mode="after")
     def _together(self) -> Self:
-        if self.scaling.minimum == 0 and self.endpoint.kind != "async":
+        if any(low == 0 for low, _ in self.scaling.possible) and self.endpoint.kind != "async":
             raise ValueError("[scaling] minimum can be 0 only with [endpoint] kind = 'async'")
+        if self.scaling.scheduled and self.endpoint.kind == "serverless":
+            raise ValueError("[scaling] scheduled: a serverless endpoint has no instances")
         if self.endpoint.kind in ("real-time", "multi-model") and self.endpoint.instance_type.startswith("ml.t"):
             raise ValueError("[endpoint] burstable types (ml.t2, ml.t3) cannot be scaled automatically: choose another type")
         if self.endpoint.kind == "serverless" and (self.security.subnet_ids or self.endpoint.capture_percent):

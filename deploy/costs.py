@@ -122,11 +122,11 @@ def _endpoint(config: StageConfig, prices: Prices) -> Cost:
         setting, note = "[endpoint] max_concurrency or memory_mb", "nothing while nobody asks"
         return Cost(what="endpoint, serverless", minimum=0.0, maximum=most, setting=setting, note=note)
     price = prices.sagemaker_per_hour.get(endpoint.instance_type)
-    low, high = scaling.minimum, scaling.maximum
+    low, high = min(low for low, _ in scaling.possible), max(high for _, high in scaling.possible)
     if scaling.profile == "none":
         low = high = max(1, scaling.minimum)
     note = "double while a release takes over" if endpoint.kind != "async" else ""
-    count = "minimum" if scaling.profile == "none" else "maximum"
+    count = "minimum" if scaling.profile == "none" else "scheduled" if high > scaling.maximum else "maximum"
     return Cost(
         what=f"endpoint, {_count(low, high)} × {endpoint.instance_type}",
         minimum=None if price is None else low * price,

@@ -86,6 +86,7 @@ def _watch(scope: Scope) -> Document:
             [
                 "application-autoscaling:DescribeScalableTargets",
                 "application-autoscaling:DescribeScalingPolicies",
+                "application-autoscaling:DescribeScheduledActions",
                 "ec2:DescribeInstances",
                 "lambda:GetAccountSettings",
                 "logs:DescribeLogGroups",

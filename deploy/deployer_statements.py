@@ -101,7 +101,8 @@ def scaling(scope: Scope) -> list[Statement]:
     spaces = {"application-autoscaling:service-namespace": ["sagemaker", "lambda"]}
     ours = {f"aws:ResourceTag/{key}": value for key, value in names.tags.items()}
     new = {f"aws:RequestTag/{key}": value for key, value in names.tags.items()}
-    actions = ["DeregisterScalableTarget", "PutScalingPolicy", "RegisterScalableTarget"]
+    actions = ["DeleteScheduledAction", "DeregisterScalableTarget", "PutScalingPolicy", "PutScheduledAction",
+               "RegisterScalableTarget"]  # fmt: skip
     return [
         allow("Scaling", [f"application-autoscaling:{action}" for action in actions], targets, StringEquals=spaces | ours),
         allow("ScalingNew", "application-autoscaling:RegisterScalableTarget", targets, StringEquals=spaces | new),

@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from deploy import autoscaling, costs, releases, stack
+from deploy import autoscaling, costs, releases, scaling_schedule, stack
 from deploy.context import Context
 from deploy.engine import Engine, Resource, Step
 from deploy.errors import Refused
@@ -97,7 +97,11 @@ def within_ceiling(args: argparse.Namespace, context: Context, parts: list[costs
 
 def as_dict(plan: Sequence[Step], release: Release | None, context: Context) -> dict[str, Any]:
     live = None if release is None else {"image": release.image, "model_data": release.model_data, "cuda": release.cuda}
-    return {"stage": context.config.name, "release": live, "steps": [step.as_dict() for step in plan]}
+    document: dict[str, Any] = {"stage": context.config.name, "release": live, "steps": [step.as_dict() for step in plan]}
+    if not context.config.scaling.scheduled:
+        return document
+    action = scaling_schedule.in_force(context.config.scaling.scheduled, context.clock.now())
+    return document | {"scheduled": {"by_the_clock": action and action.name, "left_alone": context.config.scaling.possible}}
 
 
 def table(plan: Sequence[Step], release: Release | None, context: Context) -> RenderableType:
@@ -114,6 +118,8 @@ def table(plan: Sequence[Step], release: Release | None, context: Context) -> Re
     notes = [] if release else [Text("No release yet, so no endpoint: `python -m deploy release` makes one.", style="bold")]
     if release and context.config.scaling.profile != "none":
         notes.append(Text(f"Scaling holds {autoscaling.profile(context.config).meaning}."))
+    if release and context.config.scaling.scheduled:
+        notes.append(Text(scaling_schedule.said(context.config.scaling.scheduled, context.clock.now())))
     return Group(result, *notes)
 
 

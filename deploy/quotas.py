@@ -63,8 +63,9 @@ def require_endpoint(context: Context, where: str, live: dict[str, Any] | None) 
     if live and live.get("InstanceType") == endpoint.instance_type:
         needed += int(live.get("DesiredInstanceCount", 1))
     quota = require_instances(context, where, endpoint.instance_type, "endpoint", needed)
-    if quota and scaling.profile != "none" and quota.value < scaling.maximum:
-        context.say(f"quota '{quota.name}' is {quota.value:g}: scaling cannot reach its maximum of {scaling.maximum}")
+    most = max(high for _, high in scaling.possible)
+    if quota and scaling.profile != "none" and quota.value < most:
+        context.say(f"quota '{quota.name}' is {quota.value:g}: scaling cannot reach its maximum of {most}")
 
 
 def require_vcpus(context: Context, where: str, instance_type: str, count: int, *, spot: bool) -> None:

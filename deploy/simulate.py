@@ -2,19 +2,22 @@
 
 Assumed, not verified on an account: target tracking scales out when the metric was above the target for three points in a
 row, and in when it was below 90 % of it for fifteen minutes; the wanted count is count × metric / target, rounded up; one
-change at a time; a new instance serves after `--boot-minutes`. An instance answers `--capacity-rps`; with more it holds
-`--in-flight` requests at once and refuses the rest.
+change at a time; a new instance serves after `--boot-minutes`; a scheduled action sets its bounds on the minute. An instance
+answers `--capacity-rps`; with more it holds `--in-flight` requests at once and refuses the rest.
 """
 
 import argparse
 import csv
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from containers.core.errors import ConfigError
+from deploy import scaling_schedule
 from deploy.autoscaling import profile
 from deploy.context import Context
 
@@ -65,12 +68,19 @@ class Course:
         }
 
 
-def simulate(traffic: Sequence[float], policy: Policy, server: Server) -> Course:
-    """`traffic` in requests/s, one value a minute. Deterministic."""
-    scaler = _Scaler(policy, server)
+def simulate(
+    traffic: Sequence[float], policy: Policy, server: Server, bounds: Mapping[int, tuple[int, int]] = MappingProxyType({})
+) -> Course:
+    """`traffic` in requests/s, one value a minute. `bounds`: minute → (minimum, maximum) that a scheduled action sets then;
+    at 0, what holds at the beginning. Deterministic.
+    """
+    low, high = bounds.get(0, (policy.minimum, policy.maximum))
+    scaler = _Scaler(replace(policy, minimum=low, maximum=high), server)
     offered, instances, refused = [], [], []
     for step in range(len(traffic) * 60 // _STEP_SECONDS):
         now, rate = step * _STEP_SECONDS, float(traffic[step * _STEP_SECONDS // 60])
+        if now % 60 == 0 and now // 60 in bounds:
+            scaler.rebound(now, *bounds[now // 60])
         count = scaler.tick(now)
         room = count * server.capacity_rps
         scaler.observe(now, _metric(rate, count, policy, server))
@@ -101,6 +111,14 @@ class _Scaler:
         if self._wanted > self._count and now >= self._ready_at:
             self._count = self._wanted
         return self._count
+
+    def rebound(self, now: float, low: int, high: int) -> None:
+        """A scheduled action: up to its minimum or down to its maximum at once; in between the policy goes on."""
+        self._policy = replace(self._policy, minimum=low, maximum=high)
+        wanted = min(high, max(low, self._wanted))
+        if wanted > self._wanted:
+            self._ready_at = now + self._server.boot_seconds
+        self._wanted, self._count = wanted, min(self._count, wanted)
 
     def observe(self, now: float, value: float) -> None:
         self._bucket.append(value)
@@ -136,6 +154,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--in-flight", type=float, default=8.0, help="requests one instance holds at capacity (8)")
     parser.add_argument("--boot-minutes", type=float, default=6.0, help="until a new instance serves (6)")
     parser.add_argument("--trace", type=Path, help="CSV of requests/s, one value or line a minute; default: a burst")
+    parser.add_argument(
+        "--start",
+        type=datetime.fromisoformat,
+        help="when the traffic begins, for scheduled actions: 2026-11-30T06:00 (now; UTC)",
+    )
     parser.add_argument("--burst-rps", type=float, default=None, help="the burst's height (twice the capacity)")
 
 
@@ -157,9 +180,20 @@ def run(args: argparse.Namespace, context: Context) -> None:
     )
     server = Server(capacity_rps=args.capacity_rps, in_flight=args.in_flight, boot_seconds=args.boot_minutes * 60)
     traffic = read_trace(args.trace) if args.trace else burst(args.capacity_rps, args.burst_rps or 2 * args.capacity_rps)
-    course = simulate(traffic, policy, server)
-    found = {"policy": asdict(policy), "server": asdict(server), "result": course.summary()}
-    context.emit(found, lambda: plot(course, wanted.meaning, max(20, context.out.width - 45)))
+    actions = scaling_schedule.course(config.scaling.scheduled, _beginning(args.start, context), len(traffic))
+    course = simulate(traffic, policy, server, {minute: action.bounds for minute, action in actions.items()})
+    scheduled = [
+        {"minute": minute, "action": action.name, "minimum": action.minimum, "maximum": action.maximum}
+        for minute, action in actions.items()
+    ]
+    found = {"policy": asdict(policy), "server": asdict(server), "scheduled": scheduled, "result": course.summary()}
+    said = "".join(f"; {row['action']} ({row['minimum']}–{row['maximum']}) at minute {row['minute']}" for row in scheduled)
+    context.emit(found, lambda: plot(course, wanted.meaning + said, max(20, context.out.width - 45)))
+
+
+def _beginning(given: datetime | None, context: Context) -> datetime:
+    moment = given or context.clock.now()
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).replace(second=0, microsecond=0)
 
 
 def burst(capacity_rps: float, height_rps: float) -> list[float]:

@@ -1,6 +1,6 @@
 """Everything a stage consists of, in order of dependence. To add an AWS resource: its class, and one line here."""
 
-from deploy import alarms, autoscaling, concurrency, ec2_network, ec2_template, function, iam, jobs, roles
+from deploy import alarms, autoscaling, concurrency, ec2_network, ec2_template, function, iam, jobs, roles, scheduled_actions
 from deploy.context import Context
 from deploy.endpoint import Endpoint
 from deploy.engine import Engine, Resource
@@ -99,6 +99,7 @@ def scaling(context: Context) -> list[Resource]:
         _only_if(scaled, autoscaling.ScalableTarget(context)),
         *([autoscaling.TrackingPolicy(context)] if scaled else []),
         *_wake_up(context, wanted=scaled and context.config.endpoint.kind == "async"),
+        *(scheduled_actions.resources(context) if scaled else []),
     ]
 
 

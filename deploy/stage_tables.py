@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from containers.core.settings import Settings
+from deploy.scaling_schedule import ScheduledAction
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$", max_length=20)]
 EndpointType = Annotated[str, StringConstraints(pattern=r"^ml\.[a-z0-9-]+\.[a-z0-9]+$")]
@@ -198,12 +199,24 @@ class Scaling(Settings):
     """Overrides the profile's."""
     scale_out_cooldown_seconds: Cooldown | None = None
     """Overrides the profile's."""
+    scheduled: tuple[ScheduledAction, ...] = ()
+    """Other bounds from certain times on, each until the next one's time: for whoever knows when the rush comes."""
 
     @model_validator(mode="after")
     def _order(self) -> Self:
         if self.minimum > self.maximum:
             raise ValueError("minimum is above maximum")
+        names = [action.name for action in self.scheduled]
+        if len(set(names)) < len(names):
+            raise ValueError("each of scheduled needs a name of its own")
+        if self.scheduled and self.profile == "none":
+            raise ValueError("scheduled needs a profile other than none")
         return self
+
+    @property
+    def possible(self) -> list[tuple[int, int]]:
+        """(minimum, maximum): the file's own, and those that a scheduled action sets."""
+        return [(self.minimum, self.maximum), *(action.bounds for action in self.scheduled)]
 
 
 class Function(Settings):

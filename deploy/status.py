@@ -8,6 +8,7 @@ from rich.console import Group
 from rich.table import Table
 
 from deploy import ec2_standing, releases
+from deploy.autoscaling import DIMENSION
 from deploy.context import Context
 from deploy.engine import found
 from deploy.errors import DeployError, explained
@@ -54,10 +55,19 @@ def _endpoint(context: Context) -> dict[str, Any] | None:
         "note": note,
         "moving_to": endpoint.get("PendingDeploymentSummary", {}).get("EndpointConfigName"),
         "instances": variant.get("CurrentInstanceCount"),
+        "bounds": _bounds(context),
         "image": release and release.image,
         "model_data": release and release.model_data,
         "releases": [past.config for past in releases.past(context)],
     }
+
+
+def _bounds(context: Context) -> str | None:
+    """Between which numbers of instances it scales now: a scheduled action changes them. None where it does not scale."""
+    targets = context.client("application-autoscaling").describe_scalable_targets(
+        ServiceNamespace="sagemaker", ResourceIds=[context.names.variant_resource], ScalableDimension=DIMENSION
+    )["ScalableTargets"]
+    return f"{targets[0]['MinCapacity']}–{targets[0]['MaxCapacity']}" if targets else None
 
 
 def _function(context: Context) -> dict[str, Any] | None:

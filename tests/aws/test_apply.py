@@ -38,6 +38,7 @@ def test_everything_that_can_carry_tags_does(aws):
         "CreateAlias", "CreateFunctionUrlConfig",  # parts of the function
         "PutBucketEncryption", "PutBucketLifecycleConfiguration", "PutBucketPolicy", "PutBucketVersioning",
         "PutPublicAccessBlock", "PutLifecyclePolicy", "PutRetentionPolicy", "PutRolePolicy", "PutScalingPolicy",
+        "PutScheduledAction",  # parts of the scaling target
         "PutFunctionConcurrency", "PutProvisionedConcurrencyConfig",
     }  # fmt: skip
 
@@ -115,6 +116,10 @@ ONE_BY_ONE = [  # what somebody did by hand, and all that apply then writes
     ("cloudwatch", "disable_alarm_actions", {"AlarmNames": ["kennel-dev-function-errors"]}, ["monitoring:PutMetricAlarm"]),
     ("application-autoscaling", "delete_scaling_policy", TARGET | {"PolicyName": "SageMakerEndpointInvocationScalingPolicy"},
         ["application-autoscaling:PutScalingPolicy"]),
+    ("application-autoscaling", "delete_scheduled_action", TARGET | {"ScheduledActionName": "kennel-dev-mornings"},
+        ["application-autoscaling:PutScheduledAction"]),
+    ("application-autoscaling", "put_scheduled_action", TARGET | {"ScheduledActionName": "kennel-dev-evenings",
+        "ScalableTargetAction": {"MinCapacity": 9, "MaxCapacity": 9}}, ["application-autoscaling:PutScheduledAction"]),
     ("lambda", "update_alias", FUNCTION | {"Name": "live", "FunctionVersion": "$LATEST"}, ["lambda:UpdateAlias"]),
     ("lambda", "delete_provisioned_concurrency_config", FUNCTION | {"Qualifier": "1"},
         ["lambda:PutProvisionedConcurrencyConfig"]),

@@ -25,6 +25,8 @@ print(hasattr(SageMaker, "update_endpoint"), hasattr(SageMaker, "stop_training_j
       hasattr(Lambda, "put_provisioned_concurrency_config"), hasattr(Lambda, "get_account_settings"),
       "NotImplementedError" not in inspect.getsource(Ecr.get_download_url_for_layer),
       "policies" in inspect.getsource(Scaling.deregister_scalable_target),
+      "scheduled_actions" in inspect.getsource(Scaling.deregister_scalable_target),
+      "ObjectNotFound" in inspect.getsource(Scaling.put_scheduled_action),
       'tmpl.get("MetadataOptions")' in inspect.getsource(InstanceBackend.run_instances),
       hasattr(Quotas, "list_service_quotas"),
       "expected-bucket-owner" in inspect.getsource(s3),

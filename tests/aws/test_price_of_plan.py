@@ -59,6 +59,7 @@ def named(err: str) -> list[str]:
 STAGE = '[stage]\nregion = "eu-west-1"\nprice_ceiling_per_month = {}\n'
 G5 = '[endpoint]\ninstance_type = "ml.g5.2xlarge"\n[scaling]\nprofile = "none"\n'
 SMALL = '[endpoint]\nkind = "serverless"\nmax_concurrency = 1\nmemory_mb = 1024\n'
+RUSH = 'scheduled = [{name = "rush", schedule = "cron(0 7 * * ? *)", minimum = 2, maximum = 9}]\n'
 ONE = "[scaling]\nmaximum = 1\n"
 
 
@@ -67,6 +68,7 @@ ONE = "[scaling]\nmaximum = 1\n"
     [
         (1500, "", "scaling.maximum", "[scaling]\nmaximum = 2\n"),
         (1500, f"{G5}minimum = 2\n", "scaling.minimum", G5),
+        (1500, f"[scaling]\nmaximum = 2\n{RUSH}", "scaling.scheduled", "[scaling]\nmaximum = 2\n"),
         (300, ONE, "endpoint.instance_type", f'{ONE}[endpoint]\ninstance_type = "ml.m5.large"\n'),
         (500, '[endpoint]\nkind = "serverless"\n', "endpoint.max_concurrency", SMALL),
         (100, f"{SMALL}[function]\nprovisioned_concurrency = 40\n", "function.provisioned_concurrency", SMALL),

@@ -25,6 +25,17 @@ percent = 20
 [scaling]
 profile = "seed"
 maximum = 4
+[[scaling.scheduled]]
+name = "mornings"
+schedule = "cron(0 7 ? * MON-FRI *)"
+timezone = "Europe/Berlin"
+minimum = 2
+maximum = 6
+[[scaling.scheduled]]
+name = "evenings"
+schedule = "cron(0 19 ? * * *)"
+minimum = 1
+maximum = 4
 [function]
 provisioned_concurrency = 3
 provisioned_maximum = 6

@@ -8,6 +8,24 @@ from deploy import stack
 from tests.support.aws import ACCOUNT, REGION, Recorder, client, context, release
 
 FULL = {
+    "scaling": {
+        "scheduled": [
+            {
+                "name": "mornings",
+                "schedule": "cron(0 7 ? * MON-FRI *)",
+                "minimum": 2,
+                "maximum": 6,
+                "timezone": "Europe/Berlin",
+            },
+            {
+                "name": "evenings",
+                "schedule": "cron(0 19 ? * MON-FRI *)",
+                "minimum": 1,
+                "maximum": 3,
+                "timezone": "Europe/Berlin",
+            },
+        ]
+    },
     "function": {"url": True, "reserved_concurrency": 20, "provisioned_maximum": 6},
     "endpoint": {"capture_percent": 5},
     "alarms": {"topic_arn": "arn:aws:sns:eu-west-1:123456789012:oncall"},

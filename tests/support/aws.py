@@ -169,6 +169,10 @@ def everything():
         for namespace in ("sagemaker", "lambda")
         for row in scaling.describe_scalable_targets(ServiceNamespace=namespace)["ScalableTargets"]
     ]
+    scheduled = [
+        (row["ScheduledActionName"], row["Schedule"], row["ScalableTargetAction"])
+        for row in scaling.describe_scheduled_actions(ServiceNamespace="sagemaker")["ScheduledActions"]
+    ]
     sagemaker = client("sagemaker")
     return {
         "roles": sorted(row["RoleName"] for row in roles.list_roles()["Roles"]),
@@ -180,6 +184,7 @@ def everything():
         "configs": [row["EndpointConfigName"] for row in sagemaker.list_endpoint_configs()["EndpointConfigs"]],
         "endpoints": [row["EndpointName"] for row in sagemaker.list_endpoints()["Endpoints"]],
         "targets": targets,
+        "scheduled": scheduled,
         "functions": [row["FunctionName"] for row in client("lambda").list_functions()["Functions"]],
         "alarms": sorted(row["AlarmName"] for row in client("cloudwatch").describe_alarms()["MetricAlarms"]),
         "log_groups": sorted(row["logGroupName"] for row in client("logs").describe_log_groups()["logGroups"]),

@@ -75,6 +75,7 @@ WITHOUT_RESOURCE = {
     "logs:DescribeLogGroups", "sagemaker:ListModels", "sagemaker:ListEndpointConfigs", "sagemaker:ListTrainingJobs",
     "sagemaker:ListHyperParameterTuningJobs", "sagemaker:ListTransformJobs",
     "application-autoscaling:DescribeScalableTargets", "application-autoscaling:DescribeScalingPolicies",
+    "application-autoscaling:DescribeScheduledActions",
     "cloudwatch:GetMetricData", "servicequotas:ListServiceQuotas", "servicequotas:ListAWSDefaultServiceQuotas",
     "servicequotas:GetServiceQuota", "servicequotas:GetAWSDefaultServiceQuota",
 }  # fmt: skip

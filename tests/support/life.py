@@ -35,7 +35,7 @@ class Life:
     def write(self, **tables) -> None:
         lines = ['[stage]\nregion = "eu-west-1"\nowner = "vision"\nprice_ceiling_per_month = 9000']
         for table, values in tables.items():
-            lines += [f"[{table}]", *(f"{name} = {json.dumps(value)}" for name, value in values.items())]
+            lines += [f"[{table}]", *(f"{name} = {toml(value)}" for name, value in values.items())]
         (self.folder / "dev.toml").write_text("\n".join(lines))
 
     def run(self, *words, duty=None, interrupted=False) -> None:
@@ -48,6 +48,13 @@ class Life:
         assert program.main(words, session=SharedSession(), clock=clock) == 0, words
         SharedSession.recorder = None
         self.needs.setdefault(duty or words[0], []).extend(recorder.needs)
+
+
+def toml(value) -> str:
+    """A value as TOML writes it, inline."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{name} = {toml(inner)}" for name, inner in value.items()) + "}"
+    return "[" + ", ".join(map(toml, value)) + "]" if isinstance(value, list) else json.dumps(value)
 
 
 def interrupt(clock) -> None:
@@ -64,6 +71,10 @@ def live(life, tmp_path) -> None:
         life.run(command)
     photos = train(life, tmp_path)
     serve(life, photos)
+    rush = {"name": "rush", "schedule": "cron(0 7 ? * MON-FRI *)", "minimum": 2, "maximum": 6}
+    for scaling in ({"scheduled": [rush]}, {}):
+        life.write(function=on, security=key, scaling=scaling)
+        life.run("apply")
     drift()
     smaller = {"provisioned_concurrency": 2, "memory_mb": 256, "url": True}
     larger = {"instance_type": "ml.g4dn.2xlarge", "keep_releases": 1}

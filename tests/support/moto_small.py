@@ -5,6 +5,7 @@ import json
 
 from moto.applicationautoscaling.exceptions import AWSValidationException
 from moto.applicationautoscaling.models import ApplicationAutoscalingBackend
+from moto.core.exceptions import JsonRESTError
 from moto.core.responses import ActionResult
 from moto.ecr.responses import ECRResponse
 from moto.s3.exceptions import AccessDeniedByLock
@@ -17,6 +18,7 @@ LAYERS: dict[str, bytes] = {}
 
 plain_register = ApplicationAutoscalingBackend.register_scalable_target
 plain_deregister = ApplicationAutoscalingBackend.deregister_scalable_target
+plain_put_scheduled = ApplicationAutoscalingBackend.put_scheduled_action
 plain_permission = FakeBucket.get_permission
 plain_authorize = S3Response._authenticate_and_authorize_s3_action
 
@@ -24,6 +26,7 @@ plain_authorize = S3Response._authenticate_and_authorize_s3_action
 def install() -> None:
     ApplicationAutoscalingBackend.register_scalable_target = register_scalable_target
     ApplicationAutoscalingBackend.deregister_scalable_target = deregister_scalable_target
+    ApplicationAutoscalingBackend.put_scheduled_action = put_scheduled_action
     ECRResponse.get_download_url_for_layer = get_download_url_for_layer
     FakeBucket.get_permission = get_permission
     S3Response._authenticate_and_authorize_s3_action = authorize
@@ -44,10 +47,18 @@ def register_scalable_target(self, namespace, r_id, dimension, **kwargs):
 
 
 def deregister_scalable_target(self, namespace, r_id, dimension):
-    """Takes the target's policies with it."""
+    """Takes the target's policies and scheduled actions with it (API reference, PutScheduledAction)."""
     plain_deregister(self, namespace, r_id, dimension)
+    self.scheduled_actions = [action for action in self.scheduled_actions if action.resource_id != r_id]
     for key in [key for key, policy in self.policies.items() if policy.resource_id == r_id]:
         self.policies.pop(key)
+
+
+def put_scheduled_action(self, *, resource_id, scalable_dimension, **kwargs):
+    """Only on a target."""
+    if not self._scalable_target_exists(resource_id, scalable_dimension):
+        raise JsonRESTError("ObjectNotFoundException", f"No scalable target registered for {resource_id}")
+    return plain_put_scheduled(self, resource_id=resource_id, scalable_dimension=scalable_dimension, **kwargs)
 
 
 def get_download_url_for_layer(self):

@@ -1,13 +1,17 @@
 """The stage's file: one typed object, or everything that is wrong with it in one message."""
 
 import tomllib
+from datetime import UTC, datetime
 
 import pytest
 
 from containers.core.errors import ConfigError
 from deploy import config
+from deploy.scaling_schedule import ScheduledAction
 
 REGION = {"region": "eu-west-1"}
+RUSH = {"name": "rush", "schedule": "cron(0 7 ? * MON-FRI *)", "minimum": 2, "maximum": 6}
+NOON = datetime(2026, 11, 30, 12, tzinfo=UTC)
 
 
 def load(**tables):
@@ -61,6 +65,18 @@ def test_everything_wrong_comes_back_at_once():
         ({"stage": REGION | {"owner": "R&D"}}, "& cannot be part of a tag"),
         ({"stage": REGION | {"owner": "x" * 257}}, "256"),
         ({"endpoint": {"kind": "async"}}, "set enabled = false; callers use InvokeEndpointAsync"),
+        ({"scaling": {"scheduled": [RUSH | {"minimum": 0}]}}, "only with [endpoint] kind = 'async'"),
+        ({"scaling": {"scheduled": [RUSH | {"minimum": 7}]}}, "rush: minimum is above maximum"),
+        ({"scaling": {"scheduled": [RUSH, RUSH]}}, "a name of its own"),
+        ({"scaling": {"scheduled": [RUSH], "profile": "none"}}, "a profile other than none"),
+        ({"scaling": {"scheduled": [RUSH]}, "endpoint": {"kind": "serverless"}}, "has no instances"),
+        ({"scaling": {"scheduled": [RUSH | {"timezone": "Europe/Berlim"}]}}, "'Europe/Berlim' is no time zone"),
+        ({"scaling": {"scheduled": [RUSH | {"schedule": "rate(1 hour)", "timezone": "Europe/Berlin"}]}}, "for cron and at"),
+        ({"scaling": {"scheduled": [RUSH | {"schedule": "cron(0 7 * * MON-FRI *)"}]}}, "must be ?"),
+        ({"scaling": {"scheduled": [RUSH | {"schedule": "at(2026-12-24T18:00:00)", "start": NOON}]}}, "at happens once"),
+        ({"scaling": {"scheduled": [RUSH | {"start": NOON, "end": NOON}]}}, "end is not after start"),
+        ({"scaling": {"scheduled": [RUSH | {"start": NOON.replace(tzinfo=None)}]}}, "timezone info"),
+        ({"scaling": {"scheduled": [RUSH | {"every": "day"}]}}, "scheduled.0.every"),
     ],
 )
 def test_what_cannot_be_together(tables, says):
@@ -117,7 +133,19 @@ def test_the_example_shows_every_setting_and_its_default():
     config.load("dev", shown, where="example.toml")
 
 
+def test_the_examples_scheduled_action_can_be_used():
+    text = (config.ENVIRONMENTS / "example.toml").read_text(encoding="utf-8")
+    lines = text.splitlines()
+    start = lines.index("# [[scaling.scheduled]]")
+    shown = tomllib.loads("\n".join(line.removeprefix("# ") for line in lines[start : lines.index("#scheduled = []")]))
+    (action,) = load(**shown).scaling.scheduled
+    assert action.bounds == (2, 6)
+    assert set(shown["scaling"]["scheduled"][0]) == set(type(action).model_fields), "every setting is shown"
+
+
 def test_every_setting_says_what_it_is_for():
     for table, info in config.StageConfig.model_fields.items():
         for name, field in getattr(info.annotation, "model_fields", {}).items():
             assert field.description, f"[{table}] {name}"
+    for name, field in ScheduledAction.model_fields.items():
+        assert field.description, f"[[scaling.scheduled]] {name}"

@@ -68,6 +68,17 @@ def test_what_is_assumed_is_part_of_the_file():
     assert set(Prices.read().assumed) < set(Prices.model_fields)
 
 
+def test_a_stage_costs_at_most_what_its_highest_scheduled_bounds_do():
+    rush = {"name": "rush", "schedule": "cron(0 7 ? * MON-FRI *)", "minimum": 6, "maximum": 9}
+    stage = fake.stage(scaling={"minimum": 2, "maximum": 4, "scheduled": [rush]}, function={"enabled": False})
+    cost = rows(stage)["endpoint, 2–9 × ml.g4dn.xlarge"]
+    assert (cost.minimum, cost.maximum) == (pytest.approx(2 * 0.7364), pytest.approx(9 * 0.7364))
+    assert cost.setting == "[scaling] scheduled or [endpoint] instance_type"
+    night = {"name": "night", "schedule": "cron(0 22 ? * MON-FRI *)", "minimum": 1, "maximum": 1}
+    quiet = fake.stage(scaling={"minimum": 2, "maximum": 4, "scheduled": [night]})
+    assert rows(quiet)["endpoint, 1–4 × ml.g4dn.xlarge"].setting == "[scaling] maximum or [endpoint] instance_type"
+
+
 def rows(stage) -> dict[str, costs.Cost]:
     return {cost.what: cost for cost in costs.estimate(stage, Prices.read())}
 

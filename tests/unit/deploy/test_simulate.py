@@ -56,6 +56,25 @@ def test_never_above_the_maximum_or_below_the_minimum():
     assert (min(course.instances), max(course.instances)) == (1, 3)
 
 
+def test_a_scheduled_minimum_boots_before_the_rush_and_a_scheduled_maximum_cuts_at_once():
+    course = simulate.simulate([1.0] * 60, policy(600), SERVER, {10: (3, 4), 40: (1, 2)})
+    minutes = course.instances[::6]
+    assert minutes[:16] == [1] * 16
+    assert minutes[16:40] == [3] * 24, "after the boot, whatever the traffic says"
+    assert minutes[40] == 2
+    assert set(minutes[42:]) == {1}, "it was calm for long enough"
+
+
+def test_bounds_of_minute_0_are_where_the_course_begins():
+    assert simulate.simulate([1.0], policy(600), SERVER, {0: (2, 4)}).instances == [2] * 6
+
+
+def test_the_policy_scales_within_the_scheduled_bounds():
+    course = simulate.simulate([1000.0] * 60, policy(600, maximum=3), SERVER, {0: (1, 2), 45: (1, 5)})
+    assert max(course.instances[: 45 * 6]) == 2
+    assert max(course.instances) == 5
+
+
 def test_the_plot_has_one_column_per_slice_and_the_sums():
     course = simulate.simulate(burst(20, 40), policy(600), SERVER)
     text = plot(course, "600 a minute", 55)
@@ -80,6 +99,22 @@ def test_the_command_takes_the_stages_policy_and_a_trace(tmp_path, capsys):
     assert found["policy"]["maximum"] == 7
     assert found["result"]["minutes"] == 3
     assert found["result"]["requests"] == 360
+
+
+RUSH = {"name": "rush", "schedule": "cron(0 7 ? * MON-FRI *)", "minimum": 2, "maximum": 6, "timezone": "Europe/Berlin"}
+
+
+def test_the_command_honours_the_stages_scheduled_actions(tmp_path, capsys):
+    (tmp_path / "day.csv").write_text("1\n" * 120)
+    context = fake.context(fake.stage(scaling={"scheduled": [RUSH]}), as_json=True)
+    flags = ["--capacity-rps", "20", "--trace", str(tmp_path / "day.csv"), "--boot-minutes", "0"]
+    simulate.run(command(*flags, "--start", "2026-11-26T05:00"), context)  # an hour before seven in Berlin
+    found = json.loads(capsys.readouterr().out)
+    changes = [(row["minute"], row["action"]) for row in found["scheduled"]]
+    assert changes == [(0, "rush"), (60, "rush")], "yesterday's holds until today's comes"
+    assert found["result"]["most_instances"] == 2
+    simulate.run(command(*flags, "--start", "2026-11-26T07:00:00+01:00"), context)
+    assert [row["minute"] for row in json.loads(capsys.readouterr().out)["scheduled"]] == [0]
 
 
 def test_people_see_a_plot():
