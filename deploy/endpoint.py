@@ -132,8 +132,8 @@ class Endpoint(Resource):
         live = self._sagemaker.describe_endpoint(EndpointName=self._name) if status != "Gone" else {}
         on = live.get("EndpointConfigName", "nothing")
         if status == "InService" and on == self._wanted.name:
-            if self._proven and releases.outcome(self.context, on) not in (releases.SERVED, releases.WRONG):
-                releases.mark(self.context, on, releases.SERVED)
+            if self._proven and releases.outcome(self.context, on) != releases.WRONG:
+                releases.serves(self.context, on)
             return
         reason = live.get("FailureReason") or "SageMaker gave no reason"
         logs = f"`python -m deploy logs endpoint`, then {self.names.endpoint_log_group} in CloudWatch"

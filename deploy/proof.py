@@ -42,7 +42,7 @@ class Proof(Resource):
             problem = f"{error.problem}; {self._config} serves, and whether rightly nobody knows"
             raise DeployError(error.where, problem, hint=error.hint or "run the same command again") from error
         self._require_still_there()
-        releases.mark(self.context, self._config, releases.SERVED)
+        releases.serves(self.context, self._config)
         self.rows += [smoke.ask(self.context, way, self._golden) for way in others]
 
     def delete(self) -> None:

@@ -6,6 +6,7 @@ interrupted rollback is known, and none goes back to what an earlier one has lef
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -14,8 +15,9 @@ from deploy.context import Context
 from deploy.engine import Changes, Resource, State, found
 from deploy.errors import DeployError
 from deploy.serving import Release
+from deploy.storage import tag_list
 
-OUTCOME = "outcome"
+OUTCOME, TURN = "outcome", "served-as"  # tags of a configuration
 SERVED, WRONG, LEFT = "served", "answered-wrongly", "left"
 
 
@@ -26,14 +28,16 @@ def leaving(target: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Past:
-    """An endpoint configuration that still exists; `created` orders them.
+    """An endpoint configuration that still exists.
 
-    `outcome` is SERVED, WRONG, LEFT, `leaving(…)`, or "": never served.
+    `outcome` is SERVED, WRONG, LEFT, `leaving(…)`, or "": never served. `turn` counts what has served, in the order of time:
+    a configuration keeps its name and age when it is released again. 0: never.
     """
 
     config: str
     created: datetime
     outcome: str
+    turn: int
 
 
 def live_config(context: Context) -> str | None:
@@ -79,17 +83,40 @@ def live(context: Context) -> Release | None:
 
 
 def past(context: Context) -> list[Past]:
-    """Newest first, the live one included."""
-    rows = _ours(context, "list_endpoint_configs", "EndpointConfigs", "EndpointConfigName")
-    named = [(row["EndpointConfigName"], row["CreationTime"]) for row in rows]
-    all_of_them = [Past(config=name, created=at, outcome=outcome(context, name) or "") for name, at in named]
-    return sorted(all_of_them, key=lambda release: release.created, reverse=True)
+    """What served last first, the live one included; then what never did, newest first."""
+    return sorted(_all(context), key=lambda release: (release.turn, release.created), reverse=True)
+
+
+def _all(context: Context) -> Iterator[Past]:
+    for row in _ours(context, "list_endpoint_configs", "EndpointConfigs", "EndpointConfigName"):
+        tags = _tags(context, row["EndpointConfigName"]) or {}
+        turn = tags.get(TURN, "")
+        yield Past(
+            config=row["EndpointConfigName"],
+            created=row["CreationTime"],
+            outcome=tags.get(OUTCOME, ""),
+            turn=int(turn) if turn.isdecimal() else 0,
+        )
 
 
 def outcome(context: Context, config: str) -> str | None:
     """What `mark` has said of a configuration, "" for nothing yet; None where there is no such configuration."""
+    tags = _tags(context, config)
+    return None if tags is None else tags.get(OUTCOME, "")
+
+
+def _tags(context: Context, config: str) -> dict[str, str] | None:
     answer = found(context.client("sagemaker").list_tags, ResourceArn=_arn(context, config))
-    return None if answer is None else {tag["Key"]: str(tag["Value"]) for tag in answer["Tags"]}.get(OUTCOME, "")
+    return None if answer is None else {tag["Key"]: str(tag["Value"]) for tag in answer["Tags"]}
+
+
+def serves(context: Context, config: str) -> None:
+    """Notes that it serves now: the first to go back to, once another does."""
+    latest = next(iter(past(context)), None)
+    if latest and (latest.config, latest.outcome) == (config, SERVED) and latest.turn:
+        return
+    turn = {TURN: str(1 + (latest.turn if latest else 0))}
+    context.client("sagemaker").add_tags(ResourceArn=_arn(context, config), Tags=tag_list({OUTCOME: SERVED} | turn))
 
 
 def mark(context: Context, config: str, what: str) -> None:

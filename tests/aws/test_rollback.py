@@ -63,6 +63,15 @@ def test_a_rollback_interrupted_in_its_wait_is_continued_by_the_same_command(rel
     assert released("rollback", "--to", third)[1]["config"] == third
 
 
+def test_rollback_goes_to_what_served_last_not_to_what_was_made_last(released):
+    """An earlier release that was released again has its old configuration."""
+    for image in (push(content="second"), released.image, push(content="third")):
+        will_answer()
+        code, _, err = released("release", "--image", image)
+        assert code == 0, err
+    assert released("rollback")[1]["config"] == released.first
+
+
 def test_the_same_rollback_to_a_named_one_may_be_said_again(released, three):
     assert released("rollback", "--to", three[0])[0] == 0
     assert released("rollback", "--to", three[0])[1]["config"] == three[0]
