@@ -48,7 +48,13 @@ REFUSED = [
     Need("sagemaker:DeleteEndpoint", "arn:aws:sagemaker:us-east-1:123456789012:endpoint/kennel-dev"),
     *(
         Need(f"application-autoscaling:{action}", TARGET, {"application-autoscaling:service-namespace": "sagemaker"} | tags)
-        for action in ("DeregisterScalableTarget", "PutScalingPolicy", "RegisterScalableTarget")
+        for action in (
+            "DeleteScheduledAction",
+            "DeregisterScalableTarget",
+            "PutScalingPolicy",
+            "PutScheduledAction",
+            "RegisterScalableTarget",
+        )
         for tags in ({}, OF_PROD)
     ),
     Need("application-autoscaling:TagResource", TARGET, OF_PROD | TAG_AS_OURS),

@@ -185,7 +185,7 @@ def test_a_plan_says_what_is_scheduled_and_what_holds(aws):
 
 def test_an_asynchronous_endpoint_may_sleep_by_the_clock(aws):
     night = {"name": "night", "schedule": "cron(0 22 * * ? *)", "minimum": 0, "maximum": 1}
-    config = stage(endpoint={"kind": "async"}, scaling={"minimum": 1, "scheduled": [night]})
+    config = stage(endpoint={"kind": "async"}, scaling={"minimum": 1, "scheduled": [night]}, function={"enabled": False})
     apply(config)
     assert in_aws()["kennel-dev-night"]["ScalableTargetAction"] == {"MinCapacity": 0, "MaxCapacity": 1}
     assert writes_of(apply, config) == []
