@@ -116,8 +116,8 @@ def test_a_replacement_that_hangs_while_it_loads_is_replaced_itself(model_dir, t
         assert server.ping() == 503
         engine.play()
         until(lambda: server.ping() == 200, "a new process serves")
-        (again,) = server.events("model process was killed while it loaded: trying again")
-        assert "not ready within 5 s" in again["reason"]
+        again = server.events("model process was killed while it loaded: trying again")  # more than one on a busy machine
+        assert "not ready within 5 s" in again[0]["reason"]
 
 
 @pytest.mark.slow
