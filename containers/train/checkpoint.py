@@ -29,6 +29,7 @@ from torch import Tensor
 
 from containers.core import logs, manifest
 from containers.train.distributed import Group
+from containers.train.errors import TrainingError
 
 SCHEMA = 1
 LATEST = "latest.json"
@@ -68,13 +69,27 @@ class Checkpoints:
         """There is a checkpoint to go on from; the same on every rank."""
         directory.mkdir(parents=True, exist_ok=True)
         if group.is_first:
-            for leftover in directory.glob(".*.tmp"):
-                leftover.unlink(missing_ok=True)
+            self._clean()
+
+    def _clean(self) -> None:
+        """Delete what is half-written."""
+        for leftover in self._directory.glob(".*.tmp"):
+            leftover.unlink(missing_ok=True)
 
     def save_base(self, state: Mapping[str, Tensor]) -> None:
-        """Keep the whole model, which later checkpoints of the head refer to. On rank 0 only."""
+        """Keep the whole model, which later checkpoints of the head refer to. Call on every rank: only rank 0 writes.
+
+        Raises TrainingError, on all, where the disk refuses: no later checkpoint could be gone on from.
+        """
+        reason = ""
         if self._group.is_first:
-            self._base = self._commit("base", dict(state))[0]
+            try:
+                self._base = self._commit("base", dict(state))[0]
+            except OSError as error:
+                self._clean()
+                reason = str(error)
+        if self._group.broadcast(float(bool(reason))):
+            raise TrainingError(f"no checkpoint can be written to {self._directory}: make room ({reason or 'rank 0 says why'})")
 
     def save(self, state: Mapping[str, Any], step: int, *, is_best: bool = False) -> bool:
         """Commit `state`. False, with an error in the log, where the disk refuses: the one before then stays newest, and best.
@@ -95,8 +110,7 @@ class Checkpoints:
             latest = json.dumps({"file": name, "step": step, "sha256": digest}).encode()
             self._replace(LATEST, lambda temporary: temporary.write_bytes(latest))
         except OSError as error:
-            for leftover in self._directory.glob(".*.tmp"):
-                leftover.unlink(missing_ok=True)
+            self._clean()
             _log.error("checkpoint not written; the previous one stays the newest", extra={"reason": str(error), "step": step})
             return False
         self.best_file = name if is_best else self.best_file

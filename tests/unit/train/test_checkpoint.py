@@ -1,15 +1,15 @@
 import json
 import os
 import random
-import resource
 import shutil
-import signal
 
 import pytest
 import torch
 
 from containers.train.checkpoint import LATEST, Checkpoints
 from containers.train.distributed import Group
+from containers.train.errors import TrainingError
+from tests.support.full_disk import files_of_at_most
 from tests.support.training import _FORK, in_ranks, same
 
 
@@ -163,25 +163,26 @@ def test_killed_before_any_step_of_the_commit_it_still_loads(tmp_path, step):
     assert not list(tmp_path.glob(".*.tmp"))  # what was left over is removed by the next start
 
 
-@pytest.fixture
-def files_of_64_kib_at_most():
-    """The kernel refuses to write more, as on a full disk: torch.save turns either into a RuntimeError."""
-    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, limit[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limit)
-    signal.signal(signal.SIGXFSZ, handler)
-
-
-def test_a_disk_that_refuses_keeps_the_previous_checkpoint_and_the_run(tmp_path, caplog, files_of_64_kib_at_most):
+def test_a_disk_that_refuses_keeps_the_previous_checkpoint_and_the_run(tmp_path, caplog):
+    """torch.save turns that into a RuntimeError."""
     checkpoints = saved(tmp_path, 2)
     before = names(tmp_path)
-    assert not checkpoints.save({"model": torch.zeros(1 << 20), "number": 2}, 2)
+    with files_of_at_most(1 << 16):
+        assert not checkpoints.save({"model": torch.zeros(1 << 20), "number": 2}, 2)
     assert "No space left" in caplog.records[-1].reason
     assert names(tmp_path) == before  # nothing half-written takes up room
     assert checkpoints.save(state(3), 3)
     assert restored(tmp_path) == 3
+
+
+def test_a_disk_that_refuses_the_base_ends_every_rank_with_the_remedy(tmp_path):
+    def body(group):
+        checkpoints = Checkpoints(tmp_path, group)
+        with files_of_at_most(1 << 16), pytest.raises(TrainingError, match=f"no checkpoint can be written to {tmp_path}: make room"):
+            checkpoints.save_base({"backbone": torch.zeros(1 << 20)})
+        return names(tmp_path)
+
+    assert in_ranks(2, body) == [[], []]
 
 
 def test_every_rank_hears_that_the_disk_refused(tmp_path):
