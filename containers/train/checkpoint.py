@@ -7,6 +7,7 @@ files and immutability of finished ones.
     base-<digest>.pt                 the whole model before phase 1, which then saves only its head
     checkpoint-<serial>-<digest>.pt  the last two, and the best each of them knew
     latest.json                      {"file", "step", "sha256"}
+    .lock                            held by rank 0 as long as it lives
 
 Files are read with weights_only=True: they can hold tensors and plain containers, nothing that runs.
 """
@@ -18,6 +19,7 @@ import json
 import os
 import pickle
 import re
+import weakref
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -28,6 +30,7 @@ import torch
 from torch import Tensor
 
 from containers.core import logs, manifest
+from containers.train import lock
 from containers.train.distributed import Group
 from containers.train.errors import TrainingError
 
@@ -56,8 +59,17 @@ class Restored:
 class Checkpoints:
     """Rank 0 saves; every rank restores the same state, wherever the newest copy lies."""
 
-    def __init__(self, directory: Path, group: Group, on_commit: Callable[[str], None] = lambda _step: None) -> None:
-        """`on_commit` is told each step of the commit protocol before it happens."""
+    def __init__(
+        self,
+        directory: Path,
+        group: Group,
+        on_commit: Callable[[str], None] = lambda _step: None,
+        asked: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`on_commit` is told each step of the commit protocol before it happens; `asked` says whether to stop.
+
+        Rank 0 waits for another run that still writes here. Raises ConfigError and NotBegun as `lock.hold`.
+        """
         self._directory, self._group, self._on_commit = directory, group, on_commit
         self._serial = 0
         self._recent: dict[str, str | None] = {}
@@ -69,6 +81,9 @@ class Checkpoints:
         """There is a checkpoint to go on from; the same on every rank."""
         directory.mkdir(parents=True, exist_ok=True)
         if group.is_first:
+            held = lock.hold(directory, asked)
+            if held is not None:
+                weakref.finalize(self, os.close, held)
             self._clean()
 
     def _clean(self) -> None:

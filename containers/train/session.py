@@ -24,7 +24,7 @@ def train(job_file: Path) -> int:
     logs.configure(rank=int(os.environ.get("RANK", "0")), host=job.cluster.current_host)
     this = run.prepare(job, request)
     recorder = Recorder(job.paths.tensorboard_dir, active=this.group.is_first)
-    checkpoints = Checkpoints(job.paths.checkpoint_dir, this.group)
+    checkpoints = Checkpoints(job.paths.checkpoint_dir, this.group, asked=lambda: request.asked)
     trainer = _begin(this, request, checkpoints, recorder)
     room.check(this, finished=trainer.finished)
     try:

@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 
+from containers.train import lock
 from containers.train.checkpoint import LATEST, Checkpoints
 from containers.train.distributed import Group
 from containers.train.errors import TrainingError
@@ -30,7 +31,7 @@ def restored(directory):
 
 
 def names(directory):
-    return sorted(path.name for path in directory.iterdir())
+    return sorted(path.name for path in directory.iterdir() if path.name != lock.LOCK_FILE)
 
 
 def test_what_was_saved_is_restored_with_the_best_and_the_base(tmp_path):
