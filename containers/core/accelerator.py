@@ -20,16 +20,11 @@ _REMEDY = (
 
 @dataclass(frozen=True, kw_only=True)
 class Accelerator:
-    """`amp_dtype` is what autocast should use, None for plain float32; `needs_scaler` goes with float16."""
+    """`amp_dtype` is what autocast should use, None for plain float32."""
 
     device: torch.device
     name: str
-    count: int
     amp_dtype: torch.dtype | None
-
-    @property
-    def needs_scaler(self) -> bool:
-        return self.amp_dtype is torch.float16
 
 
 def check_architecture(capability: tuple[int, int], arch_list: Sequence[str], name: str) -> None:
@@ -68,8 +63,8 @@ def detect(requested: str = "auto", *, local_rank: int = 0) -> Accelerator:
     capability, name = torch.cuda.get_device_capability(local_rank), torch.cuda.get_device_name(local_rank)
     check_architecture(capability, torch.cuda.get_arch_list(), name)
     device = torch.device("cuda", local_rank)
-    return Accelerator(device=device, name=name, count=torch.cuda.device_count(), amp_dtype=amp_dtype(capability))
+    return Accelerator(device=device, name=name, amp_dtype=amp_dtype(capability))
 
 
 def _cpu() -> Accelerator:
-    return Accelerator(device=torch.device("cpu"), name="cpu", count=1, amp_dtype=None)
+    return Accelerator(device=torch.device("cpu"), name="cpu", amp_dtype=None)

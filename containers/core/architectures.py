@@ -99,13 +99,6 @@ def head_prefix(name: str) -> str:
     return lookup(name).head + "."
 
 
-def parameter_groups(model: nn.Module, name: str) -> tuple[list[str], list[str]]:
-    """(names of backbone parameters, names of head parameters), in the model's order."""
-    prefix = head_prefix(name)
-    names = [parameter for parameter, _ in model.named_parameters()]
-    return [n for n in names if not n.startswith(prefix)], [n for n in names if n.startswith(prefix)]
-
-
 def without_head(model: nn.Module, name: str) -> nn.Module:
     """`model` itself with its head replaced by Identity, so that it returns the head's inputs (cached as features)."""
     parent, _, child = lookup(name).head.rpartition(".")

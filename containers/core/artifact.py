@@ -34,16 +34,10 @@ class Artifact:
         return model.eval()
 
 
-def save(
-    model_dir: Path,
-    state_dict: Mapping[str, Tensor],
-    golden_png: bytes,
-    facts: Manifest,
-    extra_files: Mapping[str, Path] | None = None,
-) -> Manifest:
+def save(model_dir: Path, state_dict: Mapping[str, Tensor], golden_png: bytes, facts: Manifest) -> Manifest:
     """Write the model directory; returns the manifest as written, with the digest of every file.
 
-    `facts.files` is ignored and computed. `extra_files` maps a name in the directory to a file to copy there (engines).
+    `facts.files` is ignored and computed.
     The manifest is written last and by rename: a directory with a manifest is complete. Raises OSError where the disk refuses;
     the directory then has no manifest, and no half-written weights that would take up room.
     """
@@ -56,8 +50,7 @@ def save(
         raise OSError(f"{WEIGHTS_FILE}: {error}") from error
     (model_dir / WEIGHTS_FILE).chmod(0o644)  # safetensors makes 0600, and the server may be another user than training
     (model_dir / GOLDEN_FILE).write_bytes(golden_png)
-    names = [WEIGHTS_FILE, GOLDEN_FILE, *_copy(model_dir, extra_files or {})]
-    return _commit(model_dir, facts, {name: manifest.sha256(model_dir / name) for name in names})
+    return _commit(model_dir, facts, {name: manifest.sha256(model_dir / name) for name in (WEIGHTS_FILE, GOLDEN_FILE)})
 
 
 def replace_engines(model_dir: Path, facts: Manifest, engines: tuple[EngineEntry, ...], files: Mapping[str, Path]) -> Manifest:

@@ -20,7 +20,8 @@ def saved(model, tmp_path_factory):
     directory = tmp_path_factory.mktemp("artifact")
     engine = directory / "made-elsewhere.bin"
     engine.write_bytes(b"engine")
-    artifact.save(directory / "model", model.state_dict(), golden_png(), facts(), {"engines/fast/model.bin": engine})
+    written = artifact.save(directory / "model", model.state_dict(), golden_png(), facts())
+    artifact.replace_engines(directory / "model", written, (), {"engines/fast/model.bin": engine})
     return directory / "model"
 
 

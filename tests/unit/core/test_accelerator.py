@@ -71,16 +71,9 @@ def test_half_precision_by_what_the_hardware_has(capability, dtype):
     assert accelerator.amp_dtype(capability) is dtype
 
 
-def test_float16_is_scaled_and_bfloat16_is_not():
-    def made(dtype):
-        return accelerator.Accelerator(device=torch.device("cpu"), name="x", count=1, amp_dtype=dtype)
-
-    assert [made(d).needs_scaler for d in (torch.float16, torch.bfloat16, None)] == [True, False, False]
-
-
 def test_cpu_is_full_precision():
     found = accelerator.detect("cpu")
-    assert (found.device.type, found.count, found.amp_dtype) == ("cpu", 1, None)
+    assert (found.device.type, found.amp_dtype) == ("cpu", None)
 
 
 def test_an_unknown_device_is_refused():

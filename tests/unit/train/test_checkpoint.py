@@ -179,7 +179,10 @@ def test_a_disk_that_refuses_keeps_the_previous_checkpoint_and_the_run(tmp_path,
 def test_a_disk_that_refuses_the_base_ends_every_rank_with_the_remedy(tmp_path):
     def body(group):
         checkpoints = Checkpoints(tmp_path, group)
-        with files_of_at_most(1 << 16), pytest.raises(TrainingError, match=f"no checkpoint can be written to {tmp_path}: make room"):
+        with (
+            files_of_at_most(1 << 16),
+            pytest.raises(TrainingError, match=f"no checkpoint can be written to {tmp_path}: make room"),
+        ):
             checkpoints.save_base({"backbone": torch.zeros(1 << 20)})
         return names(tmp_path)
 

@@ -8,8 +8,8 @@ from containers.train.distributed import Group
 from containers.train.run import agreed_precision, largest_batch
 from tests.support.training import in_ranks
 
-T4 = Accelerator(device=torch.device("cpu"), name="T4", count=1, amp_dtype=torch.float16)
-A10G = Accelerator(device=torch.device("cpu"), name="A10G", count=1, amp_dtype=torch.bfloat16)
+T4 = Accelerator(device=torch.device("cpu"), name="T4", amp_dtype=torch.float16)
+A10G = Accelerator(device=torch.device("cpu"), name="A10G", amp_dtype=torch.bfloat16)
 
 
 def test_alone_a_gpu_takes_its_own_precision_or_the_one_chosen():
