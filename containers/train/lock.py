@@ -1,7 +1,7 @@
 """One run at a time writes to a checkpoint directory.
 
-Where the first process of a run was killed, its ranks have a minute and a half to end (`supervisor.STOP_SECONDS`). A run that is
-started meanwhile would read a directory that changes, and each would prune what the other wrote.
+Where the first process of a run was killed, its ranks have a minute and a half to end (`supervisor.STOP_SECONDS`). A run that
+is started meanwhile would read a directory that changes, and each would prune what the other wrote.
 """
 
 import fcntl
@@ -22,7 +22,7 @@ log = logs.get(__name__)
 
 
 def hold(directory: Path, asked: Callable[[], bool] = lambda: False) -> int | None:
-    """Lock `directory` for this process; returns the file descriptor that holds the lock, None where the file system has no locks.
+    """Lock `directory` for this process; returns the descriptor that holds the lock, None where the file system has no locks.
 
     Waits for another process to end. Raises ConfigError where it does not within WAIT_SECONDS, NotBegun once `asked` to stop.
     The lock is of the process (fcntl(2)): it ends with it, also where loaders that it forked live on.

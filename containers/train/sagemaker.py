@@ -14,16 +14,12 @@ from typing import Any
 from containers.core import host
 from containers.core.errors import ConfigError
 from containers.core.settings import parse
-from containers.train import supervisor
+from containers.train import splits, supervisor
 from containers.train.config import TrainConfig
 from containers.train.job import Cluster, JobPaths, TrainingJob, scratch_dir
 
 ROOT = Path("/opt/ml")
-_CHANNELS = {
-    "train": "train", "training": "train", "data": "train",
-    "valid": "valid", "validation": "valid", "val": "valid",
-    "test": "test", "pretrained": "pretrained",
-}  # fmt: skip
+_CHANNELS = {**splits.NAMES, "data": "train", "pretrained": "pretrained"}
 _NOT_OURS = ("sagemaker_", "_tuning_objective_metric")
 """Hyperparameters that the SageMaker SDK and its tuner add of themselves."""
 

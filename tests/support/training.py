@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import pickle
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -25,6 +24,7 @@ from containers.train.config import TrainConfig
 from containers.train.distributed import Group
 from containers.train.index import DatasetIndex, Photo
 from containers.train.job import JobPaths, TrainingJob
+from tests.support.server import free_port
 
 _FORK = multiprocessing.get_context("fork")
 DEADLINE = 240.0
@@ -73,12 +73,6 @@ def make_job(root: Path, index: DatasetIndex, **config: object) -> TrainingJob:
     job.write()
     index.write(paths.index_file)
     return job
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 class Workers:

@@ -4,7 +4,6 @@ import json
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -12,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from PIL import Image
+
+from tests.support.server import free_port as free_port
 
 SECONDS = 120.0
 """A deadline for machines under load, not an expectation."""
@@ -29,12 +30,6 @@ def photos(root: Path, classes: tuple[str, ...] = ("cat", "dog"), each: int = 8)
         for index in range(each):
             photo(root / name / f"{index:03}.png", seed=1000 * number + index)
     return root
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 class Job:
