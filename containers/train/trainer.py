@@ -78,6 +78,7 @@ class Trainer:
             self._train_epoch(phase)
             sums = self._sums(phase)
             scores = phase.evaluate()
+            self._check_weights(phase)  # before this epoch is called the best
             best = self.stopping.best_value, self.stopping.best_epoch
             verdict = self._decide(scores)
             row = self._complete_epoch(phase, sums, scores)
@@ -165,7 +166,7 @@ class Trainer:
         if signal is Signal.STOP:
             raise StopRequested
         if signal is Signal.NON_FINITE:
-            raise self._non_finite("training")
+            raise self._non_finite("the training loss")
         if signal is Signal.CHECKPOINT:
             self._save(is_best=False)
 
@@ -174,7 +175,7 @@ class Trainer:
         value = self._run.group.broadcast(scores.loss)
         verdict = self.stopping.update(value, self.progress.total_epochs + 1)
         if not math.isfinite(value):
-            raise self._non_finite("validation")
+            raise self._non_finite("the validation loss")
         return verdict
 
     def _complete_epoch(self, phase: Phase, sums: list[float], scores: Scores) -> Row:
@@ -214,17 +215,18 @@ class Trainer:
         sums = phase.stepper.sums.cpu() if phase.replicated else self._run.group.sum(phase.stepper.sums)
         loss = self._run.group.broadcast(float(sums[0]))
         if not math.isfinite(loss):
-            raise self._non_finite("training")
+            raise self._non_finite("the training loss")
         return [loss, float(sums[1]), float(sums[2])]
 
     def _save(self, *, is_best: bool) -> bool:
         """A checkpoint of this very moment, on every rank together; False where the disk refuses.
 
-        Weights that are not finite are never saved.
+        Weights that are not finite are never saved, though the loss that would show it is yet to come: NonFiniteLoss.
         """
         if self._phase is None:
             return True
         self.progress.sums = self._sums(self._phase)
+        self._check_weights(self._phase)
         state = {
             **self._phase.state_dict(),
             "progress": asdict(self.progress),
@@ -234,6 +236,12 @@ class Trainer:
         saved = self._checkpoints.save(state, self.progress.step, is_best=is_best)
         self._run.agreement.saved()
         return saved
+
+    def _check_weights(self, phase: Phase) -> None:
+        """Raises NonFiniteLoss, on every rank, for what rank 0 would save."""
+        learned = [tensor for tensor in phase.learned.state_dict().values() if tensor.is_floating_point()]
+        if not self._run.group.broadcast(float(torch.stack([tensor.isfinite().all() for tensor in learned]).all())):
+            raise self._non_finite("a weight")
 
     def _interrupted(self) -> Interrupted:
         saved = self._save(is_best=False)
@@ -249,10 +257,10 @@ class Trainer:
             )
         return Interrupted(f"{when}; the checkpoint is written: start the job again to go on")
 
-    def _non_finite(self, which: str) -> NonFiniteLoss:
+    def _non_finite(self, what: str) -> NonFiniteLoss:
         best = self.stopping.best_epoch
         kept = f"the best model (epoch {best}) is kept" if best > 0 else "there is no earlier evaluation to fall back on"
         return NonFiniteLoss(
-            f"the {which} loss is NaN or infinite in epoch {self.progress.total_epochs + 1}, near step {self.progress.step}; "
+            f"{what} is NaN or infinite in epoch {self.progress.total_epochs + 1}, near step {self.progress.step}; "
             f"{kept}: lower learning_rate, or set precision to fp32"
         )
