@@ -23,8 +23,9 @@ def hold(condition: object, invariant: str, message: str) -> None:
 
 
 def shuffled(kinds: Sequence[str], count: int, dice: random.Random) -> list[str]:
-    """`count` events, every kind about equally often, in an order that `dice` decides."""
-    chosen = [kinds[number % len(kinds)] for number in range(count)]
+    """`count` events, every kind about equally often; `dice` decides which come once more, and in which order."""
+    rounds, rest = divmod(count, len(kinds))
+    chosen = [*list(kinds) * rounds, *dice.sample(list(kinds), rest)]
     dice.shuffle(chosen)
     return chosen
 

@@ -27,6 +27,13 @@ def test_a_schedule_is_its_seed_and_has_every_kind(lane):
     assert {getattr(event, "kind", event) for event in lane.schedule(50, 1)} == set(lane.KINDS)
 
 
+@pytest.mark.parametrize("lane", [training, two_hosts], ids=lambda lane: lane.__name__)
+def test_few_events_are_the_seeds_choice_and_no_kind_is_left_out_for_ever(lane):
+    drawn = [{event.kind for event in lane.schedule(2, seed)} for seed in range(60)]
+    assert all(len(kinds) == 2 for kinds in drawn)
+    assert set.union(*drawn) == set(lane.KINDS)
+
+
 @pytest.mark.parametrize("events", [12, 20, 200])
 def test_every_lane_has_its_share(events):
     counts = soak.shares(events)

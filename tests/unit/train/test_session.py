@@ -43,10 +43,22 @@ def undisturbed(tmp_path_factory, index):
 
 @pytest.fixture(scope="module")
 def undisturbed_pair(tmp_path_factory, index):
-    """The same job on two ranks."""
+    """The same job on two ranks; each leaves the weights it has at the end in `scratch_dir`."""
     torch.set_num_threads(1)
     job = make_job(tmp_path_factory.mktemp("pair"), index)
-    return job, train(job, world_size=2)
+
+    def main(job_file):
+        write = results.write_model
+
+        def told(run, *arguments):
+            written = write(run, *arguments)
+            torch.save(run.model.state_dict(), job_file.with_name(f"end-{run.group.rank}.pt"))
+            return written
+
+        results.write_model = told  # in a forked process of its own
+        return worker.main(job_file)
+
+    return job, train(job, world_size=2, main=main)
 
 
 class _Dying(logging.Handler):
@@ -114,6 +126,9 @@ def test_the_model_written_is_the_best_checkpoint_on_every_rank(undisturbed_pair
     else:
         best_model = best["model"]
     assert same({name: value.contiguous() for name, value in best_model.items()}, written)
+    for rank in (0, 1):
+        held = torch.load(job.paths.scratch_dir / f"end-{rank}.pt", weights_only=True)
+        assert same({name: value.contiguous() for name, value in held.items()}, written), f"rank {rank}"
 
 
 def test_what_was_read_of_a_checkpoint_is_held_by_nobody_once_training_goes_on(job, undisturbed):

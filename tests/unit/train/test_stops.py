@@ -11,6 +11,7 @@ import pytest
 
 from containers.core import artifact, manifest
 from containers.train import export, features, pretrained, recorder, run, worker
+from tests.support.server import until
 from tests.support.training import Workers, events, newest, train
 
 INTERRUPTED = 75
@@ -19,8 +20,24 @@ INTERRUPTED = 75
 @pytest.mark.parametrize("when", ["features", "epoch"])
 def test_sigterm_to_every_rank_leaves_at_one_agreed_step_with_checkpoint_and_model(job, index, when):
     endless = job(epochs=10_000, head_epochs=1, num_workers=2)
-    workers = Workers(endless, world_size=2)
-    workers.until(when, count=2 if when == "epoch" else 1)
+    reached = endless.paths.scratch_dir / "reached"
+
+    def slowly(job_file):
+        compute = features.FeatureCache._compute
+
+        def one(*arguments):
+            reached.touch()
+            time.sleep(0.2)
+            return compute(*arguments)
+
+        features.FeatureCache._compute, features.CHUNK = one, 1  # in a forked process of its own: 31 photos
+        return worker.main(job_file)
+
+    workers = Workers(endless, 2, slowly if when == "features" else worker.main)
+    if when == "features":
+        until(reached.exists, "features being computed")
+    else:
+        workers.until("epoch", count=2)
     asked = time.monotonic()
     for process in workers.processes:
         os.killpg(process.pid, signal.SIGTERM)  # as torch's agent does: the loaders get it too
@@ -28,7 +45,11 @@ def test_sigterm_to_every_rank_leaves_at_one_agreed_step_with_checkpoint_and_mod
     assert time.monotonic() - asked < 60
     stops = [next(line["reason"] for line in workers.lines(rank) if line["event"] == "interrupted") for rank in (0, 1)]
     assert stops[0] == stops[1]
-    assert f"step {newest(endless)['progress']['step']} " in stops[0]
+    if when == "features":
+        assert not events(workers, "features")
+        assert "before the first step" in stops[0]
+    else:
+        assert f"step {newest(endless)['progress']['step']} " in stops[0]
     assert "killed by signal" not in workers.text(0) + workers.text(1)
     if when == "epoch":
         artifact.load(endless.paths.model_dir).build()
