@@ -15,6 +15,8 @@ from containers.core import architectures, manifest
 from containers.core.errors import ArtifactError
 from containers.core.manifest import ENGINES_DIR, GOLDEN_FILE, MANIFEST_FILE, WEIGHTS_FILE, EngineEntry, Manifest
 
+_Triple = tuple[float, float, float]
+
 
 @dataclass(frozen=True)
 class Artifact:
@@ -107,13 +109,22 @@ def load(model_dir: Path) -> Artifact:
     return Artifact(model_dir, facts, state)
 
 
-def normalise(batch: Tensor, mean: tuple[float, float, float], std: tuple[float, float, float], *, repeat: int = 1) -> Tensor:
+def normalise(batch: Tensor, mean: _Triple, std: _Triple, *, repeat: int = 1) -> Tensor:
     """uint8 (N, H, W, 3) as `preprocessing.prepare` makes it → float (N, 3, H, W), channels_last in memory.
 
     `repeat`: how often mean and std are laid side by side, 1 or W. The numbers are the same; with W a CPU is four times as
     fast, and with 1 the constants of an exported graph stay three numbers.
     """
+    return normalise_by(batch, *constants(mean, std, batch.device, repeat=repeat))
+
+
+def constants(mean: _Triple, std: _Triple, device: torch.device, *, repeat: int = 1) -> tuple[Tensor, Tensor]:
+    """What `normalise_by` subtracts and divides by, on `device`: for work that may not copy from the host (CUDA graphs)."""
     shape = (1, 1, repeat, 3)  # non_blocking: a plain copy would wait for the GPU, at every step
-    centre = torch.tensor(mean).mul(255).repeat(repeat).view(shape).to(batch.device, non_blocking=True)
-    scale = torch.tensor(std).mul(255).repeat(repeat).view(shape).to(batch.device, non_blocking=True)
+    centre = torch.tensor(mean).mul(255).repeat(repeat).view(shape).to(device, non_blocking=True)
+    return centre, torch.tensor(std).mul(255).repeat(repeat).view(shape).to(device, non_blocking=True)
+
+
+def normalise_by(batch: Tensor, centre: Tensor, scale: Tensor) -> Tensor:
+    """`normalise` with its `constants`."""
     return batch.float().sub_(centre).div_(scale).permute(0, 3, 1, 2)

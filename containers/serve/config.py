@@ -26,6 +26,9 @@ class ServeConfig(Settings):
     """auto: the fastest the artifact and the machine offer. Or a name (eager), to force it."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where models run."""
+    cuda_graphs: Literal["auto", "off"] = "auto"
+    """On a GPU, run each batch size as one recorded CUDA graph. off: for who meets a driver that recording breaks, or needs
+    the memory the graphs hold for larger batches."""
     model_processes: Annotated[int, Field(ge=0, le=64)] = 0
     """0: one per GPU, or one per core with one thread each (most requests per second). 1 on a CPU gives one process all cores:
     half the latency of a single request on two cores, a quarter less throughput."""

@@ -57,9 +57,7 @@ def load(job: Assignment, config: ServeConfig) -> Predictor:
     engine = engines.load(job.model_dir, facts, requested=config.engine, device=job.device, threads=job.threads)
     predictor = Predictor(engine, config.max_batch)
     predictor.warm_up(facts.preprocessing.shape)
-    difference = engines.check_golden(engine, job.model_dir, facts)
-    log.info(
-        "model loaded",
-        extra={"engine": engine.name, "device": engine.device, "threads": job.threads, "golden_difference": difference},
-    )
+    recorded = engine.record(facts.preprocessing.shape, predictor.sizes) if config.cuda_graphs == "auto" else ()
+    told = {"engine": engine.name, "device": engine.device, "threads": job.threads, "cuda_graphs": recorded}
+    log.info("model loaded", extra=told | {"golden_difference": engines.check_golden(engine, job.model_dir, facts)})
     return predictor

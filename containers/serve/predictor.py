@@ -31,12 +31,16 @@ class Predictor:
         self._engine = engine
         self.max_batch = max_batch
 
+    @property
+    def sizes(self) -> list[int]:
+        """Every power of two below the largest batch, and the largest."""
+        return [1 << power for power in range((self.max_batch - 1).bit_length())] + [self.max_batch]
+
     def warm_up(self, shape: tuple[int, int, int]) -> None:
-        """Run every power-of-two batch size up to the largest once, so that no caller pays for first-time work."""
-        size = 1
-        while size <= self.max_batch:
-            self(np.zeros((size, *shape), np.uint8))
-            size *= 2
+        """Run each of `sizes` once, so that no caller pays for first-time work."""
+        for size in self.sizes:
+            if size <= self.max_batch:  # it may have shrunk
+                self(np.zeros((size, *shape), np.uint8))
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """When the device's memory runs out the batch is halved, for this call and from then on.

@@ -1,14 +1,15 @@
 """Ways of running the artifact's model. One file each; `PREFERENCE` is their order, fastest first.
 
 An engine is a callable: uint8 (N, crop, crop, 3) → float32 probabilities (N, classes), each row summing to 1. Normalisation,
-softmax and calibration are inside. It is built once per model process and called from one thread.
+softmax and calibration are inside. It is built once per model process and called from one thread. One that runs faster on sizes
+it knows beforehand says so in `record`.
 
 To add one: a file with `load(model_dir, manifest, …)` here, a row in `PREFERENCE`, and its exporter in `train.export`.
 This module imports neither torch nor OpenVINO: a process loads only what its engine needs.
 """
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,14 +27,27 @@ HALF_TOLERANCE = 0.03
 """Allowed difference of a golden probability where the GPU computes in half precision. Chosen, not measured."""
 
 
+Shape = tuple[int, int, int]
+"""Height, width, 3."""
+
+
+def _nothing_recorded(shape: Shape, sizes: Sequence[int]) -> tuple[int, ...]:
+    return ()
+
+
 @dataclass(frozen=True, kw_only=True)
 class LoadedEngine:
-    """`tolerance` bounds the difference from the golden probabilities that training recorded. Call it like an `Engine`."""
+    """`tolerance` bounds the difference from the golden probabilities that training recorded. Call it like an `Engine`.
+
+    `record(shape, sizes)` is called once, after the warm-up, with the shape of a photo and the batch sizes there will be; it
+    returns those that it has prepared for.
+    """
 
     name: str
     device: str
     tolerance: float
     run: Engine
+    record: Callable[[Shape, Sequence[int]], tuple[int, ...]] = _nothing_recorded
 
     def __call__(self, batch: np.ndarray) -> np.ndarray:
         return self.run(batch)

@@ -111,7 +111,18 @@ def test_answers_that_are_no_probabilities_are_refused(value: float):
         Predictor(lambda images: np.full((len(images), 2), value), max_batch=2)(photos(2))
 
 
-def test_warm_up_runs_every_size_once():
+@pytest.mark.parametrize(
+    ("largest", "sizes"), [(1, [1]), (2, [1, 2]), (6, [1, 2, 4, 6]), (8, [1, 2, 4, 8]), (9, [1, 2, 4, 8, 9])]
+)
+def test_warm_up_runs_every_size_once(largest: int, sizes: list[int]):
     device = Device(room=99)
-    Predictor(device, max_batch=8).warm_up(SHAPE)
-    assert device.sizes == [1, 2, 4, 8]
+    Predictor(device, max_batch=largest).warm_up(SHAPE)
+    assert device.sizes == sizes
+
+
+def test_warm_up_finds_the_largest_batch_that_fits():
+    device = Device(room=3)
+    predictor = Predictor(device, max_batch=8)
+    predictor.warm_up(SHAPE)
+    assert device.sizes == [1, 2, 4, 2, 2]
+    assert (predictor.max_batch, predictor.sizes) == (2, [1, 2])
