@@ -167,6 +167,13 @@ class FrontWorker(ThreadWorker):  # type: ignore[misc]
             for part in parts:
                 answer.write(part)
             answer.close()
+        except OSError:
+            raise
+        except Exception:
+            if not answer.headers_sent:
+                raise
+            self.log.exception("the application failed within its answer")  # a second answer behind it would corrupt it
+            return False
         finally:
             if hasattr(parts, "close"):
                 parts.close()
