@@ -109,15 +109,18 @@ def _window(server: machine.Server, reading: Reading, load: Load, concurrency: i
 def rounds(
     sides: Sequence[Side], engines: Sequence[str], plan: Plan, subject: Path, python: Path, logs: Path
 ) -> tuple[list[Reading], dict[str, list[dict[str, object]]], dict[str, str]]:
-    """Every side and every in-process limit once per round. Also returns the limits by engine and the sides that failed."""
+    """Every side once per round, and the in-process limit of each of `engines` just before the first side with it.
+
+    Also returns the limits by engine and the sides that failed.
+    """
     readings: list[Reading] = []
     limits: dict[str, list[dict[str, object]]] = {engine: [] for engine in engines}
     failed: dict[str, str] = {}
     for number in range(plan.rounds):
-        for engine in engines:
-            limits[engine].append(_limit(subject, engine, plan.seconds))
         order = sides if number % 2 == 0 else list(reversed(sides))
         for side in order:
+            if side.engine in limits and len(limits[side.engine]) == number:
+                limits[side.engine].append(_limit(subject, side.engine, plan.seconds))
             if side.name in failed:
                 continue
             try:
