@@ -8,6 +8,7 @@ decoding as well as resizing.
 import ctypes
 import functools
 import io
+import struct
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -25,14 +26,48 @@ _KEPT = 4  # buffers: more threads than this do not decode at once
 _SHAPES = ((61, 47, 20), (29, 97, 20), (40, 40, 56), (30, 40, 20), (30, 41, 20), (20, 47, 20), (47, 20, 20))
 """Width, height, size: smaller, larger, both orders of the passes and both sides of the rule for them, and one pass alone."""
 
+_START, _SCAN, _ICC = b"\xff\xd8", 0xDA, 0xE2
+_FRAMES = (0xC0, 0xC2)  # baseline, progressive
+_SHORTEST = {0xE0: 16, 0xDB: 2, 0xC4: 2, 0xDD: 2, 0xFE: 2}  # bytes of JFIF, of tables and restarts, and of comments
+
 Box = tuple[float, float, float, float]
 Resample = Callable[[np.ndarray, int, int, Box, int, bool, np.ndarray], int]
 _buffers: deque[np.ndarray] = deque(maxlen=_KEPT)
 
 
-def resize(data: bytes, width: int, height: int, box: Box, size: int, *, cubic: bool) -> np.ndarray | None:
+def plain_size(data: bytes) -> tuple[int, int] | None:
+    """Width and height of the commonest kind of JPEG: three components of 8 bits, and nothing that could turn it or change it.
+
+    None for every other, which Pillow must look at: with EXIF or XMP (orientation), several pictures (MPF), Adobe's colours.
+    Raises IndexError or struct.error where it is cut short.
+    """
+    size, place = None, 2
+    while data[place] == 0xFF and data.startswith(_START):
+        marker, length = struct.unpack_from(">BH", data, place + 1)
+        if marker == _SCAN:
+            return size
+        if marker in _FRAMES and size is None:
+            bits, height, width, components = struct.unpack_from(">BHHB", data, place + 4)
+            if bits != 8 or components != 3 or not width or not height:
+                return None
+            size = width, height
+        elif not _harmless(data, place, marker, length):
+            return None
+        place += 2 + length
+    return None
+
+
+def _harmless(data: bytes, place: int, marker: int, length: int) -> bool:
+    """Whether this segment changes nothing of what Pillow and libjpeg-turbo make of the photo's size, place and colours."""
+    return data.startswith(b"ICC_PROFILE\0", place + 4) if marker == _ICC else length >= _SHORTEST.get(marker, 1 << 16)
+
+
+def resize(
+    data: bytes, width: int, height: int, box: Box, size: int, *, cubic: bool, out: np.ndarray | None = None
+) -> np.ndarray | None:
     """uint8 (size, size, 3): the `box` of the JPEG `data` of `width` × `height` pixels. None where Pillow must do it.
 
+    `out`: contiguous memory for the answer, made if not given; what it holds where the answer is None is not defined.
     Raises ValueError where the JPEG is damaged.
     """
     resample = load()
@@ -47,7 +82,7 @@ def resize(data: bytes, width: int, height: int, box: Box, size: int, *, cubic: 
     if len(buffer) < 3 * width * height + _READ_AHEAD:
         buffer = np.empty(3 * width * height + _READ_AHEAD, np.uint8)
     pixels = simplejpeg.decode_jpeg(data, colorspace="RGB", buffer=buffer)
-    out = np.empty((size, size, 3), np.uint8)
+    out = np.empty((size, size, 3), np.uint8) if out is None else out
     failed = pixels.shape != (height, width, 3) or resample(buffer, width, height, box, size, cubic, out)
     _buffers.append(buffer)
     return None if failed else out

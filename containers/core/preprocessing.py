@@ -55,28 +55,43 @@ class PreprocessSpec(BaseModel):
         return (self.crop, self.crop, 3)
 
 
-def preprocess(data: bytes, spec: PreprocessSpec, *, max_pixels: int = MOST_PIXELS) -> np.ndarray:
-    """`prepare(decode(data, spec), spec)`, byte for byte, and quicker for the usual JPEG (`fast_jpeg`). Raises ImageError."""
-    quick = _quick(data, spec, max_pixels)
-    return prepare(decode(data, spec, max_pixels=max_pixels), spec) if quick is None else quick
+def preprocess(
+    data: bytes, spec: PreprocessSpec, *, max_pixels: int = MOST_PIXELS, out: np.ndarray | None = None
+) -> np.ndarray:
+    """`prepare(decode(data, spec), spec)`, byte for byte, and quicker for the usual JPEG (`fast_jpeg`). Raises ImageError.
+
+    `out`: contiguous memory of `spec.shape` for the answer, made if not given.
+    """
+    quick = _quick(data, spec, max_pixels, out)
+    if quick is not None:
+        return quick
+    prepared = prepare(decode(data, spec, max_pixels=max_pixels), spec)
+    if out is None:
+        return prepared
+    out[...] = prepared
+    return out
 
 
-def _quick(data: bytes, spec: PreprocessSpec, max_pixels: int) -> np.ndarray | None:
+def _quick(data: bytes, spec: PreprocessSpec, max_pixels: int, out: np.ndarray | None = None) -> np.ndarray | None:
     """None for what is not an upright RGB JPEG that is decoded at full size, and for all that is wrong: `decode` says what."""
     if fast_jpeg.load() is None:
         return None
     try:
-        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
-            width, height = image.size
-            reduced = min(width, height) >= 4 * spec.resize
-            if type(image) is not JpegImageFile or image.mode != "RGB" or reduced or width * height > max_pixels:
-                return None
-            if turn_of(image) is not None:
-                return None
+        size = fast_jpeg.plain_size(data) or _upright_size(data)
+        if size is None or min(size) >= 4 * spec.resize or size[0] * size[1] > max_pixels:
+            return None
+        width, height = size
         box = _box(width, height, spec)
-        return fast_jpeg.resize(data, width, height, box, spec.crop, cubic=spec.interpolation == "bicubic")
+        return fast_jpeg.resize(data, width, height, box, spec.crop, cubic=spec.interpolation == "bicubic", out=out)
     except Exception:  # noqa: BLE001 - a damaged header raises many kinds of errors
         return None
+
+
+def _upright_size(data: bytes) -> tuple[int, int] | None:
+    """Width and height of an RGB JPEG, None where it is something else or lies on its side."""
+    with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
+        upright = type(image) is JpegImageFile and image.mode == "RGB" and turn_of(image) is None
+        return image.size if upright else None
 
 
 def decode(data: bytes, spec: PreprocessSpec | None = None, *, max_pixels: int = MOST_PIXELS) -> Image.Image:

@@ -99,7 +99,7 @@ class Classifier:
         """Decode `photo` into `slot`; returns what is wrong with it. Raises DeadlineExceeded when its turn comes too late."""
         try:
             with self._decoding.one(deadline), telemetry.DECODE_SECONDS.time():
-                self._pool.slots.images[slot] = preprocessing.preprocess(photo, self._spec, max_pixels=self._max_pixels)
+                preprocessing.preprocess(photo, self._spec, max_pixels=self._max_pixels, out=self._pool.slots.images[slot])
         except TimeoutError:
             raise DeadlineExceeded(_LATE) from None
         except ImageTooLarge as error:

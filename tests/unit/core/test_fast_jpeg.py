@@ -2,9 +2,11 @@
 
 import io
 import shutil
+import struct
 import subprocess
 import sys
 import warnings
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -87,6 +89,71 @@ def test_any_geometry(width, height, resize, crop, interpolation):
 def test_every_kind_of_jpeg(options):
     data = jpeg(501, 333, **options)
     assert np.array_equal(quick(data), usual(data))
+
+
+@pytest.mark.parametrize(("width", "height", "mode"), [(300, 200, "RGB"), (60, 900, "RGB"), (90, 80, "L"), (1200, 1100, "RGB")])
+def test_an_answer_in_memory_that_was_given_fills_it_and_nothing_beside_it(width, height, mode):
+    data = jpeg(width, height, mode=mode)
+    slots = np.full((3, *SPEC.shape), 77, np.uint8)
+    found = preprocess(data, SPEC, out=slots[1])
+    assert np.shares_memory(found, slots)
+    assert np.array_equal(slots[1], usual(data))
+    assert (slots[[0, 2]] == 77).all()
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"comment": b"x" * 99}, {"icc_profile": b"y" * 70_000}])
+def test_the_size_of_a_plain_jpeg_is_known_without_pillow(options):
+    data = jpeg(501, 333, **options)
+    assert fast_jpeg.plain_size(data) == (501, 333)
+    assert np.array_equal(quick(data), usual(data))
+
+
+def _with_segment(marker: int, content: bytes) -> bytes:
+    data = jpeg()
+    return data[:2] + bytes([0xFF, marker]) + (len(content) + 2).to_bytes(2, "big") + content + data[2:]
+
+
+OTHERS = {
+    "exif": jpeg(exif=Image.Exif()),
+    "grey": jpeg(mode="L"),
+    "cmyk": jpeg(mode="CMYK"),
+    "xmp": _with_segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0<x tiff:Orientation='6'/>"),
+    "mpf": _with_segment(0xE2, b"MPF\0II*\0"),
+    "adobe": _with_segment(0xEE, b"Adobe\0\x64\0\0\0\0\0"),
+    "short jfif": _with_segment(0xE0, b"JFIF\0"),
+    "another frame": _with_segment(0xC1, b"\x08\0\1\0\1\3"),
+    "empty": b"",
+    "png": b"\x89PNG\r\n\x1a\n" + bytes(50),
+    "no start": jpeg()[1:],
+}
+
+
+@pytest.mark.parametrize("data", OTHERS.values(), ids=OTHERS.keys())
+def test_pillow_looks_at_every_other(data):
+    with suppress(IndexError, struct.error):
+        assert fast_jpeg.plain_size(data) is None
+    try:
+        expected = usual(data)
+    except ImageError:
+        assert quick(data) is None
+    else:
+        assert np.array_equal(preprocess(data, SPEC), expected)
+
+
+def test_damage_to_the_head_of_a_jpeg_is_found_as_pillow_finds_it():
+    """What one is refused for the other is refused for, and what one reads the other reads the same."""
+    chance, whole = np.random.default_rng(4), jpeg(90, 70)
+    head = whole.index(b"\xff\xda") + 14
+    for _ in range(3000):
+        data = bytearray(whole)
+        data[int(chance.integers(head))] = int(chance.integers(256))
+        try:
+            expected = usual(bytes(data), SMALL)
+        except ImageError:
+            with pytest.raises(ImageError):
+                preprocess(bytes(data), SMALL)
+        else:
+            assert np.array_equal(preprocess(bytes(data), SMALL), expected)
 
 
 def test_what_needs_pillow_is_left_to_it():
