@@ -32,6 +32,7 @@ log = logs.get(__name__)
 HERE = Path(__file__).parent
 _RECEIVE_SECONDS = 10.0  # a client that sends nothing for so long has lost its turn
 _UPLOAD_SECONDS = 30.0
+_SLOWEST_UPLOAD = 1 << 20  # bytes per second, where that gives a body at its limit longer: asynchronous inference has 1 GB
 _CHUNK = 1 << 20
 _OVER_LIMIT = "the body is larger than the limit (SERVE_MAX_BODY_MB)"
 
@@ -142,7 +143,8 @@ def read_body(limit: int, reserve: Reserve = lambda count: None) -> bytes:
     if announced > limit:
         raise TooLarge(_OVER_LIMIT)
     reserve(announced)
-    late = time.monotonic() + _UPLOAD_SECONDS
+    patience = max(_UPLOAD_SECONDS, limit / _SLOWEST_UPLOAD)
+    late = time.monotonic() + patience
     connection: socket.socket | None = request.environ.get("gunicorn.socket")
     if connection is not None:
         connection.settimeout(_RECEIVE_SECONDS)
@@ -166,7 +168,7 @@ def read_body(limit: int, reserve: Reserve = lambda count: None) -> bytes:
         if connection is not None:
             body_limits.pop(connection, None)
     if time.monotonic() > late:
-        raise TooSlow(f"the body did not arrive within {_UPLOAD_SECONDS:.0f} s")
+        raise TooSlow(f"the body did not arrive within {patience:.0f} s")
     if size < announced:
         raise BadRequest("the body is shorter than its Content-Length")
     g.bytes = size

@@ -74,6 +74,12 @@ def test_multipart_is_answered_in_the_order_of_the_body_whatever_its_fields_are_
     assert ["class" in item for item in response.json()["predictions"]] == [True, False, True, False, True]
 
 
+def test_bodies_of_an_asynchronous_endpoint_are_taken_where_the_limit_is_raised(model_dir, tmp_path):
+    with scripted(model_dir, tmp_path, max_body_mb=1000, request_timeout_seconds=3540) as engine:
+        assert engine.server.invoke(JPEG.ljust(300 << 20, b"\0")).status_code == 200
+        assert engine.server.ping() == 200
+
+
 def test_a_body_may_come_in_chunks_of_unknown_number(server: Server):
     def send(total: int) -> requests.Response:
         pieces = (JPEG if number == 0 else bytes(1 << 20) for number in range(total))
