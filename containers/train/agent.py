@@ -3,13 +3,15 @@
 It agrees on ranks (c10d rendezvous on the first host of the sorted list), starts and watches this host's workers. What it
 lacks stands here (measured on torch 2.10, see docs/decisions): only a lost worker is replaced, since an error of its own would
 come again; a stop reaches the workers and not their loaders; and hosts tell each other how they ended (`hosts`), so that none
-leaves while another still writes, and each can name the first cause.
+leaves while another still writes, and each can name the first cause. An agent serves one group of hosts: where the job goes on
+without some of them (`membership`), the launcher makes another.
 """
 
 import contextlib
 import os
 import signal
 import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,25 +20,21 @@ import torch
 from torch.distributed.elastic.agent.server.api import RunResult, WorkerGroup, WorkerSpec, WorkerState
 from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
-from torch.distributed.elastic.rendezvous import RendezvousClosedError, RendezvousConnectionError
+from torch.distributed.elastic.rendezvous import RendezvousClosedError, RendezvousConnectionError, RendezvousTimeoutError
 
 from containers.core import logs
 from containers.core.errors import Error
-from containers.train import failure, farewell
+from containers.train import failure, farewell, membership
 from containers.train.errors import Interrupted, PeerLost
 from containers.train.failure import Category, Failure
-from containers.train.hosts import LOST_SECONDS, Board
+from containers.train.hosts import LOST_SECONDS, POLL_SECONDS, Board, PeerEnded
 from containers.train.job import TrainingJob
+from containers.train.membership import AlreadyDone, ElasticBoard, HostsLost, Remaining
 
 log = logs.get(__name__)
 
-
-class _PeerEnded(Exception):
-    """Ends the workers of this host because of what another host says, or no longer says."""
-
-    def __init__(self, failure: Failure) -> None:
-        super().__init__(failure.headline)
-        self.failure = failure
+STOP_SECONDS = 5.0
+"""Where hosts may be lost: how far apart the requests to stop a whole job may reach its hosts."""
 
 
 class Agent(LocalElasticAgent):
@@ -46,6 +44,7 @@ class Agent(LocalElasticAgent):
         """`agreements` must be equal on every host: what they are about → their content."""
         super().__init__(spec, DefaultLogsSpecs(log_dir=str(log_dir)), "spawn")
         self._agreements = agreements
+        self._aborted = False
         self.failures: list[Failure] = []
         self.cause: Failure | None = None
         self.board: Board | None = None
@@ -64,6 +63,11 @@ class Agent(LocalElasticAgent):
         """The first host's store answers no more: this agent's own calls may wait for TCP, a quarter of an hour."""
         return self.board is not None and self.board.silence > LOST_SECONDS
 
+    @property
+    def restarts_left(self) -> int:
+        """How many lost workers may still be replaced; a lost host costs none."""
+        return int(self._remaining_restarts)
+
     def told(self) -> Failure | None:
         """What a host that is not fit to train said before it closed the rendezvous."""
         try:
@@ -76,6 +80,20 @@ class Agent(LocalElasticAgent):
         with contextlib.suppress(Exception):
             handler: Any = self._rdzv_handler
             handler.set_closed()
+
+    def missing(self) -> list[str]:
+        """The hosts that never came to form this group."""
+        try:
+            return membership.missing(self._rdzv_handler, self._rdzv_handler.get_run_id(), self.cluster.hosts)
+        except RuntimeError:
+            return [self.cluster.rendezvous_host]
+
+    def abandon(self) -> None:
+        """Leave this group for another: whoever still looks for it finds it closed."""
+        if self.board is not None:
+            self.board.close()
+        with contextlib.suppress(Exception):
+            self._rdzv_handler.shutdown()
 
     def kill(self) -> None:
         with self._gate:
@@ -96,7 +114,12 @@ class Agent(LocalElasticAgent):
             if self.board is not None:
                 self.board.close()
             group: Any = worker_group  # torch declares the types of a group that has not formed yet
-            self.board = Board(group.store, group.group_rank, self.cluster)
+            least = self.job.config.min_hosts
+            self.board = (
+                ElasticBoard(group.store, group.group_rank, self.cluster, least)
+                if least
+                else Board(group.store, group.group_rank, self.cluster)
+            )
             self.board.agree(self._agreements)
         with self._gate:
             if self.stopping:
@@ -105,11 +128,19 @@ class Agent(LocalElasticAgent):
             return started
 
     def _monitor_workers(self, worker_group: WorkerGroup) -> RunResult:
+        try:
+            return self._watch(worker_group)
+        except HostsLost:
+            self._shutdown(signal.SIGKILL)  # they wait for ranks that are gone, and all that counts is committed
+            raise
+
+    def _watch(self, worker_group: WorkerGroup) -> RunResult:
         result: RunResult = super()._monitor_workers(worker_group)
         if self.board is not None and result.state is WorkerState.HEALTHY and (news := self.board.news()) is not None:
-            raise _PeerEnded(news)
+            raise PeerEnded(news)
         if result.is_failed():
             self.failures = [self._failure(worker_group, each) for each in result.failures.values()]
+            self._aborted = any(each.exitcode == -signal.SIGABRT for each in result.failures.values())
             if not self._may_restart(failure.root_cause(self.failures)):
                 self._remaining_restarts = 0
             elif self._remaining_restarts > 0:
@@ -130,14 +161,27 @@ class Agent(LocalElasticAgent):
         """A lost worker may be replaced. An error of its own would come again, and a stop was meant: also where the disk had no
         room for its checkpoint, since starting again at once makes none.
         """
+        elastic = self.board if isinstance(self.board, ElasticBoard) else None
+        if elastic is not None and cause.kind == Interrupted.__name__ and not self._stops_too():
+            elastic.part()
         if self.stopping or cause.category is Category.OWN or cause.is_stop:
             return False
-        if self.board is None or self._remaining_restarts == 0:
+        lost_peer = cause.category is Category.PEER
+        if elastic is not None and self._aborted and not lost_peer:
+            elastic.heed_losses()
+        if self.board is None or (self._remaining_restarts == 0 and not (elastic and lost_peer)):
             return True
-        if cause.category is not Category.PEER:
+        if not lost_peer:
             self.board.say_restarting()
             return True
         return self.board.peer_restarts()
+
+    def _stops_too(self) -> bool:
+        """Whether this host is asked to stop as well: who ends a job asks one host after the other."""
+        deadline = time.monotonic() + STOP_SECONDS
+        while not self.stopping and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
+        return self.stopping
 
     def _exit_barrier(self) -> None:
         """In place of torch's, which gives up after 300 s and calls that a success."""
@@ -145,23 +189,40 @@ class Agent(LocalElasticAgent):
             self.cause = self.board.finish(None)
 
 
-def train(agent: Agent) -> Failure | None:
-    """Run the agent to its end; None when every worker of every host succeeded, else the first cause on any host."""
+def train(agent: Agent) -> Failure | Remaining | None:
+    """Run the agent to its end; None when every worker of every host succeeded, else the first cause on any host, or who goes
+    on where hosts were lost and the job allows it.
+    """
+    try:
+        cause = _run(agent)
+        if cause is None:
+            return agent.cause
+        agent.leave()
+        return agent.board.finish(cause) if agent.board is not None else cause
+    except HostsLost as lost:
+        agent.abandon()
+        return lost.remaining
+    except AlreadyDone:
+        log.info("the first host was done when a peer was lost")
+        return agent.board.finish(None) if agent.board is not None else None
+
+
+def _run(agent: Agent) -> Failure | None:
+    """Why this host's workers did not succeed, as far as it knows by itself. Raises HostsLost and AlreadyDone."""
     here, leader = agent.cluster.current_host, agent.cluster.rendezvous_host
     try:
         result = agent.run()
-        if not result.is_failed():
-            return agent.cause
-        cause = failure.root_cause(agent.failures)
-    except _PeerEnded as ended:
-        cause = ended.failure
+        return failure.root_cause(agent.failures) if result.is_failed() else None
+    except PeerEnded as ended:
+        return ended.failure
     except Error as error:
-        cause = Failure.of(error, host=here)
+        return Failure.of(error, host=here)
     except RendezvousClosedError:
         gave_up = PeerLost("another host gave up while the hosts were gathering: see its log")
-        cause = agent.told() or Failure.of(gave_up, host=here)
+        return agent.told() or Failure.of(gave_up, host=here)
+    except RendezvousTimeoutError:
+        late = f"host {', '.join(agent.missing())} did not come while the others gathered"
+        return Failure.of(PeerLost(f"{late}: see its log, and start the job again"), host=here)
     except (RendezvousConnectionError, torch.distributed.DistError) as error:
         log.info("lost the first host's store", extra={"reason": str(error)})
-        cause = Failure.of(PeerLost(f"host {leader}, which keeps the hosts together, is gone: start the job again"), host=here)
-    agent.leave()
-    return agent.board.finish(cause) if agent.board is not None else cause
+        return Failure.of(PeerLost(f"host {leader}, which keeps the hosts together, is gone: start the job again"), host=here)

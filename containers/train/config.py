@@ -77,6 +77,9 @@ class TrainConfig(Settings):
     """Also checkpointed at every epoch and when asked to stop."""
     max_restarts: Annotated[int, Field(ge=0, le=3)] = 0
     """How often a lost worker restarts the group from the last checkpoint."""
+    min_hosts: Annotated[int, Field(ge=0)] = 0
+    """Of several hosts, how many must be left for the job to go on without those it lost; 0: all. For hosts of your own that
+    may be taken away; SageMaker itself ends a job of which one host ends."""
     engines: Literal["none", "fp32", "int8"] = "int8"
     """CPU engines written beside the weights; int8 includes fp32 and must pass its accuracy gate."""
     t4_images_per_second: Annotated[float, Field(ge=0)] = 0.0

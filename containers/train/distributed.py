@@ -1,6 +1,6 @@
 """The ranks of a job as one group: joining, exact sums, one rank's word for all, and agreeing when to stop.
 
-Roles follow RANK only (a restart may move rank 0 to another host). With one rank every operation is the identity, so the
+Roles follow RANK only (rank 0 is on the first host: `rendezvous`). With one rank every operation is the identity, so the
 rest of training has no second code path.
 """
 

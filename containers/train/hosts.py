@@ -36,14 +36,22 @@ LOST_SECONDS = 60.0
 collective would wait 10 minutes for it."""
 ENDED_SECONDS = 20.0
 """What our ranks have to notice that a peer has failed, before they are ended: NCCL may not notice by itself."""
-_DONE, _RESTARTING = "done", "restarting"
-_POLL_SECONDS = 0.2
+DONE, RESTARTING = "done", "restarting"
+POLL_SECONDS = 0.2
 
 
 def _own_connection(store: Store) -> Store:
     """Calls on one connection wait for each other; torch's stubs do not know `clone`."""
     clone: Store = store.clone()  # type: ignore[attr-defined]
     return clone
+
+
+class PeerEnded(Exception):
+    """Ends the workers of this host because of what another host says, or no longer says."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.headline)
+        self.failure = failure
 
 
 class Board:
@@ -107,7 +115,7 @@ class Board:
             self.close()
 
     def say_restarting(self) -> None:
-        self._store.set(f"end/{self._rank}", _RESTARTING)
+        self._store.set(f"end/{self._rank}", RESTARTING)
 
     def peer_restarts(self) -> bool:
         """Whether a peer says within CAUSE_SECONDS that it restarts; a host that says nothing is lost, and cannot."""
@@ -115,7 +123,7 @@ class Board:
             ends = self._wait(CAUSE_SECONDS, lambda ends: any(end is not None for end in ends.values()))
         except RuntimeError:
             return False
-        return _RESTARTING in ends.values()
+        return RESTARTING in ends.values()
 
     def news(self) -> Failure | None:
         """Why this host's workers have no future: a peer that failed or fell silent. None in most turns of the agent's loop."""
@@ -125,10 +133,10 @@ class Board:
         self._looked = now
         for rank in self._peers:
             end = self._get(f"end/{rank}")
-            if end is None and self._silent(rank, LOST_SECONDS):
+            if end is None and self._given_up(rank, LOST_SECONDS):
                 why = f"host {self._name(rank)} has been silent for {LOST_SECONDS:.0f} s; start the job again, it resumes"
                 return Failure.of(PeerLost(why), host=self._here)
-            told = None if end in (None, _DONE, _RESTARTING) else Failure.model_validate_json(end)
+            told = None if end in (None, DONE, RESTARTING) else Failure.model_validate_json(end)
             if told is None or told.is_stop:  # then our ranks end of themselves, at the same step
                 continue
             if now - self._told.setdefault(rank, now) > ENDED_SECONDS:
@@ -145,7 +153,7 @@ class Board:
         lost: list[str] = []
         known: list[Failure] = []
         try:
-            self._store.set(f"end/{self._rank}", _DONE if cause is None else cause.model_dump_json())
+            self._store.set(f"end/{self._rank}", DONE if cause is None else cause.model_dump_json())
             known, lost = self._collect(cause)
             self._store.set(f"left/{self._rank}", "1")
             self.close()
@@ -154,12 +162,12 @@ class Board:
         except RuntimeError as error:  # torch's DistError is one
             log.info("the first host's store is gone", extra={"reason": str(error)})
             lost = lost or [self._cluster.rendezvous_host]
-        if known:
-            return failure.root_cause([*known, cause] if cause is not None else known)
-        if lost and (cause is None or (_is_lost_peer(cause) and not any(name in cause.message for name in lost))):
+        told = [*known, cause] if cause is not None else known
+        first = failure.root_cause(told) if told else None
+        if lost and (first is None or (is_lost_peer(first) and not any(name in first.message for name in lost))):
             why = f"host {', '.join(lost)} ended without a word; start the job again, it resumes"
-            return Failure.of(PeerLost(f"{why} ({cause.message})" if cause is not None else why), host=self._here)
-        return cause
+            return Failure.of(PeerLost(f"{why} ({first.message})" if first is not None else why), host=self._here)
+        return first
 
     @property
     def _here(self) -> str:
@@ -168,13 +176,19 @@ class Board:
     def _collect(self, cause: Failure | None) -> tuple[list[Failure], list[str]]:
         """The failures that others tell of, and the names of those that tell nothing."""
         if cause is None:
-            ends = self._wait(None, lambda ends: all(ends.values()) or any(end not in (None, _DONE) for end in ends.values()))
-        elif _is_lost_peer(cause):
-            ends = self._wait(CAUSE_SECONDS, lambda ends: any(end not in (None, _DONE) for end in ends.values()))
-        else:
+            ends = self._wait(None, lambda ends: all(ends.values()) or any(end not in (None, DONE) for end in ends.values()))
+            known = failures(ends)
+            return known, [] if known else self._wordless(ends)
+        if not is_lost_peer(cause):
             return [], []
-        known = [Failure.model_validate_json(end) for end in ends.values() if end not in (None, _DONE, _RESTARTING)]
-        return known, [self._name(rank) for rank, end in ends.items() if end in (None, _RESTARTING)]
+        # a peer that lost a peer itself explains nothing: with three hosts and more, that is what the first to answer says
+        ends = self._wait(CAUSE_SECONDS, lambda ends: all(ends.values()) or not all(map(is_lost_peer, failures(ends))))
+        return failures(ends), self._wordless(ends)
+
+    def _wordless(self, ends: Mapping[int, str | None]) -> list[str]:
+        """Those that are silent; where all beat, those that have not said how they ended."""
+        open_ended = [rank for rank, end in ends.items() if end in (None, RESTARTING)]
+        return [self._name(rank) for rank in [each for each in open_ended if self._silent(each)] or open_ended]
 
     def _wait(self, seconds: float | None, enough: Callable[[dict[int, str | None]], bool]) -> dict[int, str | None]:
         """Every peer's end, as soon as it is `enough`, or a peer is silent, or after `seconds`."""
@@ -183,9 +197,13 @@ class Board:
             ends = {rank: self._get(f"end/{rank}") for rank in self._peers}
             if enough(ends) or (seconds is not None and self._clock() - started > seconds):
                 return ends
-            if any(end is None and self._silent(rank, patience) for rank, end in ends.items()):
+            if any(end is None and self._given_up(rank, patience) for rank, end in ends.items()):
                 return ends
-            self._pause(_POLL_SECONDS)
+            self._pause(POLL_SECONDS)
+
+    def _given_up(self, rank: int, seconds: float) -> bool:
+        """Whether a host that has been silent for so long will not be waited for."""
+        return self._silent(rank, seconds)
 
     def _silent(self, rank: int, seconds: float = SILENT_SECONDS) -> bool:
         beat, now = self._get(f"beat/{rank}") or "", self._clock()
@@ -201,9 +219,13 @@ class Board:
     def _stay(self) -> None:
         deadline = self._clock() + STAY_SECONDS
         while self._clock() < deadline and not all(self._get(f"left/{rank}") or self._silent(rank) for rank in self._peers):
-            self._pause(_POLL_SECONDS)
+            self._pause(POLL_SECONDS)
 
 
-def _is_lost_peer(cause: Failure) -> bool:
+def failures(ends: Mapping[int, str | None]) -> list[Failure]:
+    return [Failure.model_validate_json(end) for end in ends.values() if end not in (None, DONE, RESTARTING)]
+
+
+def is_lost_peer(cause: Failure) -> bool:
     """And not an interruption, which needs no explanation by others."""
     return cause.category is Category.PEER and not cause.is_stop

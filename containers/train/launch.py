@@ -1,4 +1,5 @@
-"""Start one worker per GPU on this host, together with every other host, and answer for how they ended.
+"""Start one worker per GPU on this host, together with every other host, and answer for how they ended; where the job may lose
+hosts, start them again together with those that are left.
 
 The elastic agent runs in a thread: this process then hears signals while torch waits in native code, and its own times decide
 how long workers may take to stop, not the 30 s that torch 2.10 fixes.
@@ -11,6 +12,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
@@ -19,12 +21,13 @@ from torch.distributed.elastic.agent.server.api import WorkerSpec
 
 from containers.core import host as machine
 from containers.core import logs
-from containers.train import failure, network, rendezvous
+from containers.train import failure, membership, network, rendezvous
 from containers.train.agent import Agent, train
 from containers.train.errors import RESUMABLE, Interrupted, PeerLost
 from containers.train.failure import Category, Failure
 from containers.train.hosts import LOST_SECONDS
 from containers.train.job import TrainingJob
+from containers.train.membership import Remaining
 from containers.train.preflight import REPORT_FILE
 
 log = logs.get("containers.train.launch")
@@ -49,6 +52,9 @@ class Launcher:
         self._done = threading.Event()
         self._cause: Failure | None = None
         self._agent: Agent | None = None
+        self._before: list[Agent] = []
+        """Of groups that lost hosts. The first host's store lives as long as the handler that made it."""
+        self._chosen: set[str] = set()
 
     def request_stop(self, *_: object) -> None:
         self._stop.set()
@@ -67,34 +73,63 @@ class Launcher:
 
     def _train(self) -> None:
         try:
-            self._agent = self._make_agent()
-            self._cause = train(self._agent)
+            self._cause = self._train_with_all_that_are_left()
         except Exception as error:  # noqa: BLE001 - what a thread raises would be lost
             self._cause = failure.report(error)
             log.error("the launcher failed", extra={"trace": self._cause.trace})  # noqa: TRY400 - redacted
         finally:
             self._done.set()
 
-    def _make_agent(self) -> Agent:
-        cluster = self._job.cluster
-        gpus = torch.cuda.device_count() if self._job.device != "cpu" else 0
+    def _train_with_all_that_are_left(self) -> Failure | None:
+        job, restarts = self._job, self._job.config.max_restarts
+        while True:
+            self._agent = self._make_agent(job, restarts)
+            ended = train(self._agent)
+            if not isinstance(ended, Remaining):
+                return ended
+            log.warning(
+                "a host is gone; the others go on from the last checkpoint",
+                extra={"lost": ended.lost, "remaining": ended.hosts},
+            )
+            if self._stop.is_set():
+                gathering = "stopped while the hosts that are left were to gather; the last checkpoint stands"
+                return Failure.of(Interrupted(gathering), host=job.cluster.current_host)
+            self._before.append(self._agent)
+            restarts = self._agent.restarts_left
+            job = job.model_copy(update={"cluster": job.cluster.model_copy(update={"hosts": ended.hosts})})
+
+    def _make_agent(self, job: TrainingJob, restarts: int) -> Agent:
+        """For the group of `job`'s hosts: all of them, or those that are left."""
+        cluster = job.cluster
+        gpus = torch.cuda.device_count() if job.device != "cpu" else 0
         address, interface = network.towards_peers(cluster)
-        chosen = rendezvous.plan(self._job, gpus=gpus, cores=machine.cores(), address=address, interface=interface)
-        os.environ.update({name: value for name, value in chosen.environment.items() if name not in os.environ})
-        if len(cluster.hosts) > 1:
+        chosen = rendezvous.plan(
+            job, gpus=gpus, cores=machine.cores(), address=address, interface=interface, losses=len(self._before)
+        )
+        self._set_environment(chosen.environment)
+        if len(cluster.hosts) > 1 and not self._before:
             network.wait_for_leader(cluster, rendezvous.JOIN_SECONDS)
         log.info("starting workers", extra={"hosts": chosen.hosts, "processes": chosen.processes, "endpoint": chosen.endpoint})
+        handler = chosen.handler()
+        membership.came(handler, chosen.run_id, cluster.current_host)
         spec = WorkerSpec(
             role="worker",
             local_world_size=chosen.processes,
             entrypoint=sys.executable,
             args=("-u", "-m", self._worker, str(self._job.paths.job_file)),
-            rdzv_handler=chosen.handler(),
-            max_restarts=self._job.config.max_restarts,
+            rdzv_handler=handler,
+            max_restarts=restarts,
             monitor_interval=_POLL_SECONDS,
             local_addr=chosen.local_address,
         )
-        return Agent(spec, self._job, self._job.paths.scratch_dir / "ranks", self._agreements(gpus))
+        return Agent(spec, job, job.paths.scratch_dir / "ranks", self._agreements(gpus))
+
+    def _set_environment(self, wanted: Mapping[str, str]) -> None:
+        """What the user set stays; what an earlier group was given goes (a single host has no way to others)."""
+        for name in self._chosen:
+            del os.environ[name]
+        self._chosen = {name for name in wanted if name not in os.environ}
+        os.environ.update({name: wanted[name] for name in self._chosen})
 
     def _agreements(self, gpus: int) -> dict[str, str]:
         if len(self._job.cluster.hosts) == 1:

@@ -60,6 +60,12 @@ def check_accelerator(device: str) -> None:
     log.info("accelerator", extra={"name": found.stdout.strip()})
 
 
+def check_hosts(cluster: Cluster, min_hosts: int) -> None:
+    """Raises ConfigError where more hosts must be left than there are."""
+    if len(cluster.hosts) > 1 and min_hosts > len(cluster.hosts):
+        raise ConfigError(f"min_hosts is {min_hosts} and the job has {len(cluster.hosts)} hosts: lower it, or start more hosts")
+
+
 def resolve_peers(
     cluster: Cluster,
     seconds: float = RESOLVE_SECONDS,

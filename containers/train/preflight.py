@@ -35,6 +35,7 @@ def run(job: TrainingJob) -> DatasetIndex:
     """All checks, the cheap ones first. Raises ConfigError, DataError, AcceleratorError or PeerLost."""
     tree = splits.find(job.channels)
     check_classes(tree)
+    machine.check_hosts(job.cluster, job.config.min_hosts)
     if not any(job.paths.checkpoint_dir.glob("checkpoint-*.pt")):  # what a job that has begun still needs is seen in `room`
         machine.check_disk(job.paths)
     machine.check_accelerator(job.device)

@@ -12,6 +12,11 @@ from containers.train.job import TrainingJob
 
 JOIN_SECONDS = 1800
 """Hosts may start minutes apart, and each checks its photos first."""
+REJOIN_SECONDS = 120
+"""Hosts that go on without others have only their workers to end first."""
+_LEADER_SECONDS = 10
+"""The first host keeps the store, so it waits a little longer than those that look there for who did not come."""
+_AFTER_ANY_ADDRESS = "~"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +30,7 @@ class Plan:
     is_host: bool
     local_address: str
     environment: Mapping[str, str]
+    join_seconds: int = JOIN_SECONDS
 
     def handler(self) -> RendezvousHandler:
         """Raises ConfigError where this host should keep the store and its port is taken."""
@@ -39,23 +45,28 @@ class Plan:
             ) from error
 
     def parameters(self) -> RendezvousParameters:
-        """`is_host` is said, not guessed from names (pytorch 79388); a host that starts late must still find the store."""
+        """`is_host` is said, not guessed from names (pytorch 79388); a host that starts late must still find the store.
+
+        Torch 2.10 gives ranks in the order of the hosts' addresses, and uses rank 0's only. The first host is made rank 0's: it
+        keeps the store, so the checkpoints, which rank 0 writes, are lost with it or not at all.
+        """
         return RendezvousParameters(
             backend="c10d",
             endpoint=self.endpoint,
             run_id=self.run_id,
             min_nodes=self.hosts,
             max_nodes=self.hosts,
-            local_addr=self.local_address,
+            local_addr=self.local_address if self.is_host else _AFTER_ANY_ADDRESS + self.local_address,
             is_host=str(self.is_host).lower(),
             read_timeout=60,
-            join_timeout=JOIN_SECONDS,
+            join_timeout=self.join_seconds,
             last_call_timeout=1,
         )
 
 
-def plan(job: TrainingJob, *, gpus: int, cores: int, address: str | None, interface: str | None) -> Plan:
-    """`address` and `interface` lead to the other hosts; they are not needed by a single one.
+def plan(job: TrainingJob, *, gpus: int, cores: int, address: str | None, interface: str | None, losses: int = 0) -> Plan:
+    """`address` and `interface` lead to the other hosts; they are not needed by a single one. `losses`: how often hosts were
+    lost before this group, whose name says it: nobody finds an earlier one.
 
     `processes` is this host's own number: hosts may have unequal numbers of GPUs, and torch's agents tell each other theirs
     when they share out the ranks. Raises ConfigError where GPUs were to be shared.
@@ -76,12 +87,14 @@ def plan(job: TrainingJob, *, gpus: int, cores: int, address: str | None, interf
     }
     if several and interface:
         environment |= {"NCCL_SOCKET_IFNAME": interface, "GLOO_SOCKET_IFNAME": interface}
+    rejoin = REJOIN_SECONDS + (_LEADER_SECONDS if cluster.node_rank == 0 else 0)
     return Plan(
         hosts=len(cluster.hosts),
         processes=processes,
-        run_id=job.name,
+        run_id=f"{job.name}.{losses}" if losses else job.name,
         endpoint=f"{cluster.rendezvous_host}:{cluster.rendezvous_port}" if several else "localhost:0",
         is_host=cluster.node_rank == 0,
         local_address=(address or cluster.current_host) if several else "localhost",
         environment=environment,
+        join_seconds=rejoin if losses else JOIN_SECONDS,
     )

@@ -8,8 +8,8 @@ from containers.core.errors import ConfigError
 from containers.train.run import Run
 
 _FREE = {
-    "num_workers", "checkpoint_every_seconds", "max_restarts", "max_bad_fraction", "bad_evaluation_photos", "engines",
-    "micro_batch_size", "t4_images_per_second",
+    "num_workers", "checkpoint_every_seconds", "max_restarts", "min_hosts", "max_bad_fraction", "bad_evaluation_photos",
+    "engines", "micro_batch_size", "t4_images_per_second",
 }  # fmt: skip
 """Change nothing about what is learned."""
 _UPWARD = {"epochs", "patience"}

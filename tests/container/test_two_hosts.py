@@ -83,6 +83,42 @@ def test_a_killed_host_is_named_by_the_other(start):
         assert (job.roots["algo-1"] / "checkpoints" / "latest.json").exists()
 
 
+def stops_alone(job):
+    """The first host has gone on by itself, and a stop finds it as it finds any single host."""
+    first = job.boxes["algo-1"]
+    docker_engine.wait_until(lambda: events(first, "resumed"), START_SECONDS, "going on without the other")
+    enough = len(events(first, "epoch")) + 2
+    docker_engine.wait_until(lambda: len(events(first, "epoch")) >= enough, START_SECONDS, "two more epochs")
+    assert events(first, "epoch")[-1]["world_size"] == 1
+    first.kill("SIGTERM")
+    assert docker_engine.exit_code(first, 100) == 0
+    assert job.failure("algo-1") == ""
+    assert "manifest.json" in job.model_files("algo-1")
+
+
+def test_a_job_that_may_lose_a_host_goes_on_when_it_is_killed(start):
+    with start(ENDLESS | {"min_hosts": 1}) as job:
+        job.start("algo-1")
+        second = job.start("algo-2")
+        training(job, epochs=2)
+        second.kill("SIGKILL")
+        docker_engine.exit_code(second, 30)
+        stops_alone(job)
+
+
+def test_only_the_first_host_goes_on_when_the_network_parts_them(start):
+    """Both live, and neither hears the other: one trains on, one ends."""
+    with start(ENDLESS | {"min_hosts": 1}) as job:
+        job.start("algo-1")
+        second = job.start("algo-2")
+        training(job, epochs=2)
+        job.cut("algo-2")
+        assert docker_engine.exit_code(second, 240) == 75
+        assert job.failure("algo-2").startswith("PeerLost")
+        assert job.model_files("algo-2") == set()
+        stops_alone(job)
+
+
 def test_a_killed_leader_is_named_too(start):
     with start(ENDLESS) as job:
         first, second = job.start("algo-1"), job.start("algo-2")

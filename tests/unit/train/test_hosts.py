@@ -1,6 +1,7 @@
 """How hosts learn of each other's ends: real stores, one thread per host, clocks that the tests move."""
 
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -97,6 +98,31 @@ def test_a_silent_host_is_named(store: TCPStore, monkeypatch: pytest.MonkeyPatch
     assert (seen.kind, seen.exit_code) == ("PeerLost", 75)
     if ours is None:
         assert "algo-2 ended without a word" in seen.message
+
+
+def silent_board(store: TCPStore, monkeypatch: pytest.MonkeyPatch, rank: int, size: int) -> None:
+    """Of a host that beats once and never again."""
+    with monkeypatch.context() as patched:
+        patched.setattr(hosts, "BEAT_SECONDS", 3600.0)
+        board(store, rank, size)
+        store.wait([f"beat/{rank}"])
+        time.sleep(0.2)  # its thread goes to sleep
+    monkeypatch.setattr(hosts, "BEAT_SECONDS", 0.005)  # as fast as the clock
+
+
+def test_the_one_host_that_is_lost_is_named_by_all_the_others(store: TCPStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of them only lost a peer, and each other's account explains nothing."""
+    silent_board(store, monkeypatch, 2, 3)
+    first, second = board(store, 0, 3), board(store, 1, 3)
+    seen = together(
+        lambda: first.finish(a_failure(RuntimeError("Connection closed by peer [10.0.0.3]"), 0)),
+        lambda: second.finish(a_failure(RuntimeError("Connection reset by peer"), 1)),
+    )
+    assert [(each.kind, each.exit_code) for each in seen] == [("PeerLost", 75)] * 2
+    for each in seen:
+        assert each.message.startswith("host algo-3 ended without a word")
+        assert "algo-1" not in each.message
+        assert "algo-2" not in each.message
 
 
 @pytest.mark.parametrize("kind", [Interrupted, Uncommitted])
