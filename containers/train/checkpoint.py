@@ -8,43 +8,26 @@ files and immutability of finished ones.
     checkpoint-<serial>-<digest>.pt  the last two, and the best each of them knew
     latest.json                      {"file", "step", "sha256"}
     .lock                            held by rank 0 as long as it lives
-
-Files are read with weights_only=True: they can hold tensors and plain containers, nothing that runs.
 """
 
-import errno
-import hashlib
-import io
 import json
 import os
-import pickle
-import re
 import weakref
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from containers.core import logs, manifest
-from containers.train import lock
+from containers.core import logs
+from containers.train import checkpoint_file, lock
 from containers.train.distributed import Group
 from containers.train.errors import TrainingError
 
-SCHEMA = 1
 LATEST = "latest.json"
 _KEEP = 2
-_DIGITS = 16
-_CHECKPOINT = re.compile(rf"checkpoint-(\d{{8}})-([0-9a-f]{{{_DIGITS}}})\.pt")
-_NAME = re.compile(rf"(?:checkpoint-\d{{8}}|base)-([0-9a-f]{{{_DIGITS}}})\.pt")
 _log = logs.get(__name__)
-
-
-class _Unusable(Exception):
-    """Why a file is not a checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +101,7 @@ class Checkpoints:
 
     def _write(self, state: Mapping[str, Any], step: int, *, is_best: bool) -> bool:
         best = None if is_best else self.best_file  # None: this very file
-        content = {**state, "schema": SCHEMA, "base_file": self._base, "best_file": best, "is_best": is_best}
+        content = {**state, "schema": checkpoint_file.SCHEMA, "base_file": self._base, "best_file": best, "is_best": is_best}
         try:
             name, digest = self._commit(f"checkpoint-{self._serial:08d}", content)
             self._serial += 1
@@ -140,15 +123,9 @@ class Checkpoints:
         found: dict[str, str] = {}
 
         def write(temporary: Path) -> None:
-            try:
-                torch.save(dict(content), temporary)
-            except RuntimeError as error:
-                if "inline_container" not in str(error):
-                    raise
-                raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}, or the disk failed: {error}") from error
-            found["digest"] = manifest.sha256(temporary)
+            found["digest"] = checkpoint_file.write(temporary, content)
 
-        name = self._replace(lambda: f"{prefix}-{found['digest'][:_DIGITS]}.pt", write, prefix)
+        name = self._replace(lambda: checkpoint_file.name_of(prefix, found["digest"]), write, prefix)
         return name, found["digest"]
 
     def _replace(self, name: str | Callable[[], str], write: Callable[[Path], object], prefix: str = "latest") -> str:
@@ -156,11 +133,11 @@ class Checkpoints:
         self._on_commit(f"write {prefix}")
         write(temporary)
         self._on_commit(f"sync {prefix}")
-        _sync(temporary)
+        checkpoint_file.sync(temporary)
         final = name if isinstance(name, str) else name()
         self._on_commit(f"rename {prefix}")
         temporary.rename(self._directory / final)
-        _sync(self._directory)
+        checkpoint_file.sync(self._directory)
         return final
 
     def _prune(self) -> None:
@@ -176,7 +153,7 @@ class Checkpoints:
         the one with the newest state (the lowest rank among equals) sends it, with the files it refers to; rank 0 keeps them.
         """
         mine = self._newest()
-        offers = self._group.gather((_serial(mine.file) if mine else -1, mine.file if mine else ""))
+        offers = self._group.gather((checkpoint_file.serial(mine.file) if mine else -1, mine.file if mine else ""))
         newest = max(offers)
         if newest[0] < 0:
             if self._rejected:
@@ -203,25 +180,25 @@ class Checkpoints:
         """As `load_best`, on rank 0 alone, and of the file only what is used: the optimiser's part is the larger one."""
         if self.best_file is None:
             return None
-        best = _parse(self._directory / self.best_file)
-        return best, _parse(self._directory / best["base_file"]) if best["base_file"] else None
+        best = checkpoint_file.parse(self._directory / self.best_file)
+        return best, checkpoint_file.parse(self._directory / best["base_file"]) if best["base_file"] else None
 
     def _from_first(self, name: str | None) -> dict[str, Any] | None:
         if not self._group.broadcast(float(name is not None)):
             return None
         if self._group.world_size == 1 and name:
-            return _parse(self._directory / name)
+            return checkpoint_file.parse(self._directory / name)
         data = (self._directory / name).read_bytes() if self._group.is_first and name else None
-        return _parse(self._group.broadcast_bytes(data, 0))
+        return checkpoint_file.parse(self._group.broadcast_bytes(data, 0))
 
     def _newest(self) -> Restored | None:
         for name in self._candidates():
             try:
                 restored = self._load(name)
-            except (_Unusable, OSError) as error:
+            except (checkpoint_file.Unusable, OSError) as error:
                 _log.error("checkpoint rejected; trying the one before", extra={"file": name, "reason": str(error)})
                 self._rejected.add(name)
-                self._serial = max(self._serial, _serial(name) + 1)
+                self._serial = max(self._serial, checkpoint_file.serial(name) + 1)
                 continue
             return restored
         return None
@@ -247,7 +224,7 @@ class Checkpoints:
             data = self._group.broadcast_bytes(own, owner)
             if self._group.is_first:
                 self._keep(name, data)
-            told[name] = self._checked(name, data)
+            told[name] = checkpoint_file.checked(name, data)
         state = told[names[-1]]
         return Restored(names[-1], state, told[state["base_file"]] if state["base_file"] else None)
 
@@ -260,51 +237,12 @@ class Checkpoints:
             temporary.rename(path)
 
     def _load(self, name: str) -> Restored:
-        state = self._read(name)
+        state = checkpoint_file.read(self._directory, name)
         if state["best_file"]:
-            self._read(state["best_file"])  # twice as large as a model: looked at, not kept
-        return Restored(name, state, self._read(state["base_file"]) if state["base_file"] else None)
-
-    def _read(self, name: str) -> dict[str, Any]:
-        if not _NAME.fullmatch(name):
-            raise _Unusable("not a checkpoint's name")
-        return self._checked(name, (self._directory / name).read_bytes())
-
-    @staticmethod
-    def _checked(name: str, data: bytes) -> dict[str, Any]:
-        matched = _NAME.fullmatch(name)
-        if not matched or not hashlib.sha256(data).hexdigest().startswith(matched.group(1)):
-            raise _Unusable("its content is not what was written (SHA-256 differs)")
-        content = _parse(data)
-        if matched.string.startswith("checkpoint") and content.get("schema") != SCHEMA:
-            raise _Unusable(f"schema {content.get('schema')}, this Kennel reads {SCHEMA}")
-        return content
-
-
-def _parse(source: bytes | Path) -> dict[str, Any]:
-    """A file is mapped into memory, not read: its tensors are valid as long as they are held, also when it is deleted."""
-    data, mapped = (io.BytesIO(source), False) if isinstance(source, bytes) else (source, True)
-    try:
-        content: dict[str, Any] = torch.load(data, weights_only=True, map_location="cpu", mmap=mapped)
-    except (RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile, EOFError, ValueError) as error:
-        raise _Unusable(f"cannot be read: {error}") from error
-    return content
+            checkpoint_file.read(self._directory, state["best_file"])  # twice as large as a model: looked at, not kept
+        return Restored(name, state, checkpoint_file.read(self._directory, state["base_file"]) if state["base_file"] else None)
 
 
 def _files(restored: Restored) -> list[str]:
     names = [restored.state["base_file"], restored.state["best_file"], restored.file]
     return [name for name in names if name]
-
-
-def _serial(name: str) -> int:
-    matched = _CHECKPOINT.fullmatch(name)
-    return int(matched.group(1)) if matched else -1
-
-
-def _sync(path: Path) -> None:
-    """Make a file's bytes, or a directory's names, survive a power cut."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
