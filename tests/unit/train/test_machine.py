@@ -95,3 +95,11 @@ def test_a_single_host_resolves_nothing() -> None:
     names = Names(failures=0)
     machine.resolve_peers(Cluster(), resolve=names.resolve)
     assert names.asked == []
+
+
+def test_more_hosts_cannot_be_left_than_there_are() -> None:
+    three = Cluster(hosts=("a", "b", "c"), current_host="a")
+    machine.check_hosts(three, 3)
+    machine.check_hosts(Cluster(), 2)  # a job of several hosts, gone on with by one
+    with pytest.raises(ConfigError, match="min_hosts is 4 and the job has 3 hosts"):
+        machine.check_hosts(three, 4)

@@ -1,9 +1,11 @@
 """The exact plan for one host, two and eleven, and which way the other hosts lie."""
 
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from torch.distributed.elastic.rendezvous import RendezvousHandler
 
 from containers.core.errors import ConfigError
 from containers.train import network, rendezvous
@@ -11,6 +13,7 @@ from containers.train.config import TrainConfig
 from containers.train.errors import PeerLost
 from containers.train.job import Cluster, JobPaths, TrainingJob
 from containers.train.rendezvous import Plan
+from tests.unit.train.jobs import free_port
 
 SHARED = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
 
@@ -69,6 +72,31 @@ def test_more_processes_than_gpus_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"--processes-per-host is 4 and host localhost has 2 GPU\(s\)"):
         rendezvous.plan(job_on(cluster), gpus=2, cores=8, address=None, interface=None)
     assert rendezvous.plan(job_on(cluster), gpus=0, cores=8, address=None, interface=None).processes == 4
+
+
+def test_rank_0_is_on_the_first_host_whatever_the_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch sorts by address, and the first host's is the larger one here."""
+    monkeypatch.setenv("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
+    port = free_port()
+
+    def handler(current: str, address: str) -> RendezvousHandler:
+        cluster = Cluster(hosts=("127.0.0.1", "127.0.0.2"), current_host=current, rendezvous_port=port)
+        return rendezvous.plan(job_on(cluster), gpus=0, cores=1, address=address, interface=None).handler()
+
+    first = handler("127.0.0.1", "99.0.0.1")
+    second = handler("127.0.0.2", "10.0.0.1")
+    with ThreadPoolExecutor(2) as pool:
+        formed = [each.result(60) for each in [pool.submit(one.next_rendezvous) for one in (first, second)]]
+    assert [(info.rank, info.bootstrap_store_info.master_addr) for info in formed] == [(0, "99.0.0.1"), (1, "99.0.0.1")]
+    for one in (second, first):
+        one.shutdown()
+
+
+def test_a_group_that_lost_hosts_gathers_under_a_name_of_its_own() -> None:
+    cluster = Cluster(hosts=("algo-1", "algo-3"), current_host="algo-3")
+    made = rendezvous.plan(job_on(cluster), gpus=1, cores=4, address="10.0.0.7", interface="eth0", losses=2)
+    assert (made.hosts, made.run_id, made.endpoint, made.is_host) == (2, "dogs.2", "algo-1:29400", False)
+    assert made.parameters().get_as_int("join_timeout") == rendezvous.REJOIN_SECONDS
 
 
 def test_a_taken_port_is_the_users_to_free() -> None:
