@@ -125,6 +125,21 @@ def test_the_one_host_that_is_lost_is_named_by_all_the_others(store: TCPStore, m
         assert "algo-2" not in each.message
 
 
+def test_what_the_third_host_says_late_is_waited_for(store: TCPStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second one's account is there first, and explains nothing."""
+    monkeypatch.setattr(hosts, "BEAT_SECONDS", 0.005)
+    first, second, third = (board(store, rank, 3) for rank in range(3))
+
+    def late() -> Failure | None:
+        store.wait(["end/0", "end/1"])
+        time.sleep(0.05)
+        return third.finish(a_failure(ValueError("no"), 2))
+
+    echo = RuntimeError("Connection closed by peer [10.0.0.3]")
+    seen = together(lambda: first.finish(a_failure(echo, 0)), lambda: second.finish(a_failure(echo, 1)), late)
+    assert [each.kind for each in seen] == ["ValueError"] * 3
+
+
 @pytest.mark.parametrize("kind", [Interrupted, Uncommitted])
 def test_an_interruption_waits_for_nobody(store: TCPStore, kind: type[Interrupted]) -> None:
     clock = Clock()

@@ -152,11 +152,15 @@ def test_below_min_hosts_the_job_ends_with_the_lost_hosts_name_everywhere(store:
 
 
 def test_a_peers_own_error_ends_the_job_though_a_host_was_lost_too(store: TCPStore) -> None:
-    first, second, third = (board(store, rank) for rank in range(3))
+    clock = Clock()
+    first, second, third = board(store, 0, clock=clock), board(store, 1), board(store, 2)
     lost(third)
+    while not first._silent(2):
+        clock.pause(1.0)
     cause = Failure.of(DataError("photo x.jpg cannot be used"), rank=1, host=NAMES[1])
 
     def end() -> Failure | None:
+        store.wait(["end/1"])
         assert outcome(first.peer_restarts) is False
         return first.finish(closed_connection(0))
 
