@@ -27,7 +27,7 @@ finish() {
   local why=''
   [ -f "$WORK/interrupted" ] && why=$(cat "$WORK/interrupted")
   say "ended with exit code $code${why:+, interrupted: $why}"
-  # rank 0 wrote it, on whichever host that was: torch may order hosts by address, where 10.0.0.10 comes before 10.0.0.9
+  # rank 0 wrote it, on whichever host that was
   if [ "$code" = 0 ] && [ -z "$why" ] && [ -f "$ML/model/manifest.json" ]; then
     tar -C "$ML/model" -czf "$WORK/model.tar.gz" . && copy "$WORK/model.tar.gz" "$MODEL_URI" || code=67
   fi
