@@ -45,9 +45,15 @@ def small_volume(folder: Path, megabytes: int) -> Iterator[Path]:
 def fill(folder: Path, leave: int = 0) -> Path:
     """Write the file that takes all room but `leave` bytes; delete it to make room."""
     path = folder / "somebody-elses"
-    with path.open("wb", buffering=0) as file:
+    path.touch()
+    top_up(path, leave)
+    return path
+
+
+def top_up(path: Path, leave: int = 0) -> None:
+    """Write on until the file has taken what has become free meanwhile."""
+    with path.open("ab", buffering=0) as file:
         for size in (1 << 16, 1 << 8):
             with contextlib.suppress(OSError):
-                while shutil.disk_usage(folder).free > leave:
+                while shutil.disk_usage(path.parent).free > leave:
                     file.write(bytes(size))
-    return path

@@ -1,6 +1,8 @@
 """Where ImageNet weights come from, on tensors small enough to make here: a squeezenet's own state dict."""
 
+import gc
 import threading
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -135,6 +137,11 @@ def answering(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bytes], Non
         yield lambda answer: told.__setitem__(0, answer)
         server.shutdown()
         thread.join()
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", ResourceWarning
+        )  # torch.hub leaves the connection of a broken download to the collector
+        gc.collect()
 
 
 def test_without_a_network_the_message_says_what_to_do(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
