@@ -138,9 +138,7 @@ def answering(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bytes], Non
         server.shutdown()
         thread.join()
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", ResourceWarning
-        )  # torch.hub leaves the connection of a broken download to the collector
+        warnings.simplefilter("ignore", ResourceWarning)  # torch.hub does not close the connection of a broken download
         gc.collect()
 
 
