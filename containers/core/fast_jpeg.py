@@ -28,6 +28,7 @@ _SHAPES = ((61, 47, 20), (29, 97, 20), (40, 40, 56), (30, 40, 20), (30, 41, 20),
 
 _START, _SCAN, _ICC = b"\xff\xd8", 0xDA, 0xE2
 _FRAMES = (0xC0, 0xC2)  # baseline, progressive
+_SHORTEST_ICC = 16  # with the part's number and how many there are, which Pillow reads
 _SHORTEST = {0xE0: 16, 0xDB: 2, 0xC4: 2, 0xDD: 2, 0xFE: 2}  # bytes of JFIF, of tables and restarts, and of comments
 
 Box = tuple[float, float, float, float]
@@ -59,7 +60,9 @@ def plain_size(data: bytes) -> tuple[int, int] | None:
 
 def _harmless(data: bytes, place: int, marker: int, length: int) -> bool:
     """Whether this segment changes nothing of what Pillow and libjpeg-turbo make of the photo's size, place and colours."""
-    return data.startswith(b"ICC_PROFILE\0", place + 4) if marker == _ICC else length >= _SHORTEST.get(marker, 1 << 16)
+    if marker == _ICC:
+        return length >= _SHORTEST_ICC and data.startswith(b"ICC_PROFILE\0", place + 4)
+    return length >= _SHORTEST.get(marker, 1 << 16)
 
 
 def resize(

@@ -32,7 +32,7 @@ log = logs.get(__name__)
 HERE = Path(__file__).parent
 _RECEIVE_SECONDS = 10.0  # a client that sends nothing for so long has lost its turn
 _UPLOAD_SECONDS = 30.0
-_SLOWEST_UPLOAD = 1 << 20  # bytes per second, where that gives a body at its limit longer: asynchronous inference has 1 GB
+_SLOWEST_UPLOAD = 1 << 20  # bytes per second, where that gives a body longer: asynchronous inference has 1 GB
 _CHUNK = 1 << 20
 _OVER_LIMIT = "the body is larger than the limit (SERVE_MAX_BODY_MB)"
 
@@ -143,7 +143,7 @@ def read_body(limit: int, reserve: Reserve = lambda count: None) -> bytes:
     if announced > limit:
         raise TooLarge(_OVER_LIMIT)
     reserve(announced)
-    patience = max(_UPLOAD_SECONDS, limit / _SLOWEST_UPLOAD)
+    patience = max(_UPLOAD_SECONDS, (announced or limit) / _SLOWEST_UPLOAD)
     late = time.monotonic() + patience
     connection: socket.socket | None = request.environ.get("gunicorn.socket")
     if connection is not None:

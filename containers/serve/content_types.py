@@ -125,7 +125,8 @@ def _decoded(text: str) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
     except ValueError:
-        return base64.b64decode("".join(text.rpartition(";base64,")[2].split()), validate=True)
+        plain = text.rpartition(";base64,")[2].encode("ascii")
+        return base64.b64decode(plain.translate(None, b" \t\r\n\f\v"), validate=True)
 
 
 def _check_count(count: int, body: Body) -> None:

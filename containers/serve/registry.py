@@ -158,7 +158,8 @@ class Registry:
                 environ["CUDA_VISIBLE_DEVICES"] = gpu
             metrics = None
             if counted := os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
-                metrics = Path(counted) / f"model-{next(self._numbers)}"
+                number = f"{os.getpid()}-{next(self._numbers)}"  # a front before this one may have left some
+                metrics = Path(counted) / f"model-{number}"
                 environ[child.METRICS] = str(metrics)
             server = subprocess.Popen(  # noqa: S603 - our own program; the URL is one argument, and no shell sees it
                 [sys.executable, "-m", child.PROGRAM, "--model-dir", url],

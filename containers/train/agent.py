@@ -162,7 +162,7 @@ class Agent(LocalElasticAgent):
         room for its checkpoint, since starting again at once makes none.
         """
         elastic = self.board if isinstance(self.board, ElasticBoard) else None
-        if elastic is not None and cause.kind == Interrupted.__name__ and not self._stops_too():
+        if elastic is not None and cause.is_stop and not self._stops_too():
             elastic.part()
         if self.stopping or cause.category is Category.OWN or cause.is_stop:
             return False
@@ -221,7 +221,8 @@ def _run(agent: Agent) -> Failure | None:
         gave_up = PeerLost("another host gave up while the hosts were gathering: see its log")
         return agent.told() or Failure.of(gave_up, host=here)
     except RendezvousTimeoutError:
-        late = f"host {', '.join(agent.missing())} did not come while the others gathered"
+        missing = ", ".join(agent.missing())
+        late = f"host {missing} did not come while the others gathered" if missing else "a host that had come was lost again"
         return Failure.of(PeerLost(f"{late}: see its log, and start the job again"), host=here)
     except (RendezvousConnectionError, torch.distributed.DistError) as error:
         log.info("lost the first host's store", extra={"reason": str(error)})

@@ -27,7 +27,11 @@ def hold(directory: Path, asked: Callable[[], bool] = lambda: False) -> int | No
     Waits for another process to end. Raises ConfigError where it does not within WAIT_SECONDS, NotBegun once `asked` to stop.
     The lock is of the process (fcntl(2)): it ends with it, also where loaders that it forked live on.
     """
-    handle = os.open(directory / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        handle = os.open(directory / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        why = f"{directory / LOCK_FILE} cannot be written ({error.strerror})"
+        raise ConfigError(f"{why}: let this user write there, or choose another checkpoint directory") from error
     deadline, said = time.monotonic() + WAIT_SECONDS, False
     while True:
         try:

@@ -182,7 +182,8 @@ class ElasticBoard(Board):
         while unheard and self._clock() - started < hosts.SILENT_SECONDS:
             self._pause(hosts.POLL_SECONDS)
             unheard = {rank for rank in unheard if self._get(f"beat/{rank}") == before[rank]}
-        return [self._rank, *(rank for rank in before if rank not in unheard)]
+        heard = [rank for rank in before if rank not in unheard and self._get(f"end/{rank}") in (None, hosts.DONE)]
+        return [self._rank, *heard]
 
     def finish(self, cause: Failure | None) -> Failure | None:
         try:

@@ -112,9 +112,9 @@ def test_a_slow_sender_of_too_much_sees_the_answer_and_no_reset(server: Server):
     head = b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % (30 << 20)
     with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
         connection.sendall(head)
-        for _ in range(6):
-            time.sleep(0.5)
-            connection.sendall(bytes(5 << 20))
+        for _ in range(10):
+            time.sleep(0.3)
+            connection.sendall(bytes(3 << 20))
         assert connection.recv(4096).startswith(b"HTTP/1.1 413 ")
 
 

@@ -69,7 +69,7 @@ def test_a_client_that_takes_nothing_is_hung_up_on_without_a_word_of_it_in_the_l
     before = len(server.events("request"))
     with asked(server) as connection:
         until(lambda: len(server.events("request")) > before, "an answer is under way")
-        time.sleep(23)  # what its side of the connection holds counts as taken, until a second look
+        time.sleep(33)  # what its side of the connection holds counts as taken, until a second look
         received = bytearray()
         while part := connection.recv(1 << 20):
             received += part

@@ -119,6 +119,7 @@ OTHERS = {
     "cmyk": jpeg(mode="CMYK"),
     "xmp": _with_segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0<x tiff:Orientation='6'/>"),
     "mpf": _with_segment(0xE2, b"MPF\0II*\0"),
+    "short icc": _with_segment(0xE2, b"ICC_PROFILE\0"),
     "adobe": _with_segment(0xEE, b"Adobe\0\x64\0\0\0\0\0"),
     "short jfif": _with_segment(0xE0, b"JFIF\0"),
     "another frame": _with_segment(0xC1, b"\x08\0\1\0\1\3"),

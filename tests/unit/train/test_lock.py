@@ -55,9 +55,15 @@ def test_a_run_that_does_not_end_is_named_and_nothing_of_it_is_deleted(tmp_path,
 @pytest.mark.parametrize("loader", [False, True])
 def test_a_run_that_is_ending_is_waited_for(tmp_path, caplog, loader):
     with another_run(tmp_path, loader) as other:
-        _FORK.Process(target=lambda: (time.sleep(1), os.kill(other.pid, signal.SIGKILL))).start()
+        _FORK.Process(target=lambda: (time.sleep(5), os.kill(other.pid, signal.SIGKILL))).start()
         assert Checkpoints(tmp_path, Group.alone()).restore() is None
     assert caplog.messages == ["waiting for another run that writes here"]
+
+
+def test_a_lock_that_cannot_be_opened_is_named(tmp_path):
+    (tmp_path / lock.LOCK_FILE).mkdir()
+    with pytest.raises(ConfigError, match=r"\.lock cannot be written \(Is a directory\): let this user write there"):
+        Checkpoints(tmp_path, Group.alone())
 
 
 def test_a_stop_is_heard_while_another_run_is_waited_for(tmp_path):

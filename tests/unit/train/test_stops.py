@@ -148,14 +148,14 @@ def test_a_stop_while_engines_are_written_is_heard_by_every_rank_and_costs_only_
     def asked_while_it_converts(job_file):
         def convert(_model):
             os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(60)
+            time.sleep(600)
 
         export.convert = convert  # in a forked process of its own
         return worker.main(job_file)
 
     asked = time.monotonic()
     workers = train(ended, world_size=world_size, expect=INTERRUPTED, main=asked_while_it_converts)
-    assert time.monotonic() - asked < 60
+    assert time.monotonic() - asked < 300
     told = [json.loads(path.read_text())["kennel"] for path in workers.errors]
     assert [each["kind"] for each in told] == ["Interrupted"] * world_size
     assert all("start the job again to complete the results" in each["message"] for each in told)
