@@ -62,6 +62,10 @@ class Names:
         """Arguments of every S3 call about it: its name can be guessed, so somebody else may have taken it first."""
         return {"Bucket": self.bucket, "ExpectedBucketOwner": self.account}
 
+    def in_any(self, bucket: str) -> dict[str, str]:
+        """The same for a bucket that may be another one."""
+        return self.in_bucket if bucket == self.bucket else {"Bucket": bucket}
+
     def uri(self, *parts: str) -> str:
         """`s3://bucket/a/b`."""
         return "/".join([f"s3://{self.bucket}", *parts])

@@ -104,7 +104,7 @@ def _artifact_of_run(context: Context, run: str) -> str:
     """What `train --on ec2` left where SageMaker would have."""
     key = f"{TRAINING}/{run}/output/model.tar.gz"
     with explained(f"run {run}"):
-        there = found(context.client("s3").head_object, Bucket=context.names.bucket, Key=key)
+        there = found(context.client("s3").head_object, **context.names.in_bucket, Key=key)
     if there is None:
         hint = "`python -m deploy status` names the latest training jobs"
         raise DeployError(f"training job {run}", "does not exist, and no run on EC2 of that name left a model", hint=hint)
@@ -123,9 +123,12 @@ def _require(args: argparse.Namespace, context: Context, model_data: str) -> Non
     bucket, _, key = model_data.removeprefix("s3://").partition("/")
     with explained(model_data):
         if key.endswith("/"):
-            there = context.client("s3").list_objects_v2(Bucket=bucket, Prefix=key, MaxKeys=1).get("KeyCount", 0) > 0
+            there = (
+                context.client("s3").list_objects_v2(**context.names.in_any(bucket), Prefix=key, MaxKeys=1).get("KeyCount", 0)
+                > 0
+            )
         else:
-            there = found(context.client("s3").head_object, Bucket=bucket, Key=key) is not None
+            there = found(context.client("s3").head_object, **context.names.in_any(bucket), Key=key) is not None
     if not there:
         raise DeployError(model_data, "does not exist", hint="did the training job complete? `python -m deploy status`")
 

@@ -75,7 +75,7 @@ def read_golden(context: Context, model_data: str) -> Golden:
     bucket, _, key = model_data.removeprefix("s3://").partition("/")
     wanted: dict[str, bytes] = {}
     with explained(model_data):
-        body = context.client("s3").get_object(Bucket=bucket, Key=key)["Body"]
+        body = context.client("s3").get_object(**context.names.in_any(bucket), Key=key)["Body"]
         try:
             with tarfile.open(fileobj=body, mode="r|gz") as archive:
                 for member in archive:

@@ -104,7 +104,9 @@ def follow(context: Context, job: Job, decide: Callable[[], Decision]) -> Progre
                     return progress
                 context.clock.sleep(_POLL_SECONDS)
             except DeployError as error:
-                raise error if job.ended else goes_on(error, job.name, job.look) from error
+                if job.ended:
+                    raise
+                raise goes_on(error, job.name, job.look) from error
             except KeyboardInterrupt:
                 if live:
                     live.stop()  # a question needs the terminal for itself
@@ -119,9 +121,10 @@ def follow(context: Context, job: Job, decide: Callable[[], Decision]) -> Progre
 
 
 def goes_on(error: DeployError, name: str, look: str) -> DeployError:
-    """`error` ended the watching, and not what was watched."""
-    hint = f"`{look}` shows it again" + (f"; {error.hint}" if error.hint else "")
-    return DeployError(error.where, f"{error.problem}; {name} goes on without us", hint=hint)
+    """`error` ended the watching, and not what was watched: the same command again would start another one."""
+    own = "" if "same command again" in error.hint else error.hint
+    hint = f"`{look}` shows it again" + (f"; {own}" if own else "")
+    return DeployError(error.where, f"{error.problem}; {name} goes on without us", hint=hint, code=error.code)
 
 
 def _show(context: Context, progress: Progress, state: str, lines: list[Line], live: Live | None) -> None:

@@ -4,7 +4,7 @@ import json
 from types import SimpleNamespace
 
 import pytest
-from botocore.exceptions import EndpointConnectionError
+from botocore.exceptions import ClientError, EndpointConnectionError
 
 from containers.train.config import TrainConfig
 from deploy import job_costs, training
@@ -118,6 +118,20 @@ def test_a_network_that_fails_ends_the_watching_and_not_the_job():
     with pytest.raises(DeployError, match="; kennel-dev-1 goes on without us") as caught:
         conclude(watching(cloud))
     assert caught.value.hint.startswith("`python -m deploy logs --follow --stage dev kennel-dev-1` shows it again; ")
+
+
+def test_who_is_throttled_while_watching_is_not_told_to_start_another_job():
+    cloud = Cloud([("InProgress", [])])
+    answer = {"Error": {"Code": "ThrottlingException", "Message": "Rate exceeded"}}
+
+    def throttled(**_):
+        raise ClientError(answer, "DescribeLogStreams")
+
+    cloud.describe_log_streams = throttled
+    with pytest.raises(DeployError, match="goes on without us") as caught:
+        conclude(watching(cloud))
+    assert caught.value.hint == "`python -m deploy logs --follow --stage dev kennel-dev-1` shows it again"
+    assert caught.value.code == "ThrottlingException"
 
 
 @pytest.mark.parametrize(

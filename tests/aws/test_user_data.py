@@ -165,7 +165,7 @@ def test_checkpoints_are_saved_on_the_way_when_there_is_a_new_one(tmp_path):
     container = (
         f'{WRITE_CHECKPOINT}; for _ in $(seq 300); do [ -e "$T/s3/{BUCKET}/checkpoints/r0/c" ] && break; sleep 0.1; done'
     )
-    instance = boot(tmp_path, script(), container=f"{container}; sleep 1", before=DATA)
+    instance = boot(tmp_path, script(), container=f"{container}; sleep 5", before=DATA)
     saves = [call for call in instance.calls if call.startswith("aws s3 sync") and "--delete" in call]
     assert len(saves) == 1, instance.calls
     assert (instance.bucket / BUCKET / "checkpoints/r0/c").read_text() == "state\n"

@@ -117,7 +117,7 @@ def test_what_is_no_schedule(expression, says):
 
 def test_time_zones_are_ianas():
     assert zone_of("UTC") is UTC
-    assert zone_of("Etc/GMT+9").utcoffset(None) is None or zone_of("Etc/GMT+9") == ZoneInfo("Etc/GMT+9")
+    assert zone_of("Etc/GMT+9") == ZoneInfo("Etc/GMT+9")
     for wrong in ("Berlin", "Europe", "../etc/passwd", ""):
         with pytest.raises(ValueError, match="is no time zone"):
             zone_of(wrong)
