@@ -55,6 +55,15 @@ def profile(config: StageConfig) -> Profile:
     )
 
 
+def variant_target(context: Context) -> dict[str, str]:
+    """How Application Auto Scaling names the number of the endpoint's instances."""
+    return {
+        "ServiceNamespace": "sagemaker",
+        "ResourceId": context.names.variant_resource,
+        "ScalableDimension": DIMENSION,
+    }
+
+
 class ScalableTarget(Resource):
     """The bounds. Application Auto Scaling's resources have tags, but no state besides these two numbers.
 
@@ -65,11 +74,7 @@ class ScalableTarget(Resource):
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self._client = context.client("application-autoscaling")
-        self._where = {
-            "ServiceNamespace": "sagemaker",
-            "ResourceId": self.names.variant_resource,
-            "ScalableDimension": DIMENSION,
-        }
+        self._where = variant_target(context)
 
     @property
     def key(self) -> str:

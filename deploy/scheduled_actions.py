@@ -6,7 +6,7 @@ They have no tags; a name that begins with the stage's is ours. AWS deletes them
 from datetime import UTC, datetime
 from typing import Any
 
-from deploy.autoscaling import DIMENSION
+from deploy.autoscaling import variant_target
 from deploy.context import Context
 from deploy.engine import Changes, Resource, State
 from deploy.scaling_schedule import ScheduledAction
@@ -22,11 +22,7 @@ class _OfTarget(Resource):
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self._client = context.client("application-autoscaling")
-        self._where = {
-            "ServiceNamespace": "sagemaker",
-            "ResourceId": self.names.variant_resource,
-            "ScalableDimension": DIMENSION,
-        }
+        self._where = variant_target(context)
         self._prefix = f"{self.names.base}-"
 
 

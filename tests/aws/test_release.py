@@ -5,20 +5,10 @@ from botocore.exceptions import ClientError
 
 from deploy import releases
 from tests.support import moto_ext, moto_sagemaker
-from tests.support.applied import endpoint
+from tests.support.applied import endpoint, interrupt, settled
 from tests.support.aws import Recorder, SharedSession, client, context, everything
 from tests.support.fleet import BUCKET
 from tests.support.released import PROBABILITIES, push, upload, will_answer
-
-
-def interrupt():
-    raise KeyboardInterrupt
-
-
-def settled():
-    while (seen := endpoint())["EndpointStatus"] != "InService":
-        pass
-    return seen["EndpointConfigName"]
 
 
 def test_from_nothing_to_a_release(released):

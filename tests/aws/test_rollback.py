@@ -4,7 +4,7 @@ import pytest
 
 from deploy import releases
 from tests.support import moto_ext
-from tests.support.applied import endpoint, grow_old
+from tests.support.applied import endpoint, grow_old, interrupt, settled
 from tests.support.aws import Recorder, client, context, everything
 from tests.support.released import push, upload, will_answer
 
@@ -18,16 +18,6 @@ def test_rollback_goes_to_the_one_before_and_apply_stays_there(released):
     assert (code, document["config"]) == (0, released.first)
     assert endpoint()["EndpointConfigName"] == released.first
     assert {step["action"] for step in released("apply")[1]["steps"]} == {"keep"}
-
-
-def interrupt():
-    raise KeyboardInterrupt
-
-
-def settled():
-    while (seen := endpoint())["EndpointStatus"] != "InService":
-        pass
-    return seen["EndpointConfigName"]
 
 
 @pytest.fixture

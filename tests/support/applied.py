@@ -59,3 +59,15 @@ def writes_of(call, *args, **kwargs):
     recorder = Recorder()
     call(*args, recorder=recorder, **kwargs)
     return recorder.writes
+
+
+def settled():
+    """The endpoint's configuration once nothing is under way."""
+    while (seen := endpoint())["EndpointStatus"] != "InService":
+        pass
+    return seen["EndpointConfigName"]
+
+
+def interrupt():
+    """Ctrl-C."""
+    raise KeyboardInterrupt
