@@ -1,6 +1,5 @@
 """How hosts learn of each other's ends: real stores, one thread per host, clocks that the tests move."""
 
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,23 +14,16 @@ from containers.train.errors import DataError, Interrupted, Uncommitted
 from containers.train.failure import Failure
 from containers.train.hosts import Board
 from containers.train.job import Cluster
+from tests.support.fast_clock import FastClock
 
 NAMES = ("algo-1", "algo-2", "algo-3")
 
 
-class Clock:
-    """Runs a thousand times as fast as the wall's, so that waiting 45 s takes a moment."""
+class Clock(FastClock):
+    """A pause takes two milliseconds, however long it is: waiting 45 s takes a moment."""
 
     def __init__(self) -> None:
-        self._now, self._lock = 0.0, threading.Lock()
-
-    def __call__(self) -> float:
-        return self._now
-
-    def pause(self, seconds: float) -> None:
-        with self._lock:
-            self._now += seconds
-        threading.Event().wait(0.002)
+        super().__init__(lambda _: 0.002)
 
 
 @pytest.fixture

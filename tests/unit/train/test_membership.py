@@ -1,6 +1,5 @@
 """Who goes on when hosts are lost: real stores, one thread per host, clocks that the tests move."""
 
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,23 +14,16 @@ from containers.train.failure import Category, Failure
 from containers.train.hosts import PeerEnded
 from containers.train.job import Cluster
 from containers.train.membership import AlreadyDone, ElasticBoard, HostsLost, Remaining
+from tests.support.fast_clock import FastClock
 
 NAMES = ("algo-1", "algo-2", "algo-3", "algo-4")
 
 
-class Clock:
+class Clock(FastClock):
     """Twenty times as fast as the wall's while somebody pauses."""
 
     def __init__(self) -> None:
-        self._now, self._lock = 0.0, threading.Lock()
-
-    def __call__(self) -> float:
-        return self._now
-
-    def pause(self, seconds: float) -> None:
-        with self._lock:
-            self._now += seconds
-        threading.Event().wait(seconds / 20)
+        super().__init__(lambda seconds: seconds / 20)
 
 
 @pytest.fixture
