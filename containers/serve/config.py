@@ -33,7 +33,8 @@ class ServeConfig(Settings):
     """0: one per GPU, or one per core with one thread each (most requests per second). 1 on a CPU gives one process all cores:
     half the latency of a single request on two cores, a quarter less throughput."""
     slots: Annotated[int, Field(ge=0, le=4096)] = 0
-    """Photos that may wait or be computed at once; more get 503. 0 derives it from cores and devices."""
+    """Photos that may wait or be computed at once; more get 503. 0 derives it from cores and devices. Each
+    front has as many, so it is rounded up to a multiple of the fronts."""
     max_batch: Annotated[int, Field(ge=1, le=256)] = 8
     """Largest batch of one forward pass."""
     fronts: Annotated[int, Field(ge=0, le=64)] = 0

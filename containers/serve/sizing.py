@@ -33,7 +33,7 @@ class Sizing:
 def derive(config: ServeConfig, cores: int, gpus: int) -> Sizing:
     """On a CPU one model process per core with one thread each, measured 25 to 45 % faster than one process with all cores.
 
-    On a GPU host one model process per GPU. Fronts: one per core.
+    On a GPU host one model process per GPU. Fronts: one per core, but none without a slot.
     """
     if config.multi_model:  # one front knows which models are loaded; each model is a server of its own behind it
         return Sizing(
@@ -43,7 +43,7 @@ def derive(config: ServeConfig, cores: int, gpus: int) -> Sizing:
             threads_per_process=1,
             spare_threads=SPARE_THREADS + LOADS + UNLOADS,
         )
-    fronts = config.fronts or cores
+    fronts = config.fronts or min(cores, config.slots or cores)
     slots_per_front = -(-config.slots // fronts) if config.slots else _SLOTS_PER_FRONT
     on_gpu = config.device == "cuda" or (config.device == "auto" and gpus > 0)
     processes = config.model_processes or (max(gpus, 1) if on_gpu else cores)

@@ -17,7 +17,8 @@ eventfd. The state is the truth, pipe and eventfd only wake: a number read twice
 still waits, and a wake-up without a final state is slept through.
 
 A front that stopped waiting (deadline) must not reuse the slot, since it may still be written: it stays abandoned until its
-state is final, which the model process writes last, or the supervisor once that process is gone.
+state is final, which the model process writes last, or the supervisor once that process is gone. Its deadline says so to all:
+nobody computes it any more, and once it is final it is not in use, though its front takes it back only when it needs one.
 """
 
 import fcntl
@@ -52,6 +53,7 @@ class State(IntEnum):
 
 _NUMBER = struct.Struct("H")
 _ALIGN = 64
+_NOBODY_WAITS = 0.0  # as a deadline
 
 
 class Slots:
@@ -98,6 +100,10 @@ class Slots:
         self.deadlines[slot] = deadline
         self.states[slot] = State.WAITING
         os.write(self._submit, _NUMBER.pack(slot))
+
+    def abandon(self, slot: int) -> None:
+        """Nobody waits for the answer any more; the slot may be written until its state is final."""
+        self.deadlines[slot] = _NOBODY_WAITS
 
     def wait(self, slot: int, deadline: float) -> State:
         """Sleep until the slot's state is final or the deadline has passed; returns its state then."""
@@ -169,8 +175,9 @@ class Slots:
         return len(lost)
 
     def in_flight(self) -> int:
-        """How many slots are in use."""
-        return int(np.count_nonzero(self.states))
+        """How many slots are in use: not those that are free, or would be if a front needed one."""
+        over = (self.states >= State.ANSWERED) & (self.deadlines == _NOBODY_WAITS)
+        return int(np.count_nonzero((self.states != State.FREE) & ~over))
 
     def submitted(self) -> int:
         """How many photos wait for a model process or are computed now."""
@@ -195,11 +202,7 @@ class SlotPool:
         self._free: deque[int] = deque()
         self._abandoned: deque[int] = deque()
         for slot in range(first, first + count):
-            if slots.state(slot) in (State.WAITING, State.TAKEN):
-                self._abandoned.append(slot)
-            else:
-                slots.states[slot] = State.FREE
-                self._free.append(slot)
+            self.release(slot)
 
     def acquire(self) -> int | None:
         """A slot to fill, or None when there is none. FREE → FILLING."""
@@ -221,6 +224,7 @@ class SlotPool:
     def release(self, slot: int) -> None:
         """Give a slot back: to be used again at once if it is final or was never submitted, else when it becomes final."""
         if self.slots.state(slot) in (State.WAITING, State.TAKEN):
+            self.slots.abandon(slot)
             self._abandoned.append(slot)
             return
         self.slots.states[slot] = State.FREE

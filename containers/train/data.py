@@ -8,6 +8,7 @@ Batches are uint8 (N, crop, crop, 3), a quarter of the shared memory and copying
 import shutil
 import signal
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ _log = logs.get(__name__)
 _PREFETCH = 2
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - not a file of ours: where torch passes tensors between processes
 _ORDER, _AUGMENT = 1, 2
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 @dataclass(frozen=True)
@@ -103,8 +105,19 @@ def _collate_for_pipe(samples: list[tuple[Tensor, int]]) -> tuple[Any, Any]:
 
 def _ignore_stop_signals(_worker: int) -> None:
     """Elastic signals whole process groups: without this the loader dies and the last checkpoint is never written."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in _STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
+
+
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """What forks here is not ended by a signal before it ignores it; ours come after."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @dataclass(frozen=True)
@@ -204,7 +217,9 @@ def died(error: RuntimeError) -> WorkerFailed | None:
 def _guarded(loader: DataLoader[Any]) -> Iterator[tuple[Tensor, Tensor]]:
     """Turns a dead loader process, and an error inside one, into an error with a name."""
     try:
-        for images, labels in loader:
+        with _signals_held():
+            batches = iter(loader)
+        for images, labels in batches:
             yield torch.as_tensor(images), torch.as_tensor(labels)
     except RuntimeError as error:
         if named := died(error):

@@ -27,6 +27,10 @@ def test_slots_are_shared_out_evenly_and_every_slot_has_a_request_thread():
     assert sizes.request_threads > sizes.slots_per_front
 
 
+def test_fewer_slots_than_cores_are_not_more_than_asked_for():
+    assert [sizing.derive(ServeConfig(slots=slots), cores=4, gpus=0).slots for slots in (1, 3, 4)] == [1, 3, 4]
+
+
 def test_a_multi_model_front_has_threads_for_pings_whatever_loads_and_waits():
     sizes = sizing.derive(ServeConfig(multi_model=True, slots=10), cores=4, gpus=0)
     assert (sizes.fronts, sizes.slots_per_front, sizes.devices) == (1, 10, ())

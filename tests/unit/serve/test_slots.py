@@ -121,6 +121,38 @@ def test_a_number_read_twice_is_taken_once(slots: Slots):
     assert slots.take(0, 8, 0) == []
 
 
+def test_what_nobody_waits_for_any_more_is_not_computed_and_ends_to_be_in_use_without_being_needed_again(slots: Slots):
+    pool = SlotPool(slots, 0, 4)
+    waiting, taken = pool.acquire(), pool.acquire()
+    slots.submit(taken, soon())
+    assert slots.take(0, 1, 1) == [taken]
+    slots.submit(waiting, soon())
+    for slot in (waiting, taken):
+        pool.release(slot)
+    assert slots.in_flight() == 2
+    assert slots.take(0, 8, 1) == []
+    assert slots.in_flight() == 1
+    slots.finish(taken, State.ANSWERED)
+    assert slots.in_flight() == 0
+    again = [pool.acquire() for _ in range(4)]
+    assert sorted(again) == [0, 1, 2, 3]
+    assert slots.in_flight() == 4
+    for slot in again:
+        slots.submit(slot, soon())
+    assert slots.take(0, 8, 1) == again
+    for slot in again:
+        slots.finish(slot, State.ANSWERED)
+    assert slots.in_flight() == 4
+
+
+def test_what_a_dead_front_waited_for_is_not_computed(slots: Slots):
+    slot = SlotPool(slots, 0, 4).acquire()
+    slots.submit(slot, soon())
+    SlotPool(slots, 0, 4)
+    assert slots.take(0, 8, 1) == []
+    assert (slots.state(slot), slots.in_flight()) == (State.EXPIRED, 0)
+
+
 def test_a_replaced_front_gets_the_slots_of_the_dead_one_back_when_nobody_writes_them(slots: Slots):
     dead = SlotPool(slots, 0, 4)
     filling, waiting, taken, answered = (dead.acquire() for _ in range(4))

@@ -1,8 +1,11 @@
 import itertools
 import os
 import signal
+import threading
+from contextlib import suppress
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from PIL import Image
@@ -117,15 +120,28 @@ def test_a_killed_loader_process_is_a_named_error_and_not_a_hang(index):
         list(running)
 
 
-def test_loader_processes_ignore_the_signals_that_stop_their_rank(index):
+def signal_children(others: list[psutil.Process], seen: set[int], over: threading.Event) -> None:
+    while not over.is_set():
+        for child in set(psutil.Process().children()) - set(others):
+            for number in (signal.SIGTERM, signal.SIGINT):
+                with suppress(psutil.NoSuchProcess):
+                    child.send_signal(number)
+            seen.add(child.pid)
+
+
+def test_loader_processes_ignore_the_signals_that_stop_their_rank_from_their_first_moment_on(index):
     source = PhotoBatches(index.splits["train"], SPEC, CONFIG, group(), LoaderPlan(2, False), 1)
-    running = source.epoch(0, 0)
-    next(running)
-    for process in source._loader._iterator._workers:
-        os.kill(process.pid, signal.SIGTERM)
-        os.kill(process.pid, signal.SIGINT)
-    assert len(list(running)) == 2
-    assert len(list(source.epoch(1, 0))) == 3
+    seen, over = set(), threading.Event()
+    stopping = threading.Thread(target=signal_children, args=(psutil.Process().children(), seen, over))
+    stopping.start()
+    try:
+        assert len(list(source.epoch(0, 0))) == 3
+        assert len(list(source.epoch(1, 0))) == 3
+    finally:
+        over.set()
+        stopping.join()
+    assert {process.pid for process in source._loader._iterator._workers} <= seen
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, ()) & {signal.SIGTERM, signal.SIGINT}  # ours still arrive
 
 
 def test_small_shared_memory_is_noticed_and_batches_take_the_pipe(tmp_path, caplog):
