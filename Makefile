@@ -7,6 +7,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PORT ?= 8080
 DATA ?=
+# Compiled modules are kept, also where the environment says not to: else each process a test starts compiles torch's anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help
 help: ## this list
