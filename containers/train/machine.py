@@ -46,18 +46,23 @@ def check_disk(paths: JobPaths, *, checkpoints: int = LEAST_BYTES, model: int = 
             )
 
 
-def check_accelerator(device: str) -> None:
-    """Raises AcceleratorError where the host's GPU cannot be used. Torch is loaded in another process, and only for a GPU."""
+def check_accelerator(device: str) -> int:
+    """How many GPUs torch has here; 0 on a CPU. Torch is loaded in another process, and only for a GPU.
+
+    Raises AcceleratorError where the host's GPU cannot be used.
+    """
     if device == "cpu" or (device == "auto" and not host_shows_gpu()):
-        return
-    program = "import sys\nfrom containers.core import accelerator, errors\n"
-    program += "try: print(accelerator.detect(sys.argv[1]).name)\n"
+        return 0
+    program = "import sys, torch\nfrom containers.core import accelerator, errors\n"
+    program += "try: print(torch.cuda.device_count(), accelerator.detect(sys.argv[1]).name)\n"
     program += "except errors.AcceleratorError as error: sys.exit(str(error))\n"
     found = subprocess.run([sys.executable, "-c", program, device], capture_output=True, text=True, check=False)  # noqa: S603
     if found.returncode:
         lines = found.stderr.strip().splitlines() or [f"torch ended with code {found.returncode} while looking for a GPU"]
         raise AcceleratorError(lines[-1])
-    log.info("accelerator", extra={"name": found.stdout.strip()})
+    gpus, _, name = found.stdout.strip().splitlines()[-1].partition(" ")
+    log.info("accelerator", extra={"device": name, "gpus": int(gpus)})
+    return int(gpus)
 
 
 def check_hosts(cluster: Cluster, min_hosts: int) -> None:

@@ -16,6 +16,8 @@ from tests.support.server import free_port as free_port
 
 SECONDS = 120.0
 """A deadline for machines under load, not an expectation."""
+STOP_SECONDS = 20.0
+"""What the issue allows from SIGTERM to the end; tiny workers need a fraction of it."""
 
 
 def photo(path: Path, seed: int, size: tuple[int, int] = (40, 36), mode: str = "RGB") -> Path:
@@ -30,6 +32,29 @@ def photos(root: Path, classes: tuple[str, ...] = ("cat", "dog"), each: int = 8)
         for index in range(each):
             photo(root / name / f"{index:03}.png", seed=1000 * number + index)
     return root
+
+
+_TWO_GPUS = """
+import sys
+from containers.core import host
+
+host.host_shows_gpu = lambda *_: True
+if sys.orig_argv[1:2] == ["-c"]:  # where preflight asks torch
+    import torch
+
+    torch.cuda.is_available = lambda: True
+    torch.cuda.device_count = lambda: 2
+    torch.cuda.get_device_capability = lambda _: (7, 5)
+    torch.cuda.get_device_name = lambda _: "Tesla T4"
+    torch.cuda.get_arch_list = lambda: ["sm_75"]
+"""
+
+
+def two_gpus(folder: Path) -> str:
+    """PYTHONPATH of processes on a host with two T4s, as far as preflight looks."""
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(_TWO_GPUS)
+    return f"{folder}:."
 
 
 class Job:

@@ -11,6 +11,7 @@ from containers.core.host import host_shows_gpu
 from containers.train import machine
 from containers.train.errors import PeerLost
 from containers.train.job import Cluster, JobPaths
+from tests.unit.train.jobs import two_gpus
 
 TWO = Cluster(hosts=("algo-1", "algo-2"), current_host="algo-1")
 
@@ -53,13 +54,21 @@ def test_what_the_job_holds_already_is_room_for_it(paths: JobPaths, name: str, c
 
 def test_no_torch_is_loaded_for_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("subprocess.run", None)
-    machine.check_accelerator("cpu")
+    assert machine.check_accelerator("cpu") == 0
 
 
 @pytest.mark.skipif(host_shows_gpu(), reason="this host has a GPU")
 def test_a_gpu_that_is_not_there() -> None:
     with pytest.raises(AcceleratorError, match="this host has none"):
         machine.check_accelerator("cuda")
+
+
+def test_a_host_with_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setenv("PYTHONPATH", two_gpus(tmp_path / "gpus"))
+    caplog.set_level("INFO")
+    assert machine.check_accelerator("cuda") == 2
+    (told,) = [record for record in caplog.records if record.message == "accelerator"]
+    assert (told.device, told.gpus) == ("Tesla T4", 2)
 
 
 class Names:
