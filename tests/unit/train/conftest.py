@@ -7,6 +7,7 @@ import torch
 from containers.train.index import DatasetIndex
 from containers.train.job import TrainingJob
 from tests.support import training
+from tests.unit.train import jobs
 
 
 @pytest.fixture(autouse=True)
@@ -19,6 +20,12 @@ def _one_thread():
 def index(tmp_path_factory) -> DatasetIndex:
     """22 training, 9 validation and 7 test photos of two classes."""
     return training.make_index(tmp_path_factory.mktemp("photos"))
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of sixteen photos of two classes, for jobs as real processes."""
+    return jobs.photos(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What a host that is not fit leaves for those that gather: real rendezvous on loopback. Whole jobs are in test_launch."""
+"""What a host that is not fit leaves for those that gather: real rendezvous on loopback. Whole jobs are in test_two_hosts."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path

@@ -1,40 +1,20 @@
-"""Real launchers, real workers: one host and two, ended in every way a job can end."""
+"""Real launchers, real workers: one host, ended in every way a job can end. Two hosts are in test_two_hosts."""
 
 import json
 import os
 import signal
 import time
-from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
 import pytest
 
-from containers.train import failure, hosts, launch
+from containers.train import failure, launch
 from containers.train.checkpoint import Checkpoints
 from containers.train.config import TrainConfig
 from containers.train.distributed import Group
-from containers.train.failure import FAILURE_BYTES
 from containers.train.job import Cluster, JobPaths, TrainingJob
-from tests.unit.train import jobs
-from tests.unit.train.jobs import Job
-
-STOP_SECONDS = 20.0
-"""What the issue allows from SIGTERM to the end; tiny workers need a fraction of it."""
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return jobs.photos(tmp_path_factory.mktemp("photos"))
-
-
-def two_hosts(stack: ExitStack, folder: Path, data: Path, *flags: object, how: str = "work", **environ: str) -> tuple[Job, Job]:
-    """127.0.0.1 leads. The other is started first, so that the leader is always late."""
-    common = ("--hosts", "127.0.0.2,127.0.0.1", "--rendezvous-port", jobs.free_port(), *flags)
-    other = stack.enter_context(Job.with_flags(folder / "b", data, *common, "--current-host", "127.0.0.2", how=how, **environ))
-    other.wait_for("waiting for the first host")
-    leader = stack.enter_context(Job.with_flags(folder / "a", data, *common, "--current-host", "127.0.0.1", how=how, **environ))
-    return leader, other
+from tests.unit.train.jobs import STOP_SECONDS, Job
 
 
 def test_one_host_trains_and_leaves_nothing_behind(tmp_path: Path, data: Path) -> None:
@@ -44,22 +24,6 @@ def test_one_host_trains_and_leaves_nothing_behind(tmp_path: Path, data: Path) -
     assert job.failure is None
     assert not list(tmp_path.glob("kennel-*")), "the scratch folder is deleted"
     assert json.loads((job.output / "data_report.json").read_text())["photos"]["train"] > 0
-
-
-@pytest.mark.slow
-def test_both_hosts_name_the_rank_that_failed_first(tmp_path: Path, data: Path) -> None:
-    """Rank 0's own error, not the "connection closed by peer" of rank 1; also on the host that only lost its peer."""
-    with ExitStack() as stack:
-        leader, other = two_hosts(stack, tmp_path, data, "--max-restarts", 1, how="raise0", TINY_TAIL="é" * 3000)
-        codes = leader.wait(), other.wait()
-    assert codes == (1, 1), leader.out + other.out
-    for job in (leader, other):
-        text = (job.output / "failure").read_bytes()
-        assert text.decode().startswith("ValueError: class folder 'x' is empty, ünïcode")
-        assert "[rank 0 host 127.0.0.1]" in text.decode()
-        assert len(text) <= FAILURE_BYTES
-        assert json.loads((job.output / "failure.json").read_text())["kind"] == "ValueError"
-    assert "restarts" not in leader.out, "an error of its own would come again"
 
 
 def test_a_data_error_in_a_worker_is_the_users(tmp_path: Path, data: Path) -> None:
@@ -77,17 +41,6 @@ def test_a_killed_worker_is_said_to_be_out_of_memory(tmp_path: Path, data: Path)
     assert job.failure.startswith("WorkerFailed: was killed (SIGKILL), most often because memory ran out")
 
 
-@pytest.mark.slow
-def test_a_lost_worker_is_replaced_once_on_all_hosts(tmp_path: Path, data: Path) -> None:
-    """Two ranks meet again after one was killed: the new group must not read the old one's addresses (torch 2.10)."""
-    with ExitStack() as stack:
-        leader, other = two_hosts(stack, tmp_path, data, "--max-restarts", 1, how="killonce0")
-        assert (leader.wait(), other.wait()) == (0, 0), leader.out + other.out
-    assert (tmp_path / "a/model/done-0-1").exists()
-    assert len(list((tmp_path / "b/model").glob("done-1-*"))) == 1
-    assert (leader.failure, other.failure) == (None, None)
-
-
 def test_stop_before_any_worker(tmp_path: Path, data: Path) -> None:
     with Job.with_flags(tmp_path, data, how="forever") as job:
         job.wait_for('"dataset"')
@@ -96,18 +49,6 @@ def test_stop_before_any_worker(tmp_path: Path, data: Path) -> None:
     assert time.monotonic() - began < STOP_SECONDS
     assert job.failure is None
     assert not job.ranks()
-
-
-def test_stop_while_the_other_host_has_not_come(tmp_path: Path, data: Path) -> None:
-    """Torch waits in native code then, and hears nothing."""
-    flags = ("--hosts", "127.0.0.1,127.0.0.2", "--current-host", "127.0.0.1", "--rendezvous-port", jobs.free_port())
-    with Job.with_flags(tmp_path, data, *flags) as job:
-        job.wait_for("starting workers")
-        began = time.monotonic()
-        assert job.stop().wait() == 75, job.out
-    assert time.monotonic() - began < STOP_SECONDS
-    assert "stopped while waiting for the other hosts" in job.out
-    assert job.failure is None
 
 
 def test_stop_during_work_commits_and_ends_with_success(tmp_path: Path, data: Path) -> None:
@@ -120,27 +61,6 @@ def test_stop_during_work_commits_and_ends_with_success(tmp_path: Path, data: Pa
     assert time.monotonic() - began < STOP_SECONDS
     assert (tmp_path / "model.run/checkpoints/stopped-0").exists()
     assert job.failure is None
-
-
-@pytest.mark.slow
-def test_two_hosts_agree_on_ranks_and_on_a_stop(tmp_path: Path, data: Path) -> None:
-    """The leader is late, and only the other host is asked to stop."""
-    with ExitStack() as stack:
-        leader, other = two_hosts(stack, tmp_path, data, how="forever")
-        leader.wait_for('"working"')
-        other.wait_for('"working"').stop()
-        began = time.monotonic()
-        assert other.wait() == 0, other.out
-        assert leader.wait() == 75, leader.out
-        assert time.monotonic() - began < 30
-    seen = [tuple(map(tuple, rank["seen"])) for job in (leader, other) for rank in job.ranks()]
-    assert seen == [((0, "127.0.0.1"), (1, "127.0.0.2"))] * 2
-    environment = leader.ranks()[0]["environment"]
-    assert (environment["GLOO_SOCKET_IFNAME"], environment["NCCL_SOCKET_IFNAME"]) == ("lo", "lo")
-    assert other.failure is None
-    assert leader.failure is not None
-    assert leader.failure.startswith("Interrupted: ")
-    assert not list(tmp_path.glob("*/model/done*"))
 
 
 def test_workers_that_do_not_stop_are_killed_and_the_job_is_resumable(tmp_path: Path, data: Path) -> None:
@@ -211,65 +131,6 @@ def test_what_is_said_when_even_killed_workers_do_not_end_the_launcher(tmp_path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("unfit", ["127.0.0.1", "127.0.0.2"])
-def test_a_host_that_is_not_fit_to_train_tells_those_that_gather(tmp_path: Path, data: Path, unfit: str) -> None:
-    """Its photos cannot be used; the other would wait half an hour. Whether it leads or not, and though it comes first."""
-    broken = jobs.photos(tmp_path / "broken", classes=("cat",))
-    common = ("--hosts", "127.0.0.2,127.0.0.1", "--rendezvous-port", jobs.free_port(), "--current-host")
-    fit = "127.0.0.1" if unfit == "127.0.0.2" else "127.0.0.2"
-    with (
-        Job.with_flags(tmp_path / "unfit", broken, *common, unfit) as first,
-        Job.with_flags(tmp_path / "fit", data, *common, fit) as second,
-    ):
-        assert (first.wait(), second.wait()) == (2, 2), first.out + second.out
-    for job in (first, second):
-        assert job.failure is not None
-        assert job.failure.startswith(f"DataError: there is only one class (cat): a classifier needs two [host {unfit}]")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("unfit", ["127.0.0.1", "127.0.0.2"])
-def test_a_host_whose_settings_cannot_be_read_tells_those_that_gather(tmp_path: Path, data: Path, unfit: str) -> None:
-    common = ("--hosts", "127.0.0.2,127.0.0.1", "--rendezvous-port", jobs.free_port(), "--current-host")
-    fit = "127.0.0.1" if unfit == "127.0.0.2" else "127.0.0.2"
-    with (
-        Job.with_flags(tmp_path / "unfit", data, *common, unfit, "--learning-rate", "-1") as first,
-        Job.with_flags(tmp_path / "fit", data, *common, fit) as second,
-    ):
-        assert (first.wait(), second.wait()) == (2, 2), first.out + second.out
-    assert second.failure is not None
-    assert second.failure.startswith("ConfigError: ")
-    assert "learning_rate" in second.failure
-    assert f"[host {unfit}]" in second.failure
-    assert not list(tmp_path.glob("unfit/kennel-*")), "the scratch folder is deleted"
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize("lost", ["leader", "other"])
-def test_a_host_that_stands_still_is_given_up_and_named(tmp_path: Path, data: Path, lost: str) -> None:
-    """As a host behind a partition looks: its connections live, and nothing answers. A minute, not TCP's quarter of an hour."""
-    with ExitStack() as stack:
-        leader, other = two_hosts(stack, tmp_path, data, how="forever")
-        still, alive = (leader, other) if lost == "leader" else (other, leader)
-        leader.wait_for('"working"')
-        other.wait_for('"working"')
-        family = [*psutil.Process(still.process.pid).children(recursive=True), psutil.Process(still.process.pid)]
-        for process in family:
-            process.suspend()
-        try:
-            began = time.monotonic()
-            assert alive.wait(300) == 75, alive.out
-            assert time.monotonic() - began > hosts.LOST_SECONDS - 10, "a pause of seconds must be survived"
-        finally:
-            for process in family:
-                process.kill()
-    assert alive.failure is not None
-    assert alive.failure.startswith("PeerLost: ")
-    assert {"leader": "127.0.0.1", "other": "127.0.0.2"}[lost] in alive.failure
-
-
-@pytest.mark.slow
 def test_a_step_that_does_not_end_leaves_the_checkpoint_before_it(tmp_path: Path, data: Path) -> None:
     flags = (
         "--architecture", "mobilenet_v3_small", "--pretrained", "none", "--image-size", "32", "--head-epochs", "0",
@@ -284,20 +145,6 @@ def test_a_step_that_does_not_end_leaves_the_checkpoint_before_it(tmp_path: Path
     restored = Checkpoints(tmp_path / "model.run/checkpoints", Group.alone()).restore()
     assert restored is not None
     assert (restored.state["progress"]["epoch"], restored.state["progress"]["step"]) == (1, 3)
-
-
-@pytest.mark.slow
-def test_a_host_that_dies_is_named(tmp_path: Path, data: Path) -> None:
-    with ExitStack() as stack:
-        leader, other = two_hosts(stack, tmp_path, data, "--max-restarts", 1, how="forever")
-        leader.wait_for('"working"')
-        other.wait_for('"working"')
-        for process in [*psutil.Process(other.process.pid).children(recursive=True), other.process]:
-            os.kill(process.pid, signal.SIGKILL)
-        assert leader.wait() == 75, leader.out
-    assert leader.failure is not None
-    assert leader.failure.startswith("PeerLost: ")
-    assert "127.0.0.2" in leader.failure
 
 
 def test_a_dead_launcher_takes_its_workers_along(tmp_path: Path, data: Path) -> None:
