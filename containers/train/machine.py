@@ -65,6 +65,18 @@ def check_accelerator(device: str) -> int:
     return int(gpus)
 
 
+def check_processes(cluster: Cluster, gpus: int) -> None:
+    """Raises ConfigError where processes of this host were to share its GPUs; on a CPU there may be any number.
+
+    Here, and not where they are started: the other hosts would gather for half an hour with one that has ended.
+    """
+    if 0 < gpus < cluster.processes_per_host:
+        raise ConfigError(
+            f"--processes-per-host is {cluster.processes_per_host} and host {cluster.current_host} has {gpus} GPU(s): "
+            "a process needs one of its own; leave the flag out, or give each host its own number"
+        )
+
+
 def check_hosts(cluster: Cluster, min_hosts: int) -> None:
     """Raises ConfigError where more hosts must be left than there are."""
     if len(cluster.hosts) > 1 and min_hosts > len(cluster.hosts):

@@ -69,16 +69,11 @@ def plan(job: TrainingJob, *, gpus: int, cores: int, address: str | None, interf
     lost before this group, whose name says it: nobody finds an earlier one.
 
     `processes` is this host's own number: hosts may have unequal numbers of GPUs, and torch's agents tell each other theirs
-    when they share out the ranks. Raises ConfigError where GPUs were to be shared.
+    when they share out the ranks. That each has a GPU of its own was seen in preflight (`machine.check_processes`).
     """
     cluster = job.cluster
     several = len(cluster.hosts) > 1
     processes = cluster.processes_per_host or max(1, gpus)
-    if 0 < gpus < processes:
-        raise ConfigError(
-            f"--processes-per-host is {processes} and host {cluster.current_host} has {gpus} GPU(s): a process needs one of "
-            "its own; leave the flag out, or give each host its own number"
-        )
     environment = {
         failure.HOST_VARIABLE: cluster.current_host,
         "OMP_NUM_THREADS": str(max(1, cores // processes)),

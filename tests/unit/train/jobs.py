@@ -39,7 +39,7 @@ import sys
 from containers.core import host
 
 host.host_shows_gpu = lambda *_: True
-if sys.orig_argv[1:2] == ["-c"]:  # where preflight asks torch
+if not {"-c", "containers.train.launch"}.isdisjoint(sys.orig_argv):  # where torch is asked
     import torch
 
     torch.cuda.is_available = lambda: True
@@ -51,7 +51,7 @@ if sys.orig_argv[1:2] == ["-c"]:  # where preflight asks torch
 
 
 def two_gpus(folder: Path) -> str:
-    """PYTHONPATH of processes on a host with two T4s, as far as preflight looks."""
+    """PYTHONPATH of processes on a host with two T4s, as far as is looked before a worker starts."""
     folder.mkdir()
     (folder / "sitecustomize.py").write_text(_TWO_GPUS)
     return f"{folder}:."

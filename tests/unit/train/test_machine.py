@@ -112,3 +112,12 @@ def test_more_hosts_cannot_be_left_than_there_are() -> None:
     machine.check_hosts(Cluster(), 2)  # a job of several hosts, gone on with by one
     with pytest.raises(ConfigError, match="min_hosts is 4 and the job has 3 hosts"):
         machine.check_hosts(three, 4)
+
+
+def test_more_processes_than_gpus_are_refused() -> None:
+    four = Cluster(processes_per_host=4)
+    with pytest.raises(ConfigError, match=r"--processes-per-host is 4 and host localhost has 2 GPU\(s\)"):
+        machine.check_processes(four, gpus=2)
+    machine.check_processes(four, gpus=4)
+    machine.check_processes(four, gpus=0)
+    machine.check_processes(Cluster(), gpus=2)

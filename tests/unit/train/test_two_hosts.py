@@ -120,6 +120,42 @@ def test_a_host_whose_settings_cannot_be_read_tells_those_that_gather(tmp_path: 
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("wrong", ["127.0.0.1", "127.0.0.2"])
+def test_a_host_that_is_to_start_more_processes_than_it_has_gpus_tells_those_that_gather(
+    tmp_path: Path, data: Path, wrong: str
+) -> None:
+    """Its own launcher would refuse, and the other would wait half an hour for a group that never forms."""
+    common = ("--hosts", "127.0.0.2,127.0.0.1", "--rendezvous-port", jobs.free_port(), "--current-host")
+    right = "127.0.0.1" if wrong == "127.0.0.2" else "127.0.0.2"
+    flags, path = ("--processes-per-host", 3, "--device", "auto"), jobs.two_gpus(tmp_path / "gpus")
+    with (
+        Job.with_flags(tmp_path / "wrong", data, *common, wrong, *flags, PYTHONPATH=path) as first,
+        Job.with_flags(tmp_path / "right", data, *common, right) as second,
+    ):
+        assert (first.wait(), second.wait()) == (2, 2), first.out + second.out
+    for job in (first, second):
+        assert job.failure is not None
+        assert job.failure.startswith(f"ConfigError: --processes-per-host is 3 and host {wrong} has 2 GPU(s)")
+        assert f"[host {wrong}]" in job.failure
+
+
+@pytest.mark.slow
+def test_hosts_that_count_different_hosts_end_at_once(tmp_path: Path, data: Path) -> None:
+    """Those that both count form a group, in which one of them would miss a third."""
+    port = ("--rendezvous-port", jobs.free_port(), "--hosts")
+    with (
+        Job.with_flags(tmp_path / "a", data, *port, "127.0.0.1,127.0.0.2,127.0.0.3", "--current-host", "127.0.0.1") as first,
+        Job.with_flags(tmp_path / "b", data, *port, "127.0.0.1,127.0.0.2", "--current-host", "127.0.0.2") as second,
+    ):
+        assert (first.wait(), second.wait()) == (2, 2), first.out + second.out
+    for job in (first, second):
+        assert job.failure is not None
+        assert job.failure.startswith(
+            "ConfigError: the lists of hosts (--hosts) of host 127.0.0.2 differ from those of host 127.0.0.1"
+        )
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("lost", ["leader", "other"])
 def test_a_host_that_stands_still_is_given_up_and_named(tmp_path: Path, data: Path, lost: str) -> None:
