@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.distributed.elastic.agent.server.api import RunResult, WorkerGroup, WorkerSpec, WorkerState
+from torch.distributed.elastic.agent.server.api import RunResult, Worker, WorkerGroup, WorkerSpec, WorkerState
 from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
 from torch.distributed.elastic.rendezvous import RendezvousClosedError, RendezvousConnectionError, RendezvousTimeoutError
 
 from containers.core import logs
 from containers.core.errors import Error
-from containers.train import failure, farewell, membership
+from containers.train import failure, farewell, gathering
 from containers.train.errors import Interrupted, PeerLost
 from containers.train.failure import Category, Failure
 from containers.train.hosts import LOST_SECONDS, POLL_SECONDS, Board, PeerEnded
@@ -48,6 +48,7 @@ class Agent(LocalElasticAgent):
         self.failures: list[Failure] = []
         self.cause: Failure | None = None
         self.board: Board | None = None
+        self._met: torch.distributed.Store | None = None
         self.job, self.cluster = job, job.cluster
         self._gate = threading.Lock()
         self.stopping = False
@@ -69,24 +70,33 @@ class Agent(LocalElasticAgent):
         return int(self._remaining_restarts)
 
     def told(self) -> Failure | None:
-        """What a host that is not fit to train said before it closed the rendezvous."""
+        """What a host that is not fit to train, or gave up, said before it closed the rendezvous."""
         try:
-            return farewell.hear(self._rdzv_handler, self.job)
+            return farewell.hear(self._rdzv_handler, self.job, self._there())
         except RuntimeError:  # the first host is gone, and its store with it
             return None
 
-    def leave(self) -> None:
-        """Close the rendezvous that is still forming, so that other hosts need not wait for this one; as far as it can."""
+    def leave(self, why: Failure | None = None) -> None:
+        """Close the rendezvous that is still forming, so that other hosts need not wait for this one, and leave `why` there;
+        as far as it can.
+        """
         with contextlib.suppress(Exception):
             handler: Any = self._rdzv_handler
-            handler.set_closed()
+            if why is None or len(self.cluster.hosts) == 1:
+                handler.set_closed()
+                return
+            farewell.give_up(handler, self.job, why, self._there())
 
-    def missing(self) -> list[str]:
-        """The hosts that never came to form this group."""
-        try:
-            return membership.missing(self._rdzv_handler, self._rdzv_handler.get_run_id(), self.cluster.hosts)
-        except RuntimeError:
-            return [self.cluster.rendezvous_host]
+    def _there(self) -> list[str]:
+        return gathering.present(self._rdzv_handler, self._rdzv_handler.get_run_id(), self._met, self.cluster.hosts)
+
+    def why_late(self) -> str:
+        """Of a group that did not meet in time."""
+        return gathering.why_late(self._rdzv_handler, self._rdzv_handler.get_run_id(), self.cluster)
+
+    def why_apart(self) -> str:
+        """Of a group that came apart."""
+        return gathering.why_apart(self._rdzv_handler, self._rdzv_handler.get_run_id(), self._met, self.cluster)
 
     def abandon(self) -> None:
         """Leave this group for another: whoever still looks for it finds it closed."""
@@ -108,6 +118,12 @@ class Agent(LocalElasticAgent):
                 os.kill(pid, number)
                 running = True
         return running
+
+    def _assign_worker_ranks(self, store: Any, group_rank: int, group_world_size: int, spec: WorkerSpec) -> list[Worker]:
+        self._met = store
+        gathering.takes_part(store, self.cluster.current_host)
+        shared_out: list[Worker] = super()._assign_worker_ranks(store, group_rank, group_world_size, spec)
+        return shared_out
 
     def _start_workers(self, worker_group: WorkerGroup) -> dict[int, Any]:
         if len(self.cluster.hosts) > 1:
@@ -197,8 +213,11 @@ def train(agent: Agent) -> Failure | Remaining | None:
         cause = _run(agent)
         if cause is None:
             return agent.cause
+        if agent.board is None:
+            agent.leave(cause)
+            return cause
         agent.leave()
-        return agent.board.finish(cause) if agent.board is not None else cause
+        return agent.board.finish(cause)
     except HostsLost as lost:
         agent.abandon()
         return lost.remaining
@@ -209,7 +228,7 @@ def train(agent: Agent) -> Failure | Remaining | None:
 
 def _run(agent: Agent) -> Failure | None:
     """Why this host's workers did not succeed, as far as it knows by itself. Raises HostsLost and AlreadyDone."""
-    here, leader = agent.cluster.current_host, agent.cluster.rendezvous_host
+    here = agent.cluster.current_host
     try:
         result = agent.run()
         return failure.root_cause(agent.failures) if result.is_failed() else None
@@ -221,9 +240,7 @@ def _run(agent: Agent) -> Failure | None:
         gave_up = PeerLost("another host gave up while the hosts were gathering: see its log")
         return agent.told() or Failure.of(gave_up, host=here)
     except RendezvousTimeoutError:
-        missing = ", ".join(agent.missing())
-        late = f"host {missing} did not come while the others gathered" if missing else "a host that had come was lost again"
-        return Failure.of(PeerLost(f"{late}: see its log, and start the job again"), host=here)
+        return Failure.of(PeerLost(agent.why_late()), host=here)
     except (RendezvousConnectionError, torch.distributed.DistError) as error:
-        log.info("lost the first host's store", extra={"reason": str(error)})
-        return Failure.of(PeerLost(f"host {leader}, which keeps the hosts together, is gone: start the job again"), host=here)
+        log.info("the first host's store did not answer", extra={"reason": str(error)})
+        return Failure.of(PeerLost(agent.why_apart()), host=here)

@@ -21,6 +21,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from containers.core.accelerator import Accelerator
+from containers.train.errors import PeerLost
 
 _COLLECTIVE_TIMEOUT = timedelta(minutes=10)
 """A rank that lives and stands still (a GPU that hangs) ends the job after that; a lost host, after `hosts.LOST_SECONDS`."""
@@ -61,16 +62,24 @@ class Group:
 
     @classmethod
     def join(cls, accelerator: Accelerator) -> Self:
-        """Join the group that RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT describe; without them, a group of one."""
+        """Join the group that RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT describe; without them, a group of one.
+
+        Raises PeerLost where the ranks do not meet.
+        """
         rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
         local_rank, device = int(os.environ.get("LOCAL_RANK", "0")), accelerator.device
         if world_size == 1:
             return cls(rank, world_size, local_rank, device)
         cuda = device.type == "cuda"
-        dist.init_process_group(
-            "cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=_COLLECTIVE_TIMEOUT, device_id=device if cuda else None
-        )
-        control, patient = (dist.new_group(backend="gloo", timeout=each) for each in (_COLLECTIVE_TIMEOUT, _BARRIER_TIMEOUT))
+        try:
+            dist.init_process_group(
+                "cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=_COLLECTIVE_TIMEOUT, device_id=device if cuda else None
+            )
+            control, patient = (
+                dist.new_group(backend="gloo", timeout=each) for each in (_COLLECTIVE_TIMEOUT, _BARRIER_TIMEOUT)
+            )
+        except (dist.DistStoreError, dist.DistNetworkError) as error:
+            raise PeerLost(_not_met(rank, world_size, str(error))) from error
         return cls(rank, world_size, local_rank, device, control, patient)
 
     @property
@@ -141,6 +150,14 @@ class Group:
     def leave(self) -> None:
         if self.world_size > 1:
             dist.destroy_process_group()
+
+
+def _not_met(rank: int, world_size: int, said: str) -> str:
+    """Torch says how many ranks came to rank 0 and not which, so no host can be named here; `hosts` names one that is lost."""
+    first = f"rank 0 at {os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+    what = f"not all of {world_size} ranks came to {first}" if rank == 0 else f"rank {rank} could not meet {first}"
+    words = said.partition("\n")[0].rstrip(". ")
+    return f"{what} ({words}): hosts of a job must reach each other on every port; see the logs of all hosts"
 
 
 class StopRequest:

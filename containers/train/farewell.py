@@ -1,14 +1,15 @@
-"""A host that is not fit to train tells those that would wait for it.
+"""A host that is not fit to train, or has given up, tells those that would wait for it.
 
     python -m containers.train.farewell JOB_FILE ERROR_FILE CODE
 
 The supervisor starts it where one of several hosts failed before it gathered: in preflight, or for settings of no use.
 ERROR_FILE and CODE say why. Others are gathering, or will be, at the store of the first host. They end with the failure told
-here, and not after half an hour.
+here, and not after half an hour. A host that gives up while it gathers (`agent`) says so itself, to those that have come.
 
     key (below the job's name)   value        written
     unfit/<host>                 a Failure    by the host that is not fit, which then closes the rendezvous
-    heard/<host>                 "1"          by each host that ends for it, the unfit one too
+    gave-up/<host>               a Failure    by a host that had gathered, likewise
+    heard/<host>                 "1"          by each host that ends for it, the first one too
 
 The first host keeps the store, so it stays until all have heard, as long as hosts may reasonably start apart.
 """
@@ -16,7 +17,7 @@ The first host keeps the store, so it stays until all have heard, as long as hos
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -33,27 +34,41 @@ log = logs.get("containers.train.farewell")
 
 STAY_SECONDS = 300.0
 """Hosts that start later than that, or check their photos longer, wait for `rendezvous.JOIN_SECONDS`."""
+GAVE_UP_SECONDS = 30.0
+"""What hosts that have come need to hear of one that gave up: they look every second."""
 _POLL_SECONDS = 0.2
 
 
 def say(handler: RendezvousHandler, job: TrainingJob, why: Failure) -> None:
     """Leave `why` for every host that gathers, or will, and let none of them wait. On the first host: until all have heard."""
+    _close(handler, job, f"unfit/{job.cluster.current_host}", why)
+    _heard(_store(handler, job), job.cluster, job.cluster.hosts, STAY_SECONDS)
+
+
+def give_up(handler: RendezvousHandler, job: TrainingJob, why: Failure, there: Collection[str]) -> None:
+    """The same of a host that has gathered. On the first host: until those that are `there` have heard."""
+    _close(handler, job, f"gave-up/{job.cluster.current_host}", why)
+    _heard(_store(handler, job), job.cluster, there, GAVE_UP_SECONDS)
+
+
+def hear(handler: RendezvousHandler, job: TrainingJob, there: Collection[str] = ()) -> Failure | None:
+    """Why the rendezvous was closed while the hosts that are `there` gathered: the first host's failure that was said; None
+    where none was.
+    """
     store = _store(handler, job)
-    store.set(f"unfit/{job.cluster.current_host}", why.model_dump_json())
+    for how, hosts, seconds in (("unfit", job.cluster.hosts, STAY_SECONDS), ("gave-up", there, GAVE_UP_SECONDS)):
+        told = [f"{how}/{host}" for host in job.cluster.hosts if store.check([f"{how}/{host}"])]
+        if told:
+            why = failure.root_cause(Failure.model_validate_json(bytes(store.get(key)).decode()) for key in told)
+            _heard(store, job.cluster, hosts, seconds)
+            return why
+    return None
+
+
+def _close(handler: RendezvousHandler, job: TrainingJob, key: str, why: Failure) -> None:
+    _store(handler, job).set(key, why.model_dump_json())
     gathering: Any = handler  # torch types neither
     gathering.set_closed()
-    _heard(store, job.cluster)
-
-
-def hear(handler: RendezvousHandler, job: TrainingJob) -> Failure | None:
-    """Why the rendezvous was closed while hosts gathered: the first host's failure that was said; None where none was."""
-    store = _store(handler, job)
-    told = [f"unfit/{host}" for host in job.cluster.hosts if store.check([f"unfit/{host}"])]
-    if not told:
-        return None
-    why = failure.root_cause(Failure.model_validate_json(bytes(store.get(key)).decode()) for key in told)
-    _heard(store, job.cluster)
-    return why
 
 
 def _store(handler: RendezvousHandler, job: TrainingJob) -> Store:
@@ -64,6 +79,8 @@ def _store(handler: RendezvousHandler, job: TrainingJob) -> Store:
 def _heard(
     store: Store,
     cluster: Cluster,
+    hosts: Collection[str],
+    seconds: float,
     *,
     clock: Callable[[], float] = time.monotonic,
     pause: Callable[[float], None] = time.sleep,
@@ -71,14 +88,14 @@ def _heard(
     store.set(f"heard/{cluster.current_host}", "1")
     if cluster.node_rank != 0:
         return
-    keys = [f"heard/{host}" for host in cluster.hosts]
-    deadline, said = clock() + STAY_SECONDS, False
+    keys = [f"heard/{host}" for host in hosts]
+    deadline, said = clock() + seconds, False
     while not store.check(keys):
         if clock() > deadline:
             log.warning("not every host has heard; those that come later wait for the first host in vain")
             return
         if not said:
-            log.info("telling the other hosts as they come", extra={"seconds": STAY_SECONDS})
+            log.info("telling the other hosts as they come", extra={"seconds": seconds})
             said = True
         pause(_POLL_SECONDS)
 

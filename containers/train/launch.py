@@ -21,7 +21,7 @@ from torch.distributed.elastic.agent.server.api import WorkerSpec
 
 from containers.core import host as machine
 from containers.core import logs
-from containers.train import failure, membership, network, rendezvous
+from containers.train import failure, gathering, network, rendezvous
 from containers.train.agent import Agent, train
 from containers.train.errors import RESUMABLE, Interrupted, PeerLost
 from containers.train.failure import Category, Failure
@@ -113,7 +113,7 @@ class Launcher:
             network.wait_for_leader(cluster, rendezvous.JOIN_SECONDS)
         log.info("starting workers", extra={"hosts": chosen.hosts, "processes": chosen.processes, "endpoint": chosen.endpoint})
         handler = chosen.handler()
-        membership.came(handler, chosen.run_id, cluster.current_host)
+        gathering.came(handler, chosen.run_id, cluster.current_host)
         spec = WorkerSpec(
             role="worker",
             local_world_size=chosen.processes,
@@ -149,11 +149,13 @@ class Launcher:
         asked = time.monotonic()
         if self._agent is None or not self._agent.stop():
             if not self._done.wait(2.0):
+                waiting = Interrupted("stopped while waiting for the other hosts; nothing was lost")
                 if self._agent is not None:
-                    leaving = threading.Thread(target=self._agent.leave, daemon=True)
+                    why = Failure.of(waiting, host=self._job.cluster.current_host)
+                    leaving = threading.Thread(target=self._agent.leave, args=(why,), daemon=True)
                     leaving.start()
                     leaving.join(_LEAVE_SECONDS)
-                _end_at_once(Interrupted("stopped while waiting for the other hosts; nothing was lost"))
+                _end_at_once(waiting)
             return
         if not self._done.wait(self._stop_seconds):
             log.warning(

@@ -5,17 +5,16 @@ decision, and a host that is cut off from the first one never makes its own: it 
 
     key             value                              written
     next            a `Remaining`, as JSON             once, by the first host, in the store of the group that broke
-    came/<host>     "1"                                by each host that gathers for a new group, below that group's name
 
 A host that was given up and comes back reads `next`, or finds the rendezvous closed, and ends. The new group gathers under
 another name, has a store of its own, and goes on from the last checkpoint.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
-from torch.distributed import PrefixStore, Store
+from torch.distributed import Store
 
 from containers.core import logs
 from containers.train import hosts
@@ -214,18 +213,3 @@ class ElasticBoard(Board):
     def _first_has_left(self, ends: Mapping[int, str | None]) -> bool:
         self._heed()
         return bool(hosts.failures(ends)) or self._get("left/0") is not None
-
-
-def came(handler: Any, name: str, host: str) -> None:
-    """Say that `host` gathers for the group `name` at the rendezvous's store."""
-    _gathering(handler, name).set(f"came/{host}", "1")
-
-
-def missing(handler: Any, name: str, expected: Collection[str]) -> list[str]:
-    """Who never came."""
-    store = _gathering(handler, name)
-    return [host for host in expected if not store.check([f"came/{host}"])]
-
-
-def _gathering(handler: Any, name: str) -> Store:
-    return PrefixStore(f"kennel.group.{name}", handler._store)  # torch 2.10 has no public way to it

@@ -8,12 +8,15 @@ from torch.distributed.elastic.rendezvous.api import RendezvousConnectionError
 
 from containers.core.errors import ConfigError
 from containers.train import failure
+from containers.train.errors import PeerLost
 from containers.train.job import TrainingJob
 
 JOIN_SECONDS = 1800
 """Hosts may start minutes apart, and each checks its photos first."""
 REJOIN_SECONDS = 120
 """Hosts that go on without others have only their workers to end first."""
+ANSWER_SECONDS = 60
+"""What the first host's store, and each host once they have met, has to answer."""
 _LEADER_SECONDS = 10
 """The first host keeps the store, so it waits a little longer than those that look there for who did not come."""
 _AFTER_ANY_ADDRESS = "~"
@@ -33,13 +36,17 @@ class Plan:
     join_seconds: int = JOIN_SECONDS
 
     def handler(self) -> RendezvousHandler:
-        """Raises ConfigError where this host should keep the store and its port is taken."""
+        """Raises ConfigError where this host should keep the store and its port is taken, PeerLost where another should and it
+        is not there.
+        """
+        leader, _, port = self.endpoint.rpartition(":")
         try:
             return registry.get_rendezvous_handler(self.parameters())
         except RendezvousConnectionError as error:
             if not self.is_host:
-                raise
-            port = self.endpoint.rpartition(":")[2]
+                raise PeerLost(
+                    f"host {leader}, which keeps the hosts together, is gone: see its log, and start the job again"
+                ) from error
             raise ConfigError(
                 f"cannot listen on port {port}: end what uses it, or choose another with --rendezvous-port"
             ) from error
@@ -58,7 +65,7 @@ class Plan:
             max_nodes=self.hosts,
             local_addr=self.local_address if self.is_host else _AFTER_ANY_ADDRESS + self.local_address,
             is_host=str(self.is_host).lower(),
-            read_timeout=60,
+            read_timeout=ANSWER_SECONDS,
             join_timeout=self.join_seconds,
             last_call_timeout=1,
         )

@@ -52,9 +52,20 @@ if not {"-c", "containers.train.launch"}.isdisjoint(sys.orig_argv):  # where tor
 
 def two_gpus(folder: Path) -> str:
     """PYTHONPATH of processes on a host with two T4s, as far as is looked before a worker starts."""
+    return customized(folder, _TWO_GPUS)
+
+
+def customized(folder: Path, program: str) -> str:
+    """PYTHONPATH of processes that run `program` before anything else."""
     folder.mkdir()
-    (folder / "sitecustomize.py").write_text(_TWO_GPUS)
+    (folder / "sitecustomize.py").write_text(program)
     return f"{folder}:."
+
+
+def in_the_launcher(folder: Path, program: str) -> str:
+    """The same, of a job's launcher only."""
+    lines = "".join(f"    {line}\n" for line in program.strip().splitlines())
+    return customized(folder, f'import sys\n\nif "containers.train.launch" in sys.orig_argv:\n{lines}')
 
 
 class Job:

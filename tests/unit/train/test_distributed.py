@@ -7,9 +7,12 @@ from datetime import timedelta
 import pytest
 import torch
 
+from containers.core import accelerator
 from containers.train import distributed
 from containers.train.distributed import Agreement, Group, Signal, StopRequest, StopRequested
+from containers.train.errors import PeerLost
 from containers.train.failure import Failure
+from tests.support.server import free_port
 from tests.support.training import DEADLINE, in_ranks
 
 
@@ -38,6 +41,24 @@ def test_sums_words_bytes_and_tensors_reach_every_rank():
         )
 
     assert in_ranks(3, body) == [(6, 1.1, b"from two", [0, 1, 2], [0, 0, 5, 1, 7])] * 3
+
+
+@pytest.mark.parametrize(
+    ("rank", "says"),
+    [
+        (0, r"not all of 2 ranks came to rank 0 at 127.0.0.1:{port} \(.*1/2 clients"),
+        (1, "rank 1 could not meet rank 0 at 127.0.0.1:{port}"),
+    ],
+)
+def test_ranks_that_do_not_meet_say_what_is_known(monkeypatch, rank, says):
+    monkeypatch.setattr(distributed, "_COLLECTIVE_TIMEOUT", timedelta(seconds=2))
+    port = free_port()
+    for name, value in {"RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}.items():
+        monkeypatch.setenv(name, str(value))
+    with pytest.raises(PeerLost, match=says.format(port=port)) as caught:
+        Group.join(accelerator.detect("cpu"))
+    assert "see the logs of all hosts" in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_the_barrier_waits_for_rank_0_longer_than_any_step_does(monkeypatch):

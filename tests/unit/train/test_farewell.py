@@ -63,6 +63,16 @@ def test_the_first_host_does_not_wait_for_ever_for_one_that_never_comes(
     jobs: list[TrainingJob], caplog: pytest.LogCaptureFixture
 ) -> None:
     clock = Clock()
-    farewell._heard(store(gathering(jobs[0])), jobs[0].cluster, clock=clock, pause=clock.pause)
+    farewell._heard(store(gathering(jobs[0])), jobs[0].cluster, NAMES, farewell.STAY_SECONDS, clock=clock, pause=clock.pause)
     assert farewell.STAY_SECONDS <= clock() < farewell.STAY_SECONDS + 1
     assert "not every host has heard" in caplog.text
+
+
+def test_who_gives_up_does_not_wait_for_those_that_never_came(jobs: list[TrainingJob]) -> None:
+    first, second = gathering(jobs[0]), gathering(jobs[1])
+    with ThreadPoolExecutor(1) as pool:
+        leaving = pool.submit(farewell.give_up, first, jobs[0], WHY, NAMES[:2])
+        with pytest.raises(RendezvousClosedError):
+            second.next_rendezvous()
+        assert farewell.hear(second, jobs[1]) == WHY
+        leaving.result(20)

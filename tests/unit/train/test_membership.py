@@ -247,15 +247,3 @@ def test_a_stop_ends_the_job_where_it_was_the_first_hosts_or_too_few_are_left(st
     seen = together(*(lambda rank=rank: end(rank) for rank in range(3)))
     assert [each.is_stop for each in seen] == [True] * 3
     assert not store.check(["next"])
-
-
-class Handler:
-    def __init__(self, store: TCPStore) -> None:
-        self._store = store
-
-
-def test_who_never_came_is_known_by_name(store: TCPStore) -> None:
-    handler = Handler(store)
-    membership.came(handler, "dogs.1", "algo-1")
-    membership.came(handler, "dogs", "algo-2")
-    assert membership.missing(handler, "dogs.1", NAMES[:3]) == ["algo-2", "algo-3"]
