@@ -14,6 +14,8 @@ exec >>"$LOG" 2>&1 # all of it is brought to the bucket: what Docker says before
 
 say() { printf '%s %s\n' "$(date -u +%FT%TZ)" "$*"; }
 copy() { aws s3 cp --only-show-errors "$@"; }
+# rank 0, which writes model and checkpoints, is on the first host: what any other brought would be older
+leads() { [ "$HOST" = algo-1 ]; }
 
 # 1. A dead man's switch before anything can fail: the instance's shutdown behaviour turns it into its end
 shutdown -h "+$MAX_MINUTES" || say 'no shutdown timer could be set'
@@ -27,8 +29,7 @@ finish() {
   local why=''
   [ -f "$WORK/interrupted" ] && why=$(cat "$WORK/interrupted")
   say "ended with exit code $code${why:+, interrupted: $why}"
-  # rank 0 wrote it, on whichever host that was
-  if [ "$code" = 0 ] && [ -z "$why" ] && [ -f "$ML/model/manifest.json" ]; then
+  if leads && [ "$code" = 0 ] && [ -z "$why" ] && [ -f "$ML/model/manifest.json" ]; then
     tar -C "$ML/model" -czf "$WORK/model.tar.gz" . && copy "$WORK/model.tar.gz" "$MODEL_URI" || code=67
   fi
   [ -d "${ML:-/nonexistent}/output" ] && copy --recursive "$ML/output" "$RUN_URI/output/$HOST/"
@@ -99,8 +100,9 @@ aws ecr get-login-password | docker login --username AWS --password-stdin "${IMA
 docker pull -q "$IMAGE"
 
 # 9. A spot notice (two minutes ahead) or a request to stop: the container is told, writes its checkpoint and ends
-# Only rank 0 writes latest.json: a host whose own is no newer than what it brought, or saved before, has nothing to save
+# One whose latest.json is no newer than what it brought, or saved before, has nothing to save
 save() {
+  leads || return 0
   [ "$ML/checkpoints/latest.json" -nt "$WORK/saved" ] || return 0
   touch "$WORK/saving"
   aws s3 sync --only-show-errors --delete "$ML/checkpoints" "$CHECKPOINT_URI" && mv "$WORK/saving" "$WORK/saved"

@@ -148,16 +148,21 @@ def test_the_second_of_two_nodes(tmp_path):
     assert status(instance, "algo-2")["exit_code"] == 0
 
 
-@pytest.mark.parametrize("index", [0, 1])
-def test_the_host_of_rank_0_brings_model_and_checkpoints_whichever_it_is(tmp_path, index):
-    """Where ranks follow the text of addresses, a first node at 10.0.0.9 is rank 1 beside one at 10.0.0.10."""
-    rank_1, before = boot(tmp_path / "1", script(nodes=2), container="true", before=DATA | peer(2), INDEX="0"), DATA | peer(1)
-    rank_0 = boot(tmp_path / "0", script(nodes=2), before=before | peer(2), INDEX=str(index))
-    assert (rank_1.exit_code, rank_0.exit_code) == (0, 0), rank_1.output + rank_0.output
-    assert not (rank_1.bucket / BUCKET / "training").exists()
-    with tarfile.open(rank_0.bucket / BUCKET / "training/r1/output/model.tar.gz") as model:
+def test_only_the_first_host_brings_model_and_checkpoints(tmp_path):
+    """Rank 0 is there. Whatever lies on another host's disk, late or not, stays there."""
+    first = boot(tmp_path / "1", script(nodes=2), before=DATA | peer(1) | peer(2))
+    brought = {
+        f"{BUCKET}/training/r1/output/model.tar.gz": "the first host's",
+        f"{BUCKET}/checkpoints/r0/c": "the first host's",
+    }
+    late = f"{SUCCEED}; sleep 1"  # `keep` looks meanwhile
+    second = boot(tmp_path / "2", script(nodes=2), container=late, before=DATA | peer(1) | peer(2) | brought, INDEX="1")
+    assert (first.exit_code, second.exit_code) == (0, 0), first.output + second.output
+    with tarfile.open(first.bucket / BUCKET / "training/r1/output/model.tar.gz") as model:
         assert {"./w", "./manifest.json"} <= set(model.getnames())
-    assert (rank_0.bucket / BUCKET / "checkpoints/r0/c").read_text() == "state\n"
+    assert (first.bucket / BUCKET / "checkpoints/r0/c").read_text() == "state\n"
+    assert {(second.bucket / name).read_text() for name in brought} == {"the first host's"}
+    assert status(second, "algo-2")["exit_code"] == 0
 
 
 def test_checkpoints_are_saved_on_the_way_when_there_is_a_new_one(tmp_path):

@@ -62,7 +62,7 @@ def script() -> str:
 
 @pytest.mark.parametrize("last_bytes", [(9, 10), (10, 9)])
 def test_two_nodes_meet_train_and_bring_one_model(engine, train_image, bucket, tmp_path, last_bytes):
-    """As text .10 comes before .9, and torch orders hosts by that text: the model is brought by whoever wrote it."""
+    """As text .10 comes before .9, and torch orders hosts by that text: rank 0 is on the first host all the same."""
     subnet = f"10.{random.randrange(100, 200)}.{random.randrange(256)}"
     pool = docker.types.IPAMConfig(pool_configs=[docker.types.IPAMPool(subnet=f"{subnet}.0/24")])
     with boxes.network(engine, ipam=pool) as bridge:
