@@ -1,7 +1,8 @@
 """One stage: `deploy/environments/<stage>.toml` as one typed, frozen object. Everything wrong comes back in one message.
 
-Each table of the file is one class of `stage_tables`; `[hyperparameters]` is the training image's own TrainConfig and
-`[serving]` the serving image's own ServeConfig, so a typo is found here and not after ten minutes of waiting for a GPU.
+Each table of the file is one class of `stage_tables` or `training_tables`; `[hyperparameters]` is the training image's own
+TrainConfig and `[serving]` the serving image's own ServeConfig, so a typo is found here and not after ten minutes of waiting
+for a GPU.
 """
 
 import difflib
@@ -16,10 +17,9 @@ from containers.core.errors import ConfigError
 from containers.core.settings import Settings, parse
 from containers.serve.config import ServeConfig
 from containers.train.config import TrainConfig
-from deploy.instance_types import has_gpu
+from deploy.instance_types import has_gpu, has_own_disk
 from deploy.stage_tables import (
     Alarms,
-    Ec2,
     Ec2Serving,
     Endpoint,
     Function,
@@ -28,8 +28,8 @@ from deploy.stage_tables import (
     Security,
     Stage,
     Storage,
-    Training,
 )
+from deploy.training_tables import Ec2, Training
 
 BOOT_SECONDS = 180
 """The least that SageMaker takes to start an instance; usually it takes twice as long."""
@@ -75,6 +75,11 @@ class StageConfig(Settings):
             later = "calls InvokeEndpoint, which an asynchronous endpoint does not answer"
             remedy = "set enabled = false; callers use InvokeEndpointAsync"
             raise ValueError(f"[function] {later}: {remedy}")
+        if self.security.kms_key_arn and len({has_own_disk(group.instance_type) for group in self.training.machines}) > 1:
+            raise ValueError(
+                "[training] instance_groups mixes types with a disk of their own, which take no volume key, and others, "
+                "which need [security] kms_key_arn: choose types of one kind"
+            )
         if has_gpu(self.endpoint.instance_type) and self.serving.device == "cpu":
             raise ValueError("[serving] device = 'cpu' on a GPU instance: choose a CPU type or another device")
         return self

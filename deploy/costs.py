@@ -11,7 +11,6 @@ from deploy.config import StageConfig
 from deploy.context import Context
 from deploy.instance_types import has_own_disk
 from deploy.price_file import Prices
-from deploy.stage_tables import Ec2, Training
 
 HOURS_PER_MONTH = 730
 _LEFT_OUT = "Left out: requests, traffic, logs, a disk that SageMaker puts beside an endpoint's instance."
@@ -139,30 +138,35 @@ def _endpoint(config: StageConfig, prices: Prices) -> Cost:
 def sagemaker_job(config: StageConfig, prices: Prices) -> list[Cost]:
     """One hour of `train`: the machines first, then their disks where these do not come with the machine."""
     what, training, where = "SageMaker training", config.training, "[training]"
-    own = has_own_disk(training.instance_type)
-    disks = [] if own else [_disks(what, training, prices.ml_storage_gb_month, where)]
-    return [_job(what, training, prices.sagemaker_per_hour, prices, where), *disks]
+    groups, setting = training.machines, "instance_groups" if training.instance_groups else "instance_type"
+    kinds = [(group.instance_type, group.instance_count) for group in groups]
+    disks = sum(count for kind, count in kinds if not has_own_disk(kind))
+    machines = _job(what, kinds, prices.sagemaker_per_hour, prices, f"{where} {setting}", spot=training.spot)
+    return [machines, *([_disks(what, disks, training.volume_gb, prices.ml_storage_gb_month, where)] if disks else [])]
 
 
 def ec2_job(config: StageConfig, prices: Prices) -> list[Cost]:
     """One hour of `train --on ec2`: the machines first."""
     what, ec2, where = "EC2 training", config.ec2, "[ec2]"
-    return [_job(what, ec2, prices.ec2_per_hour, prices, where), _disks(what, ec2, prices.ebs_gb_month, where)]
+    kinds, count = [(ec2.instance_type, ec2.instance_count)], ec2.instance_count
+    machines = _job(what, kinds, prices.ec2_per_hour, prices, f"{where} instance_type", spot=ec2.spot)
+    return [machines, _disks(what, count, ec2.volume_gb, prices.ebs_gb_month, where)]
 
 
-def _job(what: str, machines: Training | Ec2, table: dict[str, float], prices: Prices, where: str) -> Cost:
-    kind, count, price = machines.instance_type, machines.instance_count, table.get(machines.instance_type)
-    label, setting = f"{what}, {count} × {kind}" + (" spot" if machines.spot else ""), f"{where} instance_type"
-    if price is None:
-        return Cost(what=label, minimum=None, maximum=None, setting=setting, note="price not known", standing=False)
-    low = count * price * (prices.spot_factor if machines.spot else 1.0)
-    note = f"while a job runs; spot assumed at {prices.spot_factor:.0%}" if machines.spot else "while a job runs"
-    return Cost(what=label, minimum=low, maximum=count * price, setting=setting, note=note, standing=False)
+def _job(what: str, kinds: list[tuple[str, int]], table: dict[str, float], prices: Prices, setting: str, *, spot: bool) -> Cost:
+    """`kinds`: machines by type and number, all of one job."""
+    label = f"{what}, {' + '.join(f'{count} × {kind}' for kind, count in kinds)}" + (" spot" if spot else "")
+    if unknown := [kind for kind, _ in kinds if kind not in table]:
+        note = f"price of {' and '.join(unknown)} not known" if len(kinds) > 1 else "price not known"
+        return Cost(what=label, minimum=None, maximum=None, setting=setting, note=note, standing=False)
+    price = sum(count * table[kind] for kind, count in kinds)
+    low = price * (prices.spot_factor if spot else 1.0)
+    note = f"while a job runs; spot assumed at {prices.spot_factor:.0%}" if spot else "while a job runs"
+    return Cost(what=label, minimum=low, maximum=price, setting=setting, note=note, standing=False)
 
 
-def _disks(what: str, machines: Training | Ec2, price: float, where: str) -> Cost:
-    label = f"{what}'s disks, {machines.instance_count} × {machines.volume_gb} GB"
-    dollars = machines.instance_count * machines.volume_gb * price
+def _disks(what: str, count: int, volume_gb: int, price: float, where: str) -> Cost:
+    label, dollars = f"{what}'s disks, {count} × {volume_gb} GB", count * volume_gb * price
     return _monthly(label, dollars, f"{where} volume_gb", note="while a job runs", standing=False)
 
 

@@ -9,6 +9,7 @@ import argparse
 import json
 from typing import Any
 
+from containers.core.errors import ConfigError
 from containers.core.settings import parse
 from deploy import ec2_launch, job_costs, quotas
 from deploy.config import StageConfig
@@ -19,10 +20,10 @@ from deploy.engine import found
 from deploy.errors import DeployError, explained
 from deploy.logs import Tail
 from deploy.price_file import Prices
-from deploy.stage_tables import Ec2
 from deploy.storage import EC2
 from deploy.training_progress import decision_of, follow
 from deploy.training_request import Run
+from deploy.training_tables import Ec2
 
 _SHORT_OF_MINUTES = 5  # a machine counts from its boot, we from a little later or, after a wait for its end, earlier
 _APPEAR_SECONDS = 120.0  # EC2 lists a new instance with some delay; one that is not listed by then is gone
@@ -57,11 +58,16 @@ def run(args: argparse.Namespace, context: Context, this: Run) -> None:
 
 
 def adjusted(config: StageConfig, args: argparse.Namespace) -> StageConfig:
-    """The stage with this run's machines. Raises ConfigError."""
+    """The stage with this run's machines. Raises ConfigError, also where they would be ours and not the user's choice."""
+    if config.training.instance_groups and args.instance_type is None and "instance_type" not in config.ec2.model_fields_set:
+        raise ConfigError(
+            "[training] instance_groups are for SageMaker, plain instances of one run are of one type: "
+            "say which with [ec2] instance_type or --instance-type"
+        )
     kind = args.instance_type and args.instance_type.removeprefix("ml.")
     flags = {"instance_count": args.instances, "instance_type": kind, "spot": args.spot}
     changed = {name: value for name, value in flags.items() if value is not None}
-    return config.model_copy(update={"ec2": parse(Ec2, config.ec2.model_dump() | changed, where="flags")})
+    return config.model_copy(update={"ec2": parse(Ec2, config.ec2.model_dump(exclude_unset=True) | changed, where="flags")})
 
 
 class Ec2Job:

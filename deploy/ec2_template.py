@@ -13,8 +13,9 @@ from deploy.context import Context
 from deploy.engine import Changes, Resource, State, found
 from deploy.errors import Refused
 from deploy.names import Names, content_id
-from deploy.stage_tables import Ec2, Ec2Serving
+from deploy.stage_tables import Ec2Serving
 from deploy.storage import tag_list
+from deploy.training_tables import Ec2
 
 
 def launch_data(

@@ -1,4 +1,6 @@
-"""The tables of a stage's file, one class each; `deploy.config` reads them. Every setting says who would change it."""
+"""The tables of a stage's file, one class each; `deploy.config` reads them. Every setting says who would change it. Those of
+training are in `training_tables`.
+"""
 
 import ipaddress
 import math
@@ -79,52 +81,6 @@ class Security(Settings):
         if bool(self.subnet_ids) != bool(self.security_group_ids):
             raise ValueError("subnet_ids and security_group_ids go together")
         return self
-
-
-class Training(Settings):
-    """A SageMaker training job; `[ec2]` is the same job on plain instances."""
-
-    instance_type: EndpointType = "ml.g4dn.2xlarge"
-    """Which machine trains."""
-    instance_count: Annotated[int, Field(ge=1, le=100)] = 2
-    """Machines in one job."""
-    spot: bool = True
-    """Managed spot: about a third of the price; interruptions resume from the checkpoint."""
-    volume_gb: Annotated[int, Field(ge=1)] = 100
-    """Disk; ignored by types with their own (g4dn)."""
-    max_runtime_seconds: Annotated[int, Field(ge=60, le=28 * 86400)] = 6 * 3600
-    """The job is stopped after this much running time."""
-    max_wait_seconds: Annotated[int, Field(ge=60)] = 12 * 3600
-    """With spot: running and waiting together."""
-    keep_alive_seconds: Annotated[int, Field(ge=0, le=21600)] = 0
-    """Warm pool: keep machines for the next job. Needs a quota; on-demand only."""
-    input_mode: Literal["File", "FastFile"] = "File"
-    """FastFile starts without copying; reads are slower."""
-    encrypt_between_hosts: bool = False
-    """Costs speed."""
-
-    @model_validator(mode="after")
-    def _spot(self) -> Self:
-        if self.spot and self.max_wait_seconds < self.max_runtime_seconds:
-            raise ValueError("max_wait_seconds must be at least max_runtime_seconds")
-        if self.spot and self.keep_alive_seconds:
-            raise ValueError("a warm pool (keep_alive_seconds) and spot exclude each other")
-        return self
-
-
-class Ec2(Settings):
-    instance_type: Ec2Type = "g4dn.2xlarge"
-    """Which machine trains; deployer policies allow its family only."""
-    instance_count: Annotated[int, Field(ge=1, le=16)] = 1
-    """Nodes of one job."""
-    spot: bool = False
-    """Spot machines; a notice checkpoints first."""
-    ami_parameter: str = "/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-gpu-amazon-linux-2023/latest/ami-id"
-    """SSM parameter that holds the machine image."""
-    volume_gb: Annotated[int, Field(ge=30)] = 100
-    """Root disk, encrypted."""
-    max_minutes: Annotated[int, Field(ge=5, le=7 * 1440)] = 360
-    """The machine ends itself after this, whatever happens."""
 
 
 class Ec2Serving(Settings):

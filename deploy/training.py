@@ -5,6 +5,7 @@ What is sent is built by `training_request`, so `--dry-run` prints exactly what 
 
 import argparse
 import secrets
+from collections import Counter
 from typing import Any
 
 from containers.core.errors import ConfigError
@@ -19,10 +20,10 @@ from deploy.job_costs import JobPrice
 from deploy.logs import TRAINING_GROUP, Tail
 from deploy.names import content_id
 from deploy.price_file import Prices
-from deploy.stage_tables import Training
 from deploy.storage import CHECKPOINTS, TRAINING
 from deploy.training_progress import decision_of, follow
 from deploy.training_request import Run, training_job
+from deploy.training_tables import Training
 
 _LIMITS = {"MaxRuntimeExceeded": "max_runtime_seconds", "MaxWaitTimeExceeded": "max_wait_seconds"}
 
@@ -78,7 +79,7 @@ def _on_sagemaker(args: argparse.Namespace, context: Context, this: Run) -> None
     check_quotas(context, this.name, config.training)
     with explained(f"training job {this.name}"):
         context.client("sagemaker").create_training_job(**request)
-    context.say(f"started {this.name}: {config.training.instance_count} × {config.training.instance_type}")
+    context.say(f"started {this.name}: {config.training.said}")
     if args.detach:
         context.emit({"job": this.name, "cost": cost}, lambda: this.name)
         return
@@ -130,20 +131,33 @@ def describe(args: argparse.Namespace, context: Context, resume: str | None = No
 
 
 def adjusted(config: StageConfig, args: argparse.Namespace) -> StageConfig:
-    """The stage with this run's machines. Raises ConfigError."""
+    """The stage with this run's machines: flags that name both, type and number, also take the place of its instance_groups.
+
+    Raises ConfigError.
+    """
     flags = {"instance_count": args.instances, "instance_type": args.instance_type, "spot": args.spot}
     changed = {name: value for name, value in flags.items() if value is not None}
-    training = parse(Training, config.training.model_dump() | changed, where="flags")
+    given = config.training.model_dump(exclude_unset=True)
+    if config.training.instance_groups and len({"instance_count", "instance_type"} & set(changed)) == 1:
+        raise ConfigError(
+            "the stage's instance_groups: --instances and --instance-type take their place together, neither alone"
+        )
+    if "instance_type" in changed:
+        given.pop("instance_groups", None)
+    training = parse(Training, given | changed, where="flags")
     return config.model_copy(update={"training": training})
 
 
 def check_quotas(context: Context, where: str, training: Training, jobs: int = 1) -> None:
     """`jobs` of them at once. Raises Refused."""
     use: quotas.Use = "spot training job" if training.spot else "training job"
-    machines = training.instance_count * jobs
-    quotas.require_instances(context, where, training.instance_type, use, machines)
-    if training.keep_alive_seconds:
-        quotas.require_instances(context, where, training.instance_type, "training warm pool", machines)
+    machines: Counter[str] = Counter()
+    for group in training.machines:
+        machines[group.instance_type] += group.instance_count * jobs
+    for kind, count in machines.items():
+        quotas.require_instances(context, where, kind, use, count)
+        if training.keep_alive_seconds:
+            quotas.require_instances(context, where, kind, "training warm pool", count)
 
 
 def tuned(config: TrainConfig, assignments: list[str]) -> TrainConfig:

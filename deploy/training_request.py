@@ -13,6 +13,7 @@ from deploy.config import StageConfig
 from deploy.instance_types import has_own_disk
 from deploy.names import Names
 from deploy.storage import CHECKPOINTS, DATA, TRAINING, tag_list
+from deploy.training_tables import InstanceGroup, Training
 
 Request = dict[str, Any]
 _RETRIES = 2  # of SageMaker's own faults (InternalServerError), within the time limit
@@ -53,14 +54,14 @@ def training_job(config: StageConfig, names: Names, run: Run, tags: dict[str, st
             "MetricDefinitions": sagemaker_definitions(),
         },
         "HyperParameters": hyperparameters(run.hyperparameters),
-        "InputDataConfig": [_channel(names.uri(DATA, run.dataset, channel), channel) for channel in run.channels],
+        "InputDataConfig": [_channel(names.uri(DATA, run.dataset, channel), channel, training) for channel in run.channels],
         "OutputDataConfig": output,
         "ResourceConfig": _resources(config),
         "StoppingCondition": stopping,
         "EnableManagedSpotTraining": training.spot,
         "CheckpointConfig": {"S3Uri": names.uri(CHECKPOINTS, run.checkpoints)},
         "TensorBoardOutputConfig": {"S3OutputPath": names.uri(TRAINING, run.name, "tensorboard")},
-        "EnableInterContainerTrafficEncryption": training.encrypt_between_hosts and training.instance_count > 1,
+        "EnableInterContainerTrafficEncryption": training.encrypt_between_hosts and training.hosts > 1,
         "RetryStrategy": {"MaximumRetryAttempts": _RETRIES},
         "Environment": {"KENNEL_LOG_LEVEL": "INFO"},
         "Tags": tag_list(tags),
@@ -71,18 +72,27 @@ def training_job(config: StageConfig, names: Names, run: Run, tags: dict[str, st
     return request
 
 
-def _channel(uri: str, name: str) -> dict[str, Any]:
-    source = {"S3DataType": "S3Prefix", "S3Uri": f"{uri}/", "S3DataDistributionType": "FullyReplicated"}
+def _channel(uri: str, name: str, training: Training) -> dict[str, Any]:
+    source: Request = {"S3DataType": "S3Prefix", "S3Uri": f"{uri}/", "S3DataDistributionType": "FullyReplicated"}
+    if training.instance_groups:  # every host trains, so every group gets every channel
+        source["InstanceGroupNames"] = [group.name for group in training.instance_groups]
     return {"ChannelName": name, "DataSource": {"S3DataSource": source}}
 
 
 def _resources(config: StageConfig) -> dict[str, Any]:
     training = config.training
     resources: dict[str, Any] = {"InstanceType": training.instance_type, "InstanceCount": training.instance_count}
-    if not has_own_disk(training.instance_type):
+    if training.instance_groups:
+        resources = {"InstanceGroups": [_group(group) for group in training.instance_groups]}
+    if not all(has_own_disk(group.instance_type) for group in training.machines):
         resources["VolumeSizeInGB"] = training.volume_gb
         if config.security.kms_key_arn:
             resources["VolumeKmsKeyId"] = config.security.kms_key_arn
     if training.keep_alive_seconds:
         resources["KeepAlivePeriodInSeconds"] = training.keep_alive_seconds
     return resources
+
+
+def _group(group: InstanceGroup) -> dict[str, Any]:
+    named = {"InstanceGroupName": group.name, "InstanceType": group.instance_type}
+    return named | {"InstanceCount": group.instance_count}

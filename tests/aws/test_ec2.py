@@ -170,6 +170,16 @@ def test_flags_and_what_is_missing(aws):
         ec2_launch.machine_image(fake.context(fake.stage(ec2={"ami_parameter": "/no/such"})))
 
 
+def test_a_stage_of_instance_groups_says_which_one_type_it_is_here():
+    groups = [{"name": "a", "instance_type": "ml.g4dn.xlarge"}, {"name": "b", "instance_type": "ml.g5.xlarge"}]
+    tables = {"training": {"instance_groups": groups}}
+    with pytest.raises(ConfigError, match=r"plain instances of one run are of one type: say which with \[ec2\] instance_type"):
+        ec2.adjusted(fake.stage(**tables), arguments())
+    assert ec2.adjusted(fake.stage(**tables), arguments("--instance-type", "g5.xlarge")).ec2.instance_type == "g5.xlarge"
+    own = fake.stage(**tables, ec2={"instance_type": "g5.2xlarge"})
+    assert ec2.adjusted(own, arguments("--instances", "2")).ec2.instance_type == "g5.2xlarge"
+
+
 def test_destroy_ends_running_instances_and_removes_what_they_started_from(aws):
     context = ready()
     training.run(arguments("--detach"), context)

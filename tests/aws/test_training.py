@@ -14,7 +14,7 @@ from deploy.context import Context
 from deploy.errors import DeployError
 from deploy.training_request import Run, training_job
 from tests.support import aws as fake
-from tests.support import strict_parameters
+from tests.support import moto_ext, strict_parameters
 
 KEY = "arn:aws:kms:eu-west-1:123456789012:key/11111111-2222-3333-4444-555555555555"
 IMAGE = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/kennel/dev/train@sha256:" + "a" * 64
@@ -97,6 +97,34 @@ def test_other_types_get_both(kind):
     assert {"VolumeSizeInGB", "VolumeKmsKeyId"} <= set(sent["ResourceConfig"])
 
 
+GROUPS = [
+    {"name": "big", "instance_type": "ml.g4dn.12xlarge"},
+    {"name": "small", "instance_type": "ml.g4dn.xlarge", "instance_count": 2},
+]
+
+
+def test_a_heterogeneous_cluster_whose_channels_go_to_every_group():
+    sent = validated(request(training={"instance_groups": GROUPS, "encrypt_between_hosts": True}))
+    assert sent["ResourceConfig"] == {
+        "InstanceGroups": [
+            {"InstanceGroupName": "big", "InstanceType": "ml.g4dn.12xlarge", "InstanceCount": 1},
+            {"InstanceGroupName": "small", "InstanceType": "ml.g4dn.xlarge", "InstanceCount": 2},
+        ]
+    }
+    for channel in sent["InputDataConfig"]:
+        assert channel["DataSource"]["S3DataSource"]["InstanceGroupNames"] == ["big", "small"]
+    assert sent["EnableInterContainerTrafficEncryption"]
+    assert "InstanceGroupNames" not in request()["InputDataConfig"][0]["DataSource"]["S3DataSource"]
+
+
+def test_groups_whose_disks_are_not_their_own_get_a_volume_and_its_key():
+    kinds = [{"name": "a", "instance_type": "ml.m5.xlarge"}, {"name": "b", "instance_type": "ml.c5.xlarge"}]
+    sent = validated(request(training={"instance_groups": kinds, "volume_gb": 50}, security={"kms_key_arn": KEY}))
+    assert (sent["ResourceConfig"]["VolumeSizeInGB"], sent["ResourceConfig"]["VolumeKmsKeyId"]) == (50, KEY)
+    kinds[1] = {"name": "b", "instance_type": "ml.c5d.xlarge"}
+    assert request(training={"instance_groups": kinds})["ResourceConfig"]["VolumeSizeInGB"] == 100
+
+
 def test_hyperparameters_arrive_as_training_reads_them():
     from containers.core.settings import parse
 
@@ -118,9 +146,19 @@ def test_flags_of_one_run():
             training.tuned(TrainConfig(), wrong)
 
 
-def ready(**options) -> Context:
+def test_flags_take_the_place_of_groups_together_or_not_at_all():
+    stage = fake.stage(training={"instance_groups": GROUPS, "max_runtime_seconds": 60})
+    assert training.adjusted(stage, arguments("--no-spot")).training.said == "1 × ml.g4dn.12xlarge + 2 × ml.g4dn.xlarge"
+    one = training.adjusted(stage, arguments("--instances", "3", "--instance-type", "ml.g5.xlarge")).training
+    assert (one.said, one.max_runtime_seconds) == ("3 × ml.g5.xlarge", 60)
+    for flags in (("--instances", "3"), ("--instance-type", "ml.g5.xlarge")):
+        with pytest.raises(ConfigError, match="take their place together"):
+            training.adjusted(stage, arguments(*flags))
+
+
+def ready(config=None, **options) -> Context:
     """A stage with a dataset and two images, in moto."""
-    bucket, context = fake.bare_bucket(), fake.context(**options)
+    bucket, context = fake.bare_bucket(), fake.context(config, **options)
     for key in ("train/pug/a.jpg", "test/pug/b.jpg"):
         context.client("s3").put_object(Bucket=bucket, Key=f"data/dogs/{key}", Body=b"x")
     ecr, repository = context.client("ecr"), context.names.repository("train")
@@ -141,6 +179,20 @@ def test_the_command_sends_the_job_and_reports_its_end(aws):
     assert [channel["ChannelName"] for channel in job["InputDataConfig"]] == ["train", "test"]
     assert "@sha256:" in job["AlgorithmSpecification"]["TrainingImage"]
     assert row["TrainingJobName"] in context.out.text
+
+
+def test_the_command_starts_instance_groups_and_looks_at_the_quota_of_each_type(aws):
+    context = ready(fake.stage(training={"instance_groups": [*GROUPS, GROUPS[1] | {"name": "more"}]}))
+    few = "ml.g4dn.xlarge for spot training job usage"
+    moto_ext.QUOTAS[few] = 3
+    with pytest.raises(DeployError, match=r"needs 4 × ml\.g4dn\.xlarge"):
+        training.run(arguments(), context)
+    moto_ext.QUOTAS[few] = 4
+    training.run(arguments(), context)
+    (row,) = context.client("sagemaker").list_training_jobs()["TrainingJobSummaries"]
+    job = context.client("sagemaker").describe_training_job(TrainingJobName=row["TrainingJobName"])
+    assert [group["InstanceGroupName"] for group in job["ResourceConfig"]["InstanceGroups"]] == ["big", "small", "more"]
+    assert "1 × ml.g4dn.12xlarge + 2 × ml.g4dn.xlarge + 2 × ml.g4dn.xlarge" in context.console.text
 
 
 def test_a_dry_run_prints_the_request_and_sends_nothing(aws, capsys):

@@ -95,6 +95,16 @@ def test_a_training_volume_is_paid_where_the_request_asks_for_one(kind, gb):
     assert (found.maximum if found else 0) == pytest.approx(gb * 0.14 / 730)
 
 
+def test_instance_groups_are_one_row_of_the_table():
+    small = {"name": "small", "instance_type": "ml.g5.xlarge", "instance_count": 3}
+    groups = [{"name": "big", "instance_type": "ml.g4dn.12xlarge"}, small]
+    found = rows(fake.stage(training={"instance_groups": groups}))
+    assert "SageMaker training, 2 × ml.g4dn.2xlarge spot" not in found
+    row = found["SageMaker training, 1 × ml.g4dn.12xlarge + 3 × ml.g5.xlarge spot"]
+    assert (row.maximum, row.setting) == (pytest.approx(4.89 + 3 * 1.408), "[training] instance_groups")
+    assert row.minimum == pytest.approx(row.maximum * 0.35)
+
+
 def test_the_disks_of_instances_are_counted_and_stand_with_the_one_that_serves():
     stage = fake.stage(ec2={"instance_count": 2, "volume_gb": 60}, ec2_serving={"volume_gb": 200})
     found = rows(stage)

@@ -37,6 +37,36 @@ def test_disks_that_do_not_come_with_the_machine_and_a_warm_pool_are_counted():
     assert of_training(config, PRICES).at_most == pytest.approx(1.5 * (3 * 0.23 + 3 * 50 * 0.14 / 730))
 
 
+GROUPS = [
+    {"name": "big", "instance_type": "ml.g4dn.12xlarge"},
+    {"name": "small", "instance_type": "ml.m5.xlarge", "instance_count": 2},
+]
+
+
+def test_a_job_of_several_types_costs_what_all_of_them_cost():
+    groups = [GROUPS[0], GROUPS[1] | {"instance_type": "ml.g4dn.xlarge"}]
+    config = fake.stage(training={"instance_groups": groups, "spot": False})
+    price = of_training(config, PRICES)
+    assert price.at_most == pytest.approx(6 * (4.89 + 2 * 0.7364))
+    assert "SageMaker training, 1 × ml.g4dn.12xlarge + 2 × ml.g4dn.xlarge, up to 6 h" in job_costs.said(price, config, PRICES)
+    assert job_costs.billed(price, 3600) == pytest.approx(4.89 + 2 * 0.7364)
+    text = refused(price, stage={"price_ceiling_per_month": 1})
+    assert "change [training] instance_groups or [training] max_runtime_seconds" in text
+
+
+def test_of_several_types_those_without_a_disk_of_their_own_pay_for_one():
+    groups = [{"name": "own", "instance_type": "ml.m5d.xlarge"}, GROUPS[1]]
+    prices = PRICES.model_copy(update={"sagemaker_per_hour": PRICES.sagemaker_per_hour | {"ml.m5d.xlarge": 0.3}})
+    config = fake.stage(training={"instance_groups": groups, "spot": False, "volume_gb": 50, "max_runtime_seconds": 3600})
+    assert of_training(config, prices).at_most == pytest.approx(0.3 + 2 * 0.23 + 2 * 50 * 0.14 / 730)
+
+
+def test_of_several_types_the_one_whose_price_is_not_known_is_named():
+    groups = [GROUPS[0], {"name": "new", "instance_type": "ml.g9.xlarge"}]
+    price = of_training(fake.stage(training={"instance_groups": groups}), PRICES)
+    assert (price.at_most, price.parts[0].note) == (None, "price of ml.g9.xlarge not known")
+
+
 def test_every_trial_of_a_search_may_take_its_whole_time():
     one, twenty = (of_training(fake.stage(), PRICES, trials=trials) for trials in (1, 20))
     assert twenty.at_most == pytest.approx(20 * one.at_most)
