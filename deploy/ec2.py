@@ -22,7 +22,7 @@ from deploy.logs import Tail
 from deploy.price_file import Prices
 from deploy.storage import EC2
 from deploy.training_progress import decision_of, follow
-from deploy.training_request import Run
+from deploy.training_request import Run, check_hosts
 from deploy.training_tables import Ec2
 
 _SHORT_OF_MINUTES = 5  # a machine counts from its boot, we from a little later or, after a wait for its end, earlier
@@ -32,6 +32,7 @@ _APPEAR_SECONDS = 120.0  # EC2 lists a new instance with some delay; one that is
 def run(args: argparse.Namespace, context: Context, this: Run) -> None:
     """Raises Refused before anything starts, DeployError with the nodes' own reasons when training fails."""
     config = adjusted(context.config, args)
+    check_hosts(this.hyperparameters, config.ec2.instance_count)
     image_id, root_device = ec2_launch.machine_image(context)
 
     def data(group_id: str) -> dict[str, Any]:
@@ -104,6 +105,11 @@ class Ec2Job:
         self.ended = len(self.statuses) == len(self.hosts) or (known and not alive)
         return f"{len(alive)} of {len(self.hosts)} instances alive, {len(self.statuses)} finished"
 
+    def went_well(self, host: str) -> bool:
+        """To its end, uninterrupted. The first one's then wrote the model: rank 0 is there."""
+        status = self.statuses.get(host)
+        return status is not None and not status["exit_code"] and not status["interrupted"]
+
     def stop(self) -> None:
         with explained(f"run {self.name}"):
             self._s3.put_object(**self._context.names.in_bucket, Key=f"{EC2}/{self.name}/stop", Body=b"")
@@ -141,11 +147,25 @@ def _status(text: str, where: str) -> dict[str, Any]:
 
 
 def conclude(context: Context, this: Run, job: Ec2Job, machines: Ec2) -> None:
-    """Raises DeployError where a node failed, or ended without a word."""
+    """Raises DeployError where a node failed, or ended without a word, and the others did not go on without it."""
     again = f"python -m deploy train --on ec2 --stage {context.config.name} --data {this.dataset} --resume {this.checkpoints}"
     if not job.ended:
         context.say(f"{this.name} goes on without us; its results will be below {run_uri(context.names, this.name)}")
         return
+    whole = bool(this.hyperparameters.min_hosts) and job.went_well(job.hosts[0])
+    lost = [host for host in job.hosts if not job.went_well(host)] if whole else []
+    if lost:
+        context.say(f"{this.name} went on to its end without {', '.join(lost)}, as min_hosts allows")
+    interrupted = not whole and _interrupted(context, this, job, machines, again)
+    status = "Stopped" if interrupted else "Completed"
+    model = None if interrupted else model_uri(context.names, this.name)
+    summary: dict[str, Any] = {"run": this.name, "status": status, "model": model, "lost": lost}
+    shown = summary | {"lost": ", ".join(lost)}
+    context.emit(summary, lambda: "\n".join(f"{key:>7}: {value}" for key, value in shown.items() if value))
+
+
+def _interrupted(context: Context, this: Run, job: Ec2Job, machines: Ec2, again: str) -> bool:
+    """Whether a run that needed all its nodes was; said. Raises DeployError as `conclude` does."""
     silent = [host for host in job.hosts if host not in job.statuses]
     if silent:
         why = _why_silent(job, machines)
@@ -160,6 +180,4 @@ def conclude(context: Context, this: Run, job: Ec2Job, machines: Ec2) -> None:
         raise DeployError(
             this.name, reasons, hint=f"python -m deploy logs ec2 {this.name}; files: {where}; once mended: {again}"
         )
-    status = "Stopped" if interrupted else "Completed"
-    summary = {"run": this.name, "status": status, "model": None if interrupted else model_uri(context.names, this.name)}
-    context.emit(summary, lambda: "\n".join(f"{key:>7}: {value}" for key, value in summary.items() if value))
+    return bool(interrupted)

@@ -22,7 +22,7 @@ from deploy.names import content_id
 from deploy.price_file import Prices
 from deploy.storage import CHECKPOINTS, TRAINING
 from deploy.training_progress import decision_of, follow
-from deploy.training_request import Run, training_job
+from deploy.training_request import Run, check_hosts, training_job
 from deploy.training_tables import Training
 
 _LIMITS = {"MaxRuntimeExceeded": "max_runtime_seconds", "MaxWaitTimeExceeded": "max_wait_seconds"}
@@ -68,6 +68,7 @@ def run(args: argparse.Namespace, context: Context) -> None:
 
 def _on_sagemaker(args: argparse.Namespace, context: Context, this: Run) -> None:
     config = adjusted(context.config, args)
+    check_hosts(this.hyperparameters, config.training.hosts)
     price = job_costs.of_training(config, Prices.read(args.prices))
     cost = job_costs.as_dict(args, config, price)
     request = training_job(config, context.names, this, context.tags)

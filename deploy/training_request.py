@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from containers.core.errors import ConfigError
 from containers.core.metrics import sagemaker_definitions
 from containers.train.config import TrainConfig
 from deploy.config import StageConfig
@@ -35,6 +36,12 @@ def hyperparameters(config: TrainConfig) -> dict[str, str]:
     """All of them, so that the job's page is the whole truth. SageMaker carries strings only."""
     values = config.model_dump(mode="json")
     return {name: value if isinstance(value, str) else json.dumps(value) for name, value in values.items()}
+
+
+def check_hosts(config: TrainConfig, hosts: int) -> None:
+    """Raises ConfigError where more hosts must be left than the job has: each would refuse, once it is paid for."""
+    if hosts > 1 and config.min_hosts > hosts:
+        raise ConfigError(f"min_hosts is {config.min_hosts} and the job has {hosts} hosts: lower it, or start more hosts")
 
 
 def training_job(config: StageConfig, names: Names, run: Run, tags: dict[str, str]) -> Request:

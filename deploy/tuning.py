@@ -19,7 +19,7 @@ from deploy.context import Context
 from deploy.errors import DeployError, Refused, explained
 from deploy.price_file import Prices
 from deploy.training_progress import decision_of, goes_on
-from deploy.training_request import Request, training_job
+from deploy.training_request import Request, check_hosts, training_job
 
 _NAME_LIMIT = 32  # of a tuning job (API reference); its trials' names are made from it
 _DEFINITION = (
@@ -52,7 +52,9 @@ def run(args: argparse.Namespace, context: Context) -> None:
     ranges = search_space(args.range, args.choice)
     metric = next(metric for metric in METRICS if metric.name == args.metric)
     config = training.adjusted(context.config, args)
-    job = training_job(config, context.names, training.describe(args, context), context.tags)
+    trial = training.describe(args, context)
+    check_hosts(trial.hyperparameters, config.training.hosts)
+    job = training_job(config, context.names, trial, context.tags)
     request = tuning_job(name, job, ranges, metric, trials=args.trials, parallel=args.parallel)
     price = job_costs.of_training(config, Prices.read(args.prices), trials=args.trials)
     cost = job_costs.as_dict(args, config, price)

@@ -180,6 +180,14 @@ def test_a_stage_of_instance_groups_says_which_one_type_it_is_here():
     assert ec2.adjusted(own, arguments("--instances", "2")).ec2.instance_type == "g5.2xlarge"
 
 
+def test_more_hosts_cannot_be_left_than_there_are(aws):
+    recorder = fake.Recorder()
+    context = ready(recorder)
+    with pytest.raises(ConfigError, match="min_hosts is 3 and the job has 2 hosts"):
+        training.run(arguments("--instances", "2", "--set", "min_hosts=3"), context)
+    assert recorder.writes == []
+
+
 def test_destroy_ends_running_instances_and_removes_what_they_started_from(aws):
     context = ready()
     training.run(arguments("--detach"), context)

@@ -1,5 +1,6 @@
 """`train --on ec2` while it runs: what people see of the nodes' reports, in a fake account."""
 
+import dataclasses
 import json
 
 import pytest
@@ -35,9 +36,9 @@ def started(nodes: int = 2):
     return context, ec2.Ec2Job(context, "r1", nodes)
 
 
-def watch(context, job, decide=lambda: "leave", **machines):
+def watch(context, job, decide=lambda: "leave", run=RUN, **machines):
     ec2.follow(context, job, decide)
-    ec2.conclude(context, RUN, job, fake.stage(ec2=machines).ec2)
+    ec2.conclude(context, run, job, fake.stage(ec2=machines).ec2)
 
 
 def test_all_nodes_report_success(aws):
@@ -65,6 +66,43 @@ def test_an_interrupted_run_is_not_a_failure(aws):
     assert "Stopped" in context.out.text
     assert "model" not in context.out.text
     assert "--resume r1" in context.console.text
+
+
+ELASTIC = dataclasses.replace(RUN, hyperparameters=TrainConfig(min_hosts=1))
+
+
+@pytest.mark.parametrize("lost", ["silent", "taken", "given up"])
+def test_a_run_that_went_on_without_a_node_is_complete_where_it_may_lose_one(aws, lost):
+    """The first node ended well, so rank 0 has written everything."""
+    context, job = started(3)
+    report("algo-1")
+    report("algo-2")
+    if lost == "silent":
+        Instances(context).delete()
+    else:
+        report("algo-3", *{"taken": (0, "spot notice"), "given up": (75,)}[lost])
+    watch(context, job, run=ELASTIC)
+    assert "Completed" in context.out.text
+    assert "training/r1/output/model.tar.gz" in context.out.text
+    assert "lost: algo-3" in context.out.text
+    assert "went on to its end without algo-3, as min_hosts allows" in " ".join(context.console.text.split())
+
+
+def test_a_run_that_may_lose_nodes_is_interrupted_with_its_first(aws):
+    context, job = started()
+    report("algo-1", 0, "spot notice")
+    report("algo-2", 75)
+    watch(context, job, run=ELASTIC)
+    assert "Stopped" in context.out.text
+    assert "--resume r1" in context.console.text
+
+
+def test_a_run_that_may_lose_nodes_and_failed_says_why(aws):
+    context, job = started()
+    report("algo-1", 2, failure="DataError: photo x.jpg cannot be used")
+    report("algo-2", 2)
+    with pytest.raises(DeployError, match=r"photo x\.jpg cannot be used"):
+        watch(context, job, run=ELASTIC)
 
 
 def test_instances_that_vanish_without_a_word(aws):

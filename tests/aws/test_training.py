@@ -195,6 +195,14 @@ def test_the_command_starts_instance_groups_and_looks_at_the_quota_of_each_type(
     assert "1 × ml.g4dn.12xlarge + 2 × ml.g4dn.xlarge + 2 × ml.g4dn.xlarge" in context.console.text
 
 
+def test_more_hosts_cannot_be_left_than_there_are(aws):
+    context = ready(as_json=True, dry_run=True)
+    with pytest.raises(ConfigError, match="min_hosts is 3 and the job has 2 hosts"):
+        training.run(arguments("--set", "min_hosts=3"), context)
+    training.run(arguments("--set", "min_hosts=3", "--instances", "3"), context)
+    training.run(arguments("--set", "min_hosts=3", "--instances", "1"), context)  # what several began, gone on with by one
+
+
 def test_a_dry_run_prints_the_request_and_sends_nothing(aws, capsys):
     context = ready(dry_run=True, as_json=True)
     training.run(arguments("--resume", "kennel-dev-0"), context)

@@ -135,13 +135,16 @@ def peer(number: int) -> dict[str, str]:
 def test_the_second_of_two_nodes(tmp_path):
     before = DATA | peer(1) | {f"{BUCKET}/checkpoints/r0/latest.json": "of the run before"}
     container = 'cp -r "$ML" "$T/seen"; cp "$ML/checkpoints/latest.json" "$ML/checkpoints/c"'
-    instance = boot(tmp_path, script(nodes=2), container=container, before=before, INDEX="1")
+    elastic = TrainConfig(min_hosts=1)
+    instance = boot(tmp_path, script(nodes=2, settings=elastic), container=container, before=before, INDEX="1")
     assert instance.exit_code == 0, instance.output
     assert (instance.bucket / BUCKET / "ec2/r1/rendezvous/algo-2").read_text() == "10.0.0.11"
     run = instance.call("docker run")
     assert "--network host --add-host algo-1:10.0.0.10 --add-host algo-2:10.0.0.11" in run
     assert instance.called("iptables -I OUTPUT -d 169.254.169.254 -m owner --uid-owner 10001 -j REJECT")
-    cluster = read_job(tmp_path / "seen", environ={}, interfaces=["ens5"]).cluster
+    job = read_job(tmp_path / "seen", environ={}, interfaces=["ens5"])
+    assert job.config.min_hosts == 1
+    cluster = job.cluster
     assert (cluster.hosts, cluster.current_host, cluster.network_interface) == (("algo-1", "algo-2"), "algo-2", "ens5")
     assert not (instance.bucket / BUCKET / "training").exists()  # rank 0's host brings the model
     assert not (instance.bucket / BUCKET / "checkpoints/r0/c").exists()  # and the checkpoints: here are copies only
