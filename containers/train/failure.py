@@ -1,13 +1,13 @@
 """Why a job ended: each rank reports its own error, the launcher finds the one that came first.
 
-A worker's `main` runs inside `guarded`, which writes a `Failure` where the launcher told it to (TORCHELASTIC_ERROR_FILE).
+A worker's `main` runs inside `own_process.guarded`, which has a `Failure` written where the launcher told it to
+(TORCHELASTIC_ERROR_FILE).
 A rank that was killed writes nothing; `of_process` then reads its exit status. `root_cause` tells causes from echoes: when one
 rank fails, the others fail too, with "connection closed by peer", and sometimes a second earlier by the clock.
 Torch-free, so that PID 1 can use it.
 """
 
 import contextlib
-import ctypes
 import enum
 import json
 import os
@@ -15,14 +15,14 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import NoReturn, Self
+from typing import Self
 
 from pydantic import BaseModel, ConfigDict
 
 from containers.core import logs
-from containers.core.errors import ConfigError, Error
+from containers.core.errors import Error
 from containers.train.errors import RESUMABLE, Interrupted, NotBegun, PeerLost, Uncommitted, WorkerFailed
 
 ERROR_FILE_VARIABLE = "TORCHELASTIC_ERROR_FILE"
@@ -30,8 +30,6 @@ HOST_VARIABLE = "KENNEL_HOST"
 FAILURE_BYTES = 1024
 """Of FailureReason (SageMaker API reference, DescribeTrainingJob)."""
 
-_PR_SET_PDEATHSIG = 1
-_PR_SET_CHILD_SUBREAPER = 36
 _SECRET_NAMES = ("SECRET", "TOKEN", "PASSWORD", "PASSWD", "CREDENTIAL", "API_KEY", "ACCESS_KEY", "PRIVATE_KEY")
 _NETWORK_ERRORS = {
     "RuntimeError", "DistError", "DistBackendError", "DistNetworkError", "DistStoreError", "TimeoutError",
@@ -166,48 +164,6 @@ def write(failure: Failure, target: Path) -> None:
         logs.get(__name__).warning("the reason could not be written", extra={"file": str(target), "reason": str(error)})
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-
-
-def end_with_parent(death_signal: int = signal.SIGTERM) -> None:
-    """Ask Linux to signal this process when its parent dies, so that no half of a job lives on (prctl(2)); 0 takes it back."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, death_signal)
-
-
-def adopt_orphans() -> None:
-    """Become the parent of descendants whose own parent dies, as PID 1 is in a container (prctl(2))."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1)
-
-
-def guarded(main: Callable[[], int]) -> int:
-    """Run the `main` of a process of ours and return its exit code; what it raises is logged, reported and mapped.
-
-    Afterwards SIGTERM is ignored: Python restores its default before the process is gone, so that a second request to stop
-    would turn "stopped, checkpoint committed" into "killed by SIGTERM" (seen on Python 3.11).
-    """
-    end_with_parent()
-    try:
-        return main()
-    except Interrupted as interrupted:
-        report(interrupted)
-        logs.get(__name__).info("interrupted", extra={"reason": str(interrupted)})
-        return interrupted.exit_code
-    except Exception as error:  # noqa: BLE001 - the outermost frame of a process: everything must reach the one that started it
-        made = report(error)
-        extra = {"kind": made.kind, "reason": made.message}
-        if made.exit_code != ConfigError.exit_code:  # docs/decisions/031; failure.json has it
-            extra["trace"] = made.trace
-        logs.get(__name__).error("failed", extra=extra)
-        return made.exit_code
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-
-
-def leave(code: int) -> NoReturn:
-    """End this process without Python's own end, which takes torch apart for half a second and frees what the kernel frees."""
-    with contextlib.suppress(OSError):  # nobody reads them any more; the code still means what it says
-        sys.stdout.flush()
-        sys.stderr.flush()
-    os._exit(code)
 
 
 def of_process(

@@ -26,7 +26,7 @@ from torch.distributed.elastic.rendezvous import RendezvousError, RendezvousHand
 
 from containers.core import logs
 from containers.core.errors import Error
-from containers.train import failure, network, rendezvous
+from containers.train import failure, network, own_process, rendezvous
 from containers.train.failure import Failure
 from containers.train.job import Cluster, TrainingJob
 
@@ -104,7 +104,7 @@ def main(arguments: list[str]) -> int:
     job = TrainingJob.read(Path(arguments[0]))
     host = job.cluster.current_host
     logs.configure(host=host)
-    failure.end_with_parent(signal.SIGKILL)
+    own_process.end_with_parent(signal.SIGKILL)
     why = failure.of_process(int(arguments[2]), Path(arguments[1]), name="preflight", host=host)
     try:
         address, interface = network.towards_peers(job.cluster)

@@ -21,7 +21,7 @@ from torch.distributed.elastic.agent.server.api import WorkerSpec
 
 from containers.core import host as machine
 from containers.core import logs
-from containers.train import failure, gathering, network, rendezvous
+from containers.train import failure, gathering, network, own_process, rendezvous
 from containers.train.agent import Agent, train
 from containers.train.errors import RESUMABLE, Interrupted, PeerLost
 from containers.train.failure import Category, Failure
@@ -200,7 +200,7 @@ class Launcher:
 def _end_at_once(why: Interrupted | PeerLost) -> NoReturn:
     """Without the agent's thread, which may sit in native code for minutes."""
     failure.report(why)
-    failure.leave(RESUMABLE)
+    own_process.leave(RESUMABLE)
 
 
 def main(arguments: list[str]) -> int:
@@ -212,8 +212,8 @@ def main(arguments: list[str]) -> int:
     logs.configure(host=job.cluster.current_host)
     # its warning is about the thread the agent runs in, its errors are reported here, with their cause
     logging.getLogger("torch.distributed.elastic.multiprocessing.api").setLevel(logging.CRITICAL)
-    return failure.guarded(launcher.run)
+    return own_process.guarded(launcher.run)
 
 
 if __name__ == "__main__":
-    failure.leave(main(sys.argv[1:]))
+    own_process.leave(main(sys.argv[1:]))

@@ -19,7 +19,7 @@ from PIL import Image
 
 from containers.core import preprocessing
 from containers.core.errors import ImageError
-from containers.train import failure
+from containers.train import own_process
 from containers.train.errors import DataError
 
 TINY_PIXELS = 32
@@ -106,7 +106,7 @@ def inspect_all(paths: Sequence[Path], processes: int) -> Iterator[Facts]:
         return
     chunk = max(1, min(32, len(paths) // (4 * processes) or 1))
     context = get_context("fork")  # this process has no threads yet, and fork starts in milliseconds
-    with ProcessPoolExecutor(processes, mp_context=context, initializer=failure.end_with_parent) as pool:
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=own_process.end_with_parent) as pool:
         try:
             yield from pool.map(inspect, paths, chunksize=chunk)
         except BrokenProcessPool:

@@ -16,7 +16,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from containers.core import host, logs
-from containers.train import data_report, failure, machine, photos, splits
+from containers.train import data_report, machine, own_process, photos, splits
 from containers.train.config import TrainConfig
 from containers.train.errors import DataError
 from containers.train.index import SPLITS, DatasetIndex, Photo, Split
@@ -210,7 +210,7 @@ def main(arguments: list[str]) -> int:
         run(job)
         return 0
 
-    return failure.guarded(check)
+    return own_process.guarded(check)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ import psutil
 
 from containers.core import logs
 from containers.core.errors import ConfigError, Error
-from containers.train import failure
+from containers.train import failure, own_process
 from containers.train.errors import RESUMABLE
 from containers.train.failure import Failure
 from containers.train.job import TrainingJob
@@ -148,7 +148,7 @@ def run(
     `stand_in`: a job of the same name and hosts, for telling these where `read` fails.
     """
     supervisor = Supervisor(stop_seconds)
-    failure.adopt_orphans()
+    own_process.adopt_orphans()
     logs.configure(host="unknown")
     try:
         if failure_file is not None:

@@ -8,7 +8,7 @@ import signal
 import sys
 from pathlib import Path
 
-from containers.train import failure
+from containers.train import own_process
 
 
 def main(job_file: Path) -> int:
@@ -33,4 +33,4 @@ def end_loaders() -> None:
 
 if __name__ == "__main__":
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})  # until `StopRequest.listen`
-    failure.leave(failure.guarded(lambda: main(Path(sys.argv[1]))))
+    own_process.leave(own_process.guarded(lambda: main(Path(sys.argv[1]))))

@@ -5,7 +5,7 @@ import signal
 import sys
 from pathlib import Path
 
-from containers.train import failure, worker
+from containers.train import own_process, worker
 
 
 def main() -> int:
@@ -17,4 +17,4 @@ def main() -> int:
 
 if __name__ == "__main__":
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})  # as the worker itself does
-    raise SystemExit(failure.guarded(main))
+    raise SystemExit(own_process.guarded(main))

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from containers.core import accelerator
-from containers.train import failure, worker
+from containers.train import failure, own_process, worker
 from containers.train.checkpoint import LATEST
 from containers.train.config import TrainConfig
 from containers.train.distributed import Group
@@ -107,7 +107,7 @@ class Workers:
         sys.stdout, sys.stderr = open(1, "w", buffering=1, closefd=False), open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
         os.environ.update(environment)
         torch.set_num_threads(1)
-        code = failure.guarded(lambda: self._main(self._job.paths.job_file))
+        code = own_process.guarded(lambda: self._main(self._job.paths.job_file))
         sys.stdout.flush()
         os._exit(code)
 

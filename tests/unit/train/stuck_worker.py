@@ -5,7 +5,7 @@ import threading
 from pathlib import Path
 
 from containers.core import logs
-from containers.train import failure, optimisation, worker
+from containers.train import optimisation, own_process, worker
 
 _step = optimisation.Stepper.step
 _done: list[None] = []
@@ -22,4 +22,4 @@ def step(self, *arguments):
 
 if __name__ == "__main__":
     optimisation.Stepper.step = step
-    sys.exit(failure.guarded(lambda: worker.main(Path(sys.argv[1]))))
+    sys.exit(own_process.guarded(lambda: worker.main(Path(sys.argv[1]))))

@@ -1,7 +1,5 @@
 """Causes are told from echoes, fit the failure file, and hold no secrets."""
 
-import json
-import signal
 from pathlib import Path
 
 import pytest
@@ -10,7 +8,6 @@ from containers.core.errors import ConfigError
 from containers.train import failure
 from containers.train.errors import DataError, Interrupted, NonFiniteLoss, PeerLost
 from containers.train.failure import FAILURE_BYTES, Category, Failure
-from tests.support import full_disk
 
 
 def a_failure(message: str = "no", category: Category = Category.OWN, moment: float = 0.0, **fields: object) -> Failure:
@@ -89,26 +86,6 @@ def test_torchs_agent_can_read_a_report(tmp_path: Path) -> None:
     assert read.timestamp > 0
 
 
-@pytest.mark.parametrize(("error", "code"), [(Interrupted("stopped"), 75), (DataError("a.jpg"), 2)])
-def test_a_reason_that_cannot_be_written_does_not_change_the_exit_code(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception, code: int
-) -> None:
-    monkeypatch.setenv(failure.ERROR_FILE_VARIABLE, str(tmp_path / "error.json"))
-
-    def broken() -> int:
-        raise error
-
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        with full_disk.files_of_at_most(0):
-            assert failure.guarded(broken) == code
-    finally:
-        failure.end_with_parent(0)
-        signal.signal(signal.SIGTERM, before)
-    assert "the reason could not be written" in caplog.messages
-    assert not list(tmp_path.iterdir())
-
-
 def test_without_a_launcher_nothing_is_written() -> None:
     failure.report(ValueError("x"), {})
 
@@ -145,45 +122,3 @@ def test_secrets_of_the_environment_are_not_repeated() -> None:
     environ = {"AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMI", "HF_TOKEN": "hf_abcdefgh", "MY_TOKEN": "x", "HOME": "/home/someone"}
     text = failure.redact("denied for wJalrXUtnFEMI and hf_abcdefgh in /home/someone x", environ)
     assert text == "denied for <AWS_SECRET_ACCESS_KEY> and <HF_TOKEN> in /home/someone x"
-
-
-def test_guarded_reports_and_maps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    target = tmp_path / "error.json"
-    monkeypatch.setenv(failure.ERROR_FILE_VARIABLE, str(target))
-    monkeypatch.setenv("KENNEL_TEST_SECRET", "correct horse")
-
-    def broken() -> int:
-        raise DataError("key correct horse")
-
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        assert failure.guarded(broken) == 2
-        assert failure.guarded(lambda: 0) == 0
-        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
-    finally:
-        failure.end_with_parent(0)
-        signal.signal(signal.SIGTERM, before)
-    assert json.loads(target.read_text())["kennel"]["message"] == "key <KENNEL_TEST_SECRET>"
-    assert "correct horse" not in target.read_text()
-
-
-@pytest.mark.parametrize(
-    ("error", "traced"),
-    [(DataError("a.jpg"), False), (ConfigError("epochs"), False), (NonFiniteLoss("nan"), True), (ValueError("ours"), True)],
-)
-def test_a_trace_is_logged_for_whoever_mends_code_not_for_whoever_mends_photos(
-    caplog: pytest.LogCaptureFixture, error: Exception, traced: bool
-) -> None:
-    def broken() -> int:
-        raise error
-
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        failure.guarded(broken)
-    finally:
-        failure.end_with_parent(0)
-        signal.signal(signal.SIGTERM, before)
-    (line,) = caplog.records
-    assert (line.getMessage(), line.__dict__["reason"]) == ("failed", str(error))
-    assert hasattr(line, "trace") is traced
-    assert "Traceback" in line.__dict__.get("trace", "Traceback")

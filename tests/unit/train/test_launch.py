@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from containers.train import failure, launch
+from containers.train import failure, launch, own_process
 from containers.train.checkpoint import Checkpoints
 from containers.train.config import TrainConfig
 from containers.train.distributed import Group
@@ -117,7 +117,7 @@ def test_what_is_said_when_even_killed_workers_do_not_end_the_launcher(tmp_path:
 
     report = tmp_path / "error.json"
     monkeypatch.setenv(failure.ERROR_FILE_VARIABLE, str(report))
-    monkeypatch.setattr(failure, "leave", leave)
+    monkeypatch.setattr(own_process, "leave", leave)
     monkeypatch.setattr(launch, "_KILLED_SECONDS", 0.01)
     paths = JobPaths(**{name: tmp_path / name for name in JobPaths.model_fields})
     launcher = launch.Launcher(TrainingJob(name="job", config=TrainConfig(), paths=paths, channels={}), "none", 0.01)

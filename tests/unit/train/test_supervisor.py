@@ -30,9 +30,9 @@ def result(process: subprocess.Popen[str]) -> Any:
 PRELUDE = """
 import json, os, signal, sys
 from pathlib import Path
-from containers.train import failure, supervisor
+from containers.train import own_process, supervisor
 boss = supervisor.Supervisor(stop_seconds=float(os.environ.get("STOP", "30")))
-failure.adopt_orphans()
+own_process.adopt_orphans()
 """
 
 

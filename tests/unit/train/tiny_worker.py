@@ -13,7 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from containers.core import logs
-from containers.train import failure
+from containers.train import own_process
 from containers.train.errors import DataError, Interrupted, NotBegun, Uncommitted
 from containers.train.job import TrainingJob
 
@@ -82,4 +82,4 @@ def train() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(failure.guarded(train))
+    sys.exit(own_process.guarded(train))
