@@ -1,7 +1,7 @@
 """One run at a time writes to a checkpoint directory.
 
-Where the first process of a run was killed, its ranks have a minute and a half to end (`supervisor.STOP_SECONDS`). A run that
-is started meanwhile would read a directory that changes, and each would prune what the other wrote.
+Where the first process of a run was killed, its ranks have a minute and a half to end (`first_process.STOP_SECONDS`). A run
+that is started meanwhile would read a directory that changes, and each would prune what the other wrote.
 """
 
 import fcntl

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -66,6 +67,16 @@ def in_the_launcher(folder: Path, program: str) -> str:
     """The same, of a job's launcher only."""
     lines = "".join(f"    {line}\n" for line in program.strip().splitlines())
     return customized(folder, f'import sys\n\nif "containers.train.launch" in sys.orig_argv:\n{lines}')
+
+
+def in_a_process(program: str, *arguments: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", program, *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": "."})
+
+
+def result(process: subprocess.Popen[str]) -> Any:
+    out, _ = process.communicate(timeout=SECONDS)
+    return json.loads(out.splitlines()[-1])
 
 
 class Job:
