@@ -5,27 +5,10 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from containers.train.evaluation import Scores
+
 Row = dict[str, float | int | str]
 """One epoch's metric line."""
-
-
-@dataclass
-class Progress:
-    """`samples` counts the running epoch over all ranks; `sums` are its loss, right answers and photos."""
-
-    phase: int = 0
-    epoch: int = 0
-    samples: int = 0
-    phase_step: int = 0
-    step: int = 0
-    epochs_before: int = 0
-    sums: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
-    history: list[Row] = field(default_factory=list)
-
-    @property
-    def total_epochs(self) -> int:
-        """Evaluations so far, over both phases."""
-        return self.epochs_before + self.epoch
 
 
 class EpochClock:
@@ -54,3 +37,53 @@ class EpochClock:
             "comm_wait_fraction": self._peers / seconds,
             "train_seconds": self._seconds,
         }
+
+
+@dataclass
+class Progress:
+    """`samples` counts the running epoch over all ranks; `sums` are its loss, right answers and photos."""
+
+    phase: int = 0
+    epoch: int = 0
+    samples: int = 0
+    phase_step: int = 0
+    step: int = 0
+    epochs_before: int = 0
+    sums: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
+    history: list[Row] = field(default_factory=list)
+
+    @property
+    def total_epochs(self) -> int:
+        """Evaluations so far, over both phases."""
+        return self.epochs_before + self.epoch
+
+    def complete_epoch(
+        self, phase: str, world_size: int, sums: list[float], scores: Scores, *, learning_rate: float, clock: EpochClock
+    ) -> Row:
+        """Move on to the next epoch; returns the metric line of the one that ended. `sums` are as above, over all ranks."""
+        loss, right, photos = sums
+        self.epoch += 1
+        row: Row = {
+            "epoch": self.total_epochs,
+            "phase": phase,
+            "step": self.step,
+            "world_size": world_size,
+            "train_loss": loss / photos,
+            "train_accuracy": right / photos,
+            "valid_loss": scores.loss,
+            "valid_accuracy": scores.accuracy,
+            "valid_top5_accuracy": scores.top5_accuracy,
+            "learning_rate": learning_rate,
+            **clock.fields(),
+        }
+        self.history.append(row)
+        self.samples, self.sums = 0, [0.0, 0.0, 0.0]
+        return row
+
+    def name_best(self, row: Row, loss: float, epoch: int) -> None:
+        """Into `row`: the best evaluation so far, of those whose weights are kept; there is none where `epoch` is below 1."""
+        if epoch < 1:
+            del row["best_valid_loss"], row["best_valid_accuracy"]
+            return
+        row["best_valid_loss"] = loss
+        row["best_valid_accuracy"] = self.history[epoch - 1]["valid_accuracy"]

@@ -180,35 +180,16 @@ class Trainer:
 
     def _complete_epoch(self, phase: Phase, sums: list[float], scores: Scores) -> Row:
         """Move on to the next epoch; returns the metric line of the one that ended."""
-        progress = self.progress
-        loss, right, photos = sums
-        progress.epoch += 1
-        row: Row = {
-            "epoch": progress.total_epochs,
-            "phase": phase.name,
-            "step": progress.step,
-            "world_size": self._run.group.world_size,
-            "train_loss": loss / photos,
-            "train_accuracy": right / photos,
-            "valid_loss": scores.loss,
-            "valid_accuracy": scores.accuracy,
-            "valid_top5_accuracy": scores.top5_accuracy,
-            "learning_rate": self._rate(phase, progress.phase_step - 1),
-            **self._clock.fields(),
-        }
-        progress.history.append(row)
+        rate = self._rate(phase, self.progress.phase_step - 1)
+        row = self.progress.complete_epoch(
+            phase.name, self._run.group.world_size, sums, scores, learning_rate=rate, clock=self._clock
+        )
         self._name_best(row)
         phase.stepper.sums.zero_()
-        progress.samples, progress.sums = 0, [0.0, 0.0, 0.0]
         return row
 
     def _name_best(self, row: Row) -> None:
-        """Into `row`: the best evaluation so far, of those whose weights are kept."""
-        if self.stopping.best_epoch < 1:
-            del row["best_valid_loss"], row["best_valid_accuracy"]
-            return
-        row["best_valid_loss"] = self.stopping.best_value
-        row["best_valid_accuracy"] = self.progress.history[self.stopping.best_epoch - 1]["valid_accuracy"]
+        self.progress.name_best(row, self.stopping.best_value, self.stopping.best_epoch)
 
     def _sums(self, phase: Phase) -> list[float]:
         """(loss, right, photos) of the running epoch over all ranks. Raises NonFiniteLoss, on every rank."""
