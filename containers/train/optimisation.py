@@ -124,9 +124,12 @@ class Stepper:
         weights: Tensor | None = None,
         mixing: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
         replicated: bool = False,
+        least: int = 1,
     ) -> None:
-        """`prepare` maps a batch as loaded (on the device) to the module's input. `replicated`: every rank computes all."""
-        self.optimizer, self._config, self._group = optimizer, config, group
+        """`prepare` maps a batch as loaded (on the device) to the module's input. `replicated`: every rank computes all.
+        `least`: photos that a pass must hold (`batch_norm`), at most 2.
+        """
+        self.optimizer, self._config, self._group, self._least = optimizer, config, group, least
         self._prepare, self._amp, self._mixing = prepare, amp_dtype, mixing
         self._weights = weights.to(group.device) if weights is not None else None
         self._parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
@@ -213,6 +216,8 @@ class Stepper:
     def _micro_batch(self, images: Tensor, labels: Tensor, counted: int, total: int, *, last: bool) -> Tensor:
         """Adds its gradient. Returns its (loss sum, right, photos) over the first `counted` photos."""
         device = self._group.device
+        if len(images) < self._least:  # the same photo again: it has the same mean, and does not count
+            images, labels = images.repeat(self._least, *[1] * (images.ndim - 1)), labels.repeat(self._least)
         inputs, targets = self._prepare(images), labels
         if self._mixing is not None:
             inputs, targets = self._mixing(inputs, labels)

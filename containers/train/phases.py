@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from containers.core import architectures, logs
-from containers.train import augmentation, evaluation, features
+from containers.train import augmentation, batch_norm, evaluation, features
 from containers.train.data import Batch, PhotoBatches
 from containers.train.evaluation import Scores
 from containers.train.optimisation import Stepper, class_weights, make_optimizer
@@ -186,6 +186,7 @@ def _on_photos(
         amp_dtype=run.amp_dtype,
         weights=_weights(run),
         mixing=augmentation.batch_mixing(config, len(run.index.class_names)) if number == ALL else None,
+        least=batch_norm.least_photos(config.architecture, run.spec.crop) if number == ALL else 1,
     )
     evaluated = average.module if average is not None else run.model
     return Phase(

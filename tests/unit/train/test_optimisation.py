@@ -165,3 +165,15 @@ def test_dropout_depends_on_the_step_and_not_on_what_was_drawn_before():
         return module.state_dict()
 
     assert same(trained(1), trained(100))
+
+
+def test_a_photo_that_is_alone_where_two_are_needed_counts_once():
+    """Without batch norm the photo again changes nothing; with it, one photo alone would be an error."""
+    one, two = stepper(net(), optimizer="sgd"), stepper(net(), optimizer="sgd")
+    two._least = 2
+    single = Batch(batch().images[:1], batch().labels[:1], 1, 1)
+    losses = [float(each.step(single, 0.1, 0)) for each in (one, two)]
+    assert losses[0] == pytest.approx(losses[1])
+    assert two.sums.tolist()[2] == 1
+    for mine, others in zip(one._parameters, two._parameters, strict=True):
+        assert torch.allclose(mine, others, atol=1e-6)
