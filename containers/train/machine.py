@@ -68,7 +68,8 @@ def check_accelerator(device: str) -> int:
 def check_processes(cluster: Cluster, gpus: int) -> None:
     """Raises ConfigError where processes of this host were to share its GPUs; on a CPU there may be any number.
 
-    Here, and not where they are started: the other hosts would gather for half an hour with one that has ended.
+    In preflight already, and not only where they are started: the other hosts would gather for half an hour with one that has
+    ended.
     """
     if 0 < gpus < cluster.processes_per_host:
         raise ConfigError(

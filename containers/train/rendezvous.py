@@ -7,7 +7,7 @@ from torch.distributed.elastic.rendezvous import RendezvousHandler, RendezvousPa
 from torch.distributed.elastic.rendezvous.api import RendezvousConnectionError
 
 from containers.core.errors import ConfigError
-from containers.train import failure
+from containers.train import failure, machine
 from containers.train.errors import PeerLost
 from containers.train.job import TrainingJob
 
@@ -76,9 +76,10 @@ def plan(job: TrainingJob, *, gpus: int, cores: int, address: str | None, interf
     lost before this group, whose name says it: nobody finds an earlier one.
 
     `processes` is this host's own number: hosts may have unequal numbers of GPUs, and torch's agents tell each other theirs
-    when they share out the ranks. That each has a GPU of its own was seen in preflight (`machine.check_processes`).
+    when they share out the ranks. Raises ConfigError where GPUs were to be shared, and preflight saw none of them.
     """
     cluster = job.cluster
+    machine.check_processes(cluster, gpus)
     several = len(cluster.hosts) > 1
     processes = cluster.processes_per_host or max(1, gpus)
     environment = {

@@ -67,9 +67,11 @@ def test_each_host_starts_a_process_per_gpu_of_its_own(host: str, gpus: int, pro
     assert (made.hosts, made.run_id, made.endpoint) == (3, "dogs", "algo-1:29400")
 
 
-def test_any_number_of_processes_may_share_a_cpu() -> None:
-    made = rendezvous.plan(job_on(Cluster(processes_per_host=4)), gpus=0, cores=8, address=None, interface=None)
-    assert made.processes == 4
+def test_more_processes_than_gpus_are_refused() -> None:
+    cluster = Cluster(processes_per_host=4)
+    with pytest.raises(ConfigError, match=r"--processes-per-host is 4 and host localhost has 2 GPU\(s\)"):
+        rendezvous.plan(job_on(cluster), gpus=2, cores=8, address=None, interface=None)
+    assert rendezvous.plan(job_on(cluster), gpus=0, cores=8, address=None, interface=None).processes == 4
 
 
 def test_rank_0_is_on_the_first_host_whatever_the_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
