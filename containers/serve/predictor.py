@@ -7,17 +7,9 @@ import numpy as np
 
 from containers.core import logs
 from containers.serve.engines import Engine
-from containers.serve.errors import ModelFailed, OutOfMemory
+from containers.serve.errors import ModelFailed, OutOfMemory, is_out_of_memory
 
 log = logs.get(__name__)
-
-_NO_MEMORY = (
-    "CUDA error: out of memory",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "CUDNN_STATUS_ALLOC_FAILED",
-    "DefaultCPUAllocator: can't allocate memory",
-)
-"""As the driver, CUDA's libraries and torch on a CPU say it; torch raises RuntimeError then, or AcceleratorError."""
 
 
 class PoisonedDevice(Exception):
@@ -75,15 +67,6 @@ class Predictor:
         if len(answers) != len(images) or not np.isfinite(answers).all():
             raise ModelFailed("the model's answer is not a probability for each class")
         return answers
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Also without torch in the process: its error is recognised by name, the others by what they say.
-
-    The driver's own "out of memory" leaves the context whole (CUDA Runtime API, cudaErrorMemoryAllocation).
-    """
-    known = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    return known or any(words in str(error) for words in _NO_MEMORY)
 
 
 def is_poisoned(error: BaseException) -> bool:

@@ -24,6 +24,7 @@ from torch import Tensor
 from containers.core import logs
 from containers.core.errors import AcceleratorError
 from containers.serve.engines import Engine, Shape
+from containers.serve.errors import is_out_of_memory
 
 log = logs.get(__name__)
 
@@ -77,7 +78,8 @@ class Graphs:
     def record(self, shape: Shape, sizes: Sequence[int]) -> tuple[int, ...]:
         """Capture a graph for each of `sizes`; returns them, or nothing where one cannot be had: then plain torch does it all.
 
-        Raises AcceleratorError where the device did not survive the attempt.
+        Raises AcceleratorError where the device did not survive the attempt, and torch's own error where, with all that was
+        recorded given back, not even one photo fits into its memory.
         """
         try:
             with torch.inference_mode():
@@ -111,9 +113,9 @@ class Graphs:
         try:
             self._recorder.release()
             self._plain(np.zeros((1, *shape), np.uint8))
-        except torch.OutOfMemoryError:
-            raise
         except Exception as error:
+            if is_out_of_memory(error):
+                raise
             raise AcceleratorError(
                 f"the GPU broke while a CUDA graph was recorded ({reason}): set SERVE_CUDA_GRAPHS=off"
             ) from error

@@ -18,6 +18,14 @@ from containers.serve.predictor import PoisonedDevice, Predictor
 SHAPE = (2, 2, 3)
 SIZES = (1, 2, 4, 8)
 CPU = torch.device("cpu")
+NO_MEMORY = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+    torch.AcceleratorError(
+        "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported at some other API call"
+    ),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+]
+"""As torch's allocator, the driver and a library say it."""
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
@@ -107,7 +115,8 @@ def test_before_anything_is_recorded_plain_torch_answers():
     "tape",
     [
         Tape(fails=RuntimeError("CUDA error: operation not permitted when stream is capturing")),
-        Tape(fails=torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")),
+        Tape(fails=NO_MEMORY[0]),
+        Tape(fails=NO_MEMORY[1]),
         Tape(off=0.01),
         Tape(off=float("nan")),
     ],
@@ -135,6 +144,17 @@ def test_a_device_that_did_not_survive_the_attempt_names_the_setting():
 
     with pytest.raises(AcceleratorError, match=r"stream is gone.*SERVE_CUDA_GRAPHS=off"):
         Broken().graphs(Tape(fails=RuntimeError("the stream is gone"))).record(SHAPE, SIZES)
+
+
+@pytest.mark.parametrize("error", NO_MEMORY, ids=str)
+def test_a_device_without_memory_for_one_photo_is_not_broken(error: Exception):
+    class Full(Plain):
+        def __call__(self, batch: np.ndarray) -> np.ndarray:
+            raise error
+
+    with pytest.raises(type(error)) as caught:
+        Full().graphs(Tape(fails=error)).record(SHAPE, SIZES)
+    assert caught.value is error  # `model_process` tells it from others by what it says
 
 
 def test_a_device_that_breaks_while_a_graph_runs_is_not_asked_again():
