@@ -21,8 +21,11 @@ _NO_MEMORY = (
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
     "DefaultCPUAllocator: can't allocate memory",
+    "std::bad_alloc",
+    "Cannot allocate memory",
 )
-"""As the driver, CUDA's libraries and torch on a CPU say it; torch raises RuntimeError then, or AcceleratorError."""
+"""As the driver, CUDA's libraries and torch on a CPU say it, and OpenVINO with the words of C++ and of the system (ENOMEM).
+torch raises RuntimeError then, or AcceleratorError; OpenVINO RuntimeError."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -13,10 +13,12 @@ import openvino.properties.hint as hints
 from containers.core.errors import ArtifactError
 from containers.core.manifest import Manifest
 from containers.serve.engines import LoadedEngine, verified
+from containers.serve.errors import is_out_of_memory
 
 
 def load(model_dir: Path, manifest: Manifest, *, name: str, threads: int = 1) -> LoadedEngine:
-    """Raises ArtifactError for files that training did not write or that this runtime cannot read."""
+    """Raises ArtifactError for files that training did not write or that this runtime cannot read, and OpenVINO's own error
+    (`is_out_of_memory`) for a model that does not fit into memory."""
     file, entry = verified(model_dir, manifest, name)
     settings = {
         hints.performance_mode(): hints.PerformanceMode.LATENCY,
@@ -28,6 +30,8 @@ def load(model_dir: Path, manifest: Manifest, *, name: str, threads: int = 1) ->
     try:
         compiled = ov.Core().compile_model(file, "CPU", settings)
     except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
         raise ArtifactError(f"{file} cannot be compiled by OpenVINO {ov.__version__}: {error}") from error
     request = compiled.create_infer_request()
 

@@ -83,8 +83,11 @@ NO_MEMORY = [
     RuntimeError(
         "[enforce fail at alloc_cpu.cpp] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
     ),
+    RuntimeError("Exception from src/inference/src/dev/plugin.cpp:59:\nstd::bad_alloc\n"),
+    RuntimeError("Loading input model\nCan not create file mapping for 4, err=Cannot allocate memory\n"),
 ]
-"""As torch raises it where not its own allocator of the GPU has no memory left, but the driver, a library, or the host."""
+"""As torch raises it where not its own allocator of the GPU has no memory left, but the driver, a library, or the host; and as
+OpenVINO does."""
 
 
 @pytest.mark.parametrize("error", NO_MEMORY, ids=str)
