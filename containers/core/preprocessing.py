@@ -5,6 +5,8 @@ the engine's graph, which takes uint8. Random augmentation of training photos li
 """
 
 import io
+import re
+import threading
 import warnings
 from typing import Annotated, Literal
 
@@ -32,6 +34,10 @@ _TURNS = {
 MOST_PIXELS = 178_956_970
 """Pillow's own limit for what is no attack."""
 _BAND_PIXELS = 1 << 18
+_PILLOW = r"PIL\."
+_PILLOWS = ("ignore", None, Warning, re.compile(_PILLOW), 0)
+"""As `warnings.filters` has it: action, message, category, module, line."""
+_ONE_AT_A_TIME = threading.Lock()
 _Triple = tuple[float, float, float]
 _Scale = Annotated[float, Field(gt=0)]
 
@@ -89,7 +95,8 @@ def _quick(data: bytes, spec: PreprocessSpec, max_pixels: int, out: np.ndarray |
 
 def _upright_size(data: bytes) -> tuple[int, int] | None:
     """Width and height of an RGB JPEG, None where it is something else or lies on its side."""
-    with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
+    _expect_no_warnings()
+    with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
         upright = type(image) is JpegImageFile and image.mode == "RGB" and turn_of(image) is None
         return image.size if upright else None
 
@@ -102,18 +109,17 @@ def decode(data: bytes, spec: PreprocessSpec | None = None, *, max_pixels: int =
     Takes up to 9 bytes of memory for each pixel beside `data`, 16 for WebP, whose decoder holds several pictures.
     Raises ImageError when the bytes are no image, are cut short, or hold more than `max_pixels` pixels (ImageTooLarge).
     """
+    _expect_no_warnings()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # DecompressionBombWarning: the limit below is the one that counts
-            image: Image.Image = Image.open(io.BytesIO(data), formats=_FORMATS)
-            if image.width * image.height > max_pixels:
-                raise ImageTooLarge(f"{image.width}x{image.height} pixels; the limit is {max_pixels} in all")
-            if spec is not None and isinstance(image, JpegImageFile):  # phones' multi-picture files are JPEGs too
-                image.draft("RGB", (2 * spec.resize, 2 * spec.resize))
-            image.load()
-            if (turn := turn_of(image)) is not None:
-                image = image.transpose(turn)  # in place of what was there: memory for two of them is enough
-            return _to_rgb(image)
+        image: Image.Image = Image.open(io.BytesIO(data), formats=_FORMATS)
+        if image.width * image.height > max_pixels:
+            raise ImageTooLarge(f"{image.width}x{image.height} pixels; the limit is {max_pixels} in all")
+        if spec is not None and isinstance(image, JpegImageFile):  # phones' multi-picture files are JPEGs too
+            image.draft("RGB", (2 * spec.resize, 2 * spec.resize))
+        image.load()
+        if (turn := turn_of(image)) is not None:
+            image = image.transpose(turn)  # in place of what was there: memory for two of them is enough
+        return _to_rgb(image)
     except (ImageError, MemoryError):
         raise
     except Image.DecompressionBombError as error:  # Pillow's own limit, met before ours when ours is the larger
@@ -122,6 +128,24 @@ def decode(data: bytes, spec: PreprocessSpec | None = None, *, max_pixels: int =
         raise ImageError("not a readable image: of no format that is known here") from None
     except Exception as error:  # Pillow's parsers raise whatever damage makes them stumble over
         raise ImageError(f"not a readable image: {error or type(error).__name__}") from error
+
+
+def _expect_no_warnings() -> None:
+    """Silence what Pillow's modules say of a photo: of its size, for which the limit here is the one that counts, and of odd
+    metadata, in words that the sender chooses.
+
+    A filter that stays. `warnings.catch_warnings` exchanges the filters of the whole process: threads that leave it in another
+    order than they came let warnings through meanwhile, or leave everything silent for good (Python's documentation of it).
+    """
+    if not _expects_none():
+        with _ONE_AT_A_TIME:  # a second call would take the filter out for a moment
+            if not _expects_none():
+                warnings.filterwarnings("ignore", module=_PILLOW)
+
+
+def _expects_none() -> bool:
+    """Others put their filters in front, pytest for one."""
+    return warnings.filters[:1] == [_PILLOWS]
 
 
 def turn_of(image: Image.Image) -> Image.Transpose | None:

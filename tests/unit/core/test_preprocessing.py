@@ -2,9 +2,11 @@
 
 import contextlib
 import io
+import struct
 import subprocess
 import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from pydantic import ValidationError
 from torchvision.transforms import v2
 
 from containers.core.errors import ImageError
-from containers.core.preprocessing import PreprocessSpec, decode, prepare
+from containers.core.preprocessing import PreprocessSpec, decode, prepare, preprocess
 from tests.support.mutations import ASCII, FLOAT, LONG, MAKE, ORIENTATION, RESOLUTION_UNIT, X_RESOLUTION, exif, turned
 
 SPEC = PreprocessSpec(resize=64, crop=56)
@@ -234,6 +236,30 @@ def test_decoding_warns_nobody():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         decode(encoded(Image.new("1", (10_000, 9_500))))
+
+
+@pytest.fixture
+def hasty():
+    """Threads take turns as often as they can."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])  # Pillow reads EXIF in the first before, in the second while it decodes
+def test_decoding_in_several_threads_warns_nobody_and_silences_nobody(kind: str, hasty: None):
+    beyond_its_end = struct.pack("<HHLL", 0x010E, 2, 50, 26)  # an entry of 50 bytes that are not in the file
+    odd = b"Exif\0\0II*\0\x08\0\0\0\x01\0" + beyond_its_end + bytes(4)
+    data = encoded(scene(48, 32), kind, exif=odd)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        with ThreadPoolExecutor(4) as pool:
+            for _ in pool.map(lambda _: preprocess(data, PreprocessSpec()), range(1000)):
+                pass
+        assert [str(warning.message) for warning in said] == []
+        warnings.warn("of somebody else", UserWarning, stacklevel=1)
+        assert len(said) == 1
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
