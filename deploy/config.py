@@ -82,7 +82,37 @@ class StageConfig(Settings):
             )
         if has_gpu(self.endpoint.instance_type) and self.serving.device == "cpu":
             raise ValueError("[serving] device = 'cpu' on a GPU instance: choose a CPU type or another device")
+        starts_within, loads_within = self.endpoint.startup_timeout_seconds, self.serving.load_timeout_seconds
+        if self._loads_at_start and self._sets_load_timeout and loads_within >= starts_within:
+            raise ValueError(
+                f"[serving] load_timeout_seconds = {loads_within:g}, but after [endpoint] startup_timeout_seconds = "
+                f"{starts_within} SageMaker gives the container up: raise that one, and leave this one out, which follows it"
+            )
         return self
+
+    @property
+    def _loads_at_start(self) -> bool:
+        """Those of a multi-model endpoint start without a model; of a serverless one SageMaker lets nobody set the time."""
+        return self.endpoint.kind in ("real-time", "async")
+
+    @property
+    def _sets_load_timeout(self) -> bool:
+        return "load_timeout_seconds" in self.serving.model_fields_set
+
+    @property
+    def serving_on_endpoint(self) -> ServeConfig:
+        """`[serving]` as the endpoint's container gets it. Unless the file sets it, a load may take four fifths of the time
+        that SageMaker gives the container to start: its log then has the reason before SageMaker's verdict, which has none.
+        """
+        return self._loading_within(self.endpoint.startup_timeout_seconds * 4 / 5) if self._loads_at_start else self.serving
+
+    @property
+    def serving_on_ec2(self) -> ServeConfig:
+        """`[serving]` as the instance's container gets it: two fifths of `start_minutes`, in which image and model come too."""
+        return self._loading_within(self.ec2_serving.start_minutes * 60 * 2 / 5)
+
+    def _loading_within(self, seconds: float) -> ServeConfig:
+        return self.serving if self._sets_load_timeout else self.serving.model_copy(update={"load_timeout_seconds": seconds})
 
 
 def read(path: Path) -> StageConfig:

@@ -80,7 +80,7 @@ def run_instances(config: StageConfig, names: Names, name: str, release: Release
 def user_data(config: StageConfig, names: Names, name: str, release: Release) -> str:
     """The start-up script; every value arrives as one quoted word, whatever is in it."""
     serving = config.ec2_serving
-    variables = "".join(f"{key}={value}\n" for key, value in environment(config.serving).items())
+    variables = "".join(f"{key}={value}\n" for key, value in environment(config.serving_on_ec2).items())
     values = {
         "RELEASE": name,
         "IMAGE": release.image,

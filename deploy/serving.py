@@ -72,7 +72,7 @@ class Model(Resource):
             "Image": self._release.image,
             "Mode": "MultiModel" if multi else "SingleModel",
             "ModelDataUrl": self._release.model_data,
-            "Environment": environment(self.context.config.serving),
+            "Environment": environment(self.context.config.serving_on_endpoint),
         }
         request: State = {
             "PrimaryContainer": container,

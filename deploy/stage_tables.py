@@ -95,7 +95,8 @@ class Ec2Serving(Settings):
     callers: tuple[Annotated[str, AfterValidator(_caller)], ...] = ()
     """Private IPv4 ranges and security groups that may reach the port, besides what carries the stage's own serving group."""
     start_minutes: Annotated[int, Field(ge=5, le=120)] = 20
-    """To pull the image, fetch the model and answer /ping, or the instance ends itself; a restarted container has as long."""
+    """To pull the image, fetch the model and answer /ping, or the instance ends itself; a restarted container has as long.
+    The server gives a load up after two fifths of it."""
 
 
 class Endpoint(Settings):
@@ -104,7 +105,7 @@ class Endpoint(Settings):
     instance_type: EndpointType = "ml.g4dn.xlarge"
     """Of real-time, async and multi-model."""
     startup_timeout_seconds: Annotated[int, Field(ge=60, le=3600)] = 600
-    """Until the first /ping must answer 200."""
+    """Until the first /ping must answer 200. For models slow to load: the server gives a load up after four fifths of it."""
     download_timeout_seconds: Annotated[int, Field(ge=60, le=3600)] = 600
     """For the model's archive."""
     update_limit_minutes: Annotated[int, Field(ge=10, le=480)] = 60

@@ -47,7 +47,8 @@ class ServeConfig(Settings):
     """A model process that shows no life for so long is killed and replaced. Raise it where one batch takes longer."""
     load_timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 480.0
     """A model process that is not ready by then is replaced. SageMaker itself waits 8 minutes for the first 200 of /ping: for a
-    model that takes longer raise it together with the endpoint's ContainerStartupHealthCheckTimeoutInSeconds."""
+    model that takes longer raise it together with the endpoint's ContainerStartupHealthCheckTimeoutInSeconds; [endpoint]
+    startup_timeout_seconds of `deploy` sets both."""
     max_body_mb: Annotated[float, Field(gt=0)] = 25.0
     """Larger bodies get 413. SageMaker's own limit for real-time requests is 25 MB."""
     transform_payload_mb: Annotated[float, Field(ge=1, le=100)] = 6.0

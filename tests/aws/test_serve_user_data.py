@@ -67,7 +67,8 @@ def test_it_serves_and_says_where(tmp_path):
         assert part in run
     assert run.endswith(" serve")
     assert (tmp_path / "root/opt/ml/model/manifest.json").read_text() == "{}"
-    assert (tmp_path / "root/run/kennel/environment").read_text() == "SERVE_ENGINE=eager\nSERVE_TOP_K=3\n"
+    environment = "SERVE_ENGINE=eager\nSERVE_LOAD_TIMEOUT_SECONDS=120.0\nSERVE_TOP_K=3\n"  # 5 minutes to start: 2 to load
+    assert (tmp_path / "root/run/kennel/environment").read_text() == environment
     assert (tmp_path / "password").read_text() == "secret-password\n"
     assert not any("secret-password" in call for call in instance.calls)
 

@@ -97,6 +97,25 @@ def test_other_bounds_need_no_new_configuration(aws):
     assert writes_of(apply, stage(scaling={"minimum": 2, "maximum": 6})) == ["application-autoscaling:RegisterScalableTarget"]
 
 
+def test_more_time_to_start_is_more_time_to_load_in_one_update(aws):
+    def live():
+        config = client("sagemaker").describe_endpoint_config(EndpointConfigName=endpoint()["EndpointConfigName"])
+        (variant,) = config["ProductionVariants"]
+        model = client("sagemaker").describe_model(ModelName=variant["ModelName"])
+        return variant["ContainerStartupHealthCheckTimeoutInSeconds"], model["PrimaryContainer"].get("Environment", {})
+
+    apply()
+    assert live() == (600, {})  # the server's default fits
+    slow = stage(endpoint={"startup_timeout_seconds": 1200})
+    changed = {step.key.partition("/")[0]: step.action for step in plan(slow) if step.action != "keep"}
+    assert changed == {"model": "create", "endpoint-config": "create", "endpoint": "update"}
+    apply(slow)
+    assert live() == (1200, {"SERVE_LOAD_TIMEOUT_SECONDS": "960.0"})
+    assert writes_of(apply, slow) == []
+    apply()
+    assert live() == (600, {})
+
+
 def test_an_update_moves_traffic_behind_alarms(aws):
     apply()
     recorder = Recorder()

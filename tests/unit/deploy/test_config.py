@@ -111,6 +111,38 @@ def test_a_stage_that_is_not_there_names_those_that_are(tmp_path):
         config.read(tmp_path / "dev.toml")
 
 
+@pytest.mark.parametrize(
+    ("tables", "on_endpoint", "on_ec2"),
+    [
+        ({}, 480, 480),  # the server's own default: a stage that sets nothing sends no variable
+        ({"endpoint": {"startup_timeout_seconds": 1200}}, 960, 480),
+        ({"endpoint": {"startup_timeout_seconds": 60}}, 48, 480),
+        ({"ec2_serving": {"start_minutes": 60}}, 480, 1440),
+        ({"endpoint": {"startup_timeout_seconds": 3600}, "ec2_serving": {"start_minutes": 120}}, 2880, 2880),
+        ({"endpoint": {"startup_timeout_seconds": 1200}, "serving": {"load_timeout_seconds": 500}}, 500, 500),
+        ({"endpoint": {"startup_timeout_seconds": 1200}, "serving": {"load_timeout_seconds": 480}}, 480, 480),
+        ({"endpoint": {"kind": "multi-model", "startup_timeout_seconds": 1200}}, 480, 480),
+        ({"endpoint": {"kind": "multi-model"}, "serving": {"load_timeout_seconds": 900}}, 900, 900),
+        ({"endpoint": {"kind": "serverless", "instance_type": "ml.m5.large", "startup_timeout_seconds": 1200}}, 480, 480),
+    ],
+)
+def test_who_gives_a_container_more_time_to_start_gives_its_model_more_time_to_load(tables, on_endpoint, on_ec2):
+    stage = load(**tables)
+    assert stage.serving_on_endpoint.load_timeout_seconds == on_endpoint
+    assert stage.serving_on_ec2.load_timeout_seconds == on_ec2
+    assert stage.serving_on_endpoint.model_copy(update={"load_timeout_seconds": 480.0}) == stage.serving.model_copy(
+        update={"load_timeout_seconds": 480.0}
+    )
+
+
+@pytest.mark.parametrize("kind", ["real-time", "async"])
+def test_a_load_that_may_take_longer_than_sagemaker_waits_is_refused(kind):
+    tables = {"endpoint": {"kind": kind}, "function": {"enabled": False}}
+    with pytest.raises(ConfigError, match=r"load_timeout_seconds = 600, .*startup_timeout_seconds = 600 SageMaker gives"):
+        load(**tables, serving={"load_timeout_seconds": 600})
+    assert load(**tables, serving={"load_timeout_seconds": 599}).serving_on_endpoint.load_timeout_seconds == 599
+
+
 @pytest.mark.parametrize("path", sorted(config.ENVIRONMENTS.glob("*.toml")), ids=lambda path: path.stem)
 def test_the_stages_that_come_along_can_be_used(path):
     assert config.read(path).name == path.stem
