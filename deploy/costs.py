@@ -145,6 +145,14 @@ def sagemaker_job(config: StageConfig, prices: Prices) -> list[Cost]:
     return [machines, *([_disks(what, disks, training.volume_gb, prices.ml_storage_gb_month, where)] if disks else [])]
 
 
+def transform_job(kind: str, count: int, prices: Prices) -> Cost:
+    """One hour of `transform` on so many machines."""
+    price = prices.sagemaker_per_hour.get(kind)
+    most = None if price is None else count * price
+    what, note = f"SageMaker transform, {count} × {kind}", "while a job runs" if price is not None else "price not known"
+    return Cost(what=what, minimum=most, maximum=most, setting="--instance-type", note=note, standing=False)
+
+
 def ec2_job(config: StageConfig, prices: Prices) -> list[Cost]:
     """One hour of `train --on ec2`: the machines first."""
     what, ec2, where = "EC2 training", config.ec2, "[ec2]"

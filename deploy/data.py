@@ -112,9 +112,10 @@ def _belongs(key: str) -> bool:
     return channel in CHANNELS and (is_photo or (channel == "pretrained" and len(inner) == 1))
 
 
-def upload(context: Context, files: dict[str, Path], prefix: str, *, delete: bool, ignored: int) -> Summary:
-    """`files` maps a key below `prefix` to its file. With `context.dry_run` nothing is written."""
+def upload(context: Context, files: dict[str, Path], prefix: str, *, delete: bool, ignored: int, write: bool = True) -> Summary:
+    """`files` maps a key below `prefix` to its file. Without `write`, or with `context.dry_run`, nothing is written."""
     s3, bucket = context.client("s3"), context.names.in_bucket
+    write = write and not context.dry_run
     there = dict(_objects(s3, bucket, f"{prefix}/"))
     extra = [key for key in there if key.removeprefix(f"{prefix}/") not in files]
 
@@ -124,14 +125,14 @@ def upload(context: Context, files: dict[str, Path], prefix: str, *, delete: boo
         checksum = base64.b64encode(hashlib.sha256(body).digest()).decode()
         if there.get(key) == len(body) and _checksum(s3, bucket, key) == checksum:
             return False
-        if not context.dry_run:
+        if write:
             media_type = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
             sha256 = {"ChecksumAlgorithm": "SHA256", "ChecksumSHA256": checksum}
             s3.put_object(**bucket, Key=key, Body=body, ContentType=media_type, **sha256)
         return True
 
     uploaded = sum(_parallel(one, list(files.items()), context, context.names.uri(prefix)))
-    if delete and not context.dry_run:
+    if delete and write:
         delete_objects(s3, bucket, [{"Key": key} for key in extra])
     return Summary(
         uri=context.names.uri(prefix),

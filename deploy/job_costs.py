@@ -1,6 +1,7 @@
 """What one job may cost: said before it is started, and held against the stage's ceiling.
 
-A job ends by itself, so its worst case is its machines' price times its own time limit; AWS bills what really ran. The ceiling
+A job ends by itself, so its worst case is its machines' price times its own time limit; AWS bills what really ran. Only a batch
+transform has no limit that could be set: it is held to what a day of it costs, and its price is said per hour. The ceiling
 is the stage's `price_ceiling_per_month`, and each job is held against it alone: neither what stands nor other jobs are added.
 """
 
@@ -14,19 +15,25 @@ from deploy.context import Context
 from deploy.errors import Refused
 from deploy.price_file import Prices
 
+_NO_LIMIT = "until its last photo: SageMaker sets it no limit of time"
+
 
 @dataclass(frozen=True, kw_only=True)
 class JobPrice:
-    """`hours` is how long all of `parts` may be paid for; `how_long` says so, and `bound` names what makes it less."""
+    """`hours` is how long all of `parts` may be paid for; `how_long` says so, and `bound` names what makes it less.
+
+    Not `limited`: nothing ends the job after `hours`.
+    """
 
     parts: tuple[costs.Cost, ...]
     hours: float
     how_long: str
     bound: str
+    limited: bool = True
 
     @property
     def at_most(self) -> float | None:
-        """Dollars, at the price on demand; None where a price is not known."""
+        """Dollars, at the price on demand, of all `hours`; None where a price is not known."""
         return self._sum([part.maximum for part in self.parts])
 
     @property
@@ -55,6 +62,12 @@ def of_ec2(config: StageConfig, prices: Prices) -> JobPrice:
     return JobPrice(parts=tuple(costs.ec2_job(config, prices)), hours=hours, how_long=f"{hours:g} h", bound="[ec2] max_minutes")
 
 
+def of_transform(kind: str, count: int, prices: Prices) -> JobPrice:
+    """A batch transform on `count` machines of this type: CreateTransformJob takes no limit of its time."""
+    part = costs.transform_job(kind, count, prices)
+    return JobPrice(parts=(part,), hours=24, how_long="24 h", bound="--instances", limited=False)
+
+
 def hold(args: argparse.Namespace, context: Context, price: JobPrice) -> None:
     """Say the price, then raise Refused where it is above the stage's ceiling, unless --yes-cost was said."""
     context.say(said(price, context.config, Prices.read(args.prices)))
@@ -72,7 +85,8 @@ def refusal(args: argparse.Namespace, config: StageConfig, price: JobPrice) -> R
         hint = f"give a price file that has it (--prices FILE, shaped like deploy/prices/*.json), change {machines.setting}"
         return Refused(where, problem, hint=f"{hint}, or say --yes-cost")
     if price.at_most > allowed:
-        problem = f"this job can cost ${price.at_most:,.2f} by itself, the file allows ${allowed:,.0f} a month"
+        within = "" if price.limited else f" in {price.how_long}"
+        problem = f"this job can cost ${price.at_most:,.2f}{within} by itself, the file allows ${allowed:,.0f} a month"
         hint = f"change {machines.setting} or {price.bound}, raise [stage] price_ceiling_per_month, or say --yes-cost"
         return Refused(where, problem, hint=hint)
     return None
@@ -83,7 +97,10 @@ def said(price: JobPrice, config: StageConfig, prices: Prices) -> str:
     what = " and ".join(part.what for part in price.parts)
     dated = f"prices of {prices.date}{costs.elsewhere(config, prices)}"
     if price.at_most is None or price.assumed is None:
-        return f"cost not known: {what}, up to {price.how_long}; {dated}"
+        return f"cost not known: {what}, {f'up to {price.how_long}' if price.limited else _NO_LIMIT}; {dated}"
+    if not price.limited:
+        hourly = price.at_most / price.hours
+        return f"costs ${hourly:,.2f} an hour, ${price.at_most:,.2f} in {price.how_long}: {what}, {_NO_LIMIT}; {dated}"
     likely = f", ${price.assumed:,.2f} at spot's assumed {prices.spot_factor:.0%}" if price.assumed < price.at_most else ""
     return f"costs up to ${price.at_most:,.2f}{likely}: {what}, up to {price.how_long}; {dated}"
 
@@ -103,6 +120,7 @@ def as_dict(args: argparse.Namespace, config: StageConfig, price: JobPrice) -> d
         "at_most": price.at_most,
         "at_the_assumed_spot_price": price.assumed,
         "hours": price.hours,
+        "ends_after_these_hours": price.limited,
         "parts": [{"what": part.what, "per_hour": part.maximum} for part in price.parts],
         "allowed_per_month": config.stage.price_ceiling_per_month,
         "prices": {"date": prices.date, "region": prices.region, "assumed_spot_factor": prices.spot_factor},

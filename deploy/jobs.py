@@ -29,7 +29,7 @@ class RunningJobs(Resource):
         return {}
 
     def observe(self) -> State | None:
-        alive = {kind: names for kind in _KINDS if (names := [name for state in _ALIVE for name in self._named(kind, state)])}
+        alive = {kind: names for kind in _KINDS if (names := [name for state in _ALIVE for name in self.named(kind, state)])}
         return alive or None
 
     def create(self) -> None:
@@ -37,14 +37,16 @@ class RunningJobs(Resource):
 
     def delete(self) -> None:
         for kind in _KINDS:
-            for name in self._named(kind, "InProgress"):
+            for name in self.named(kind, "InProgress"):
                 self._stop(kind, name)
         alive = [(kind, name) for kind, names in (self.observe() or {}).items() for name in names]
         for kind, name in alive:
             self.context.wait(f"{name} to end", partial(self._life, kind, name), until={"ended"}, limit_seconds=1800)
 
-    def _named(self, kind: str, state: str) -> list[str]:
-        """A job's name is the stage's base and a date; a stage's name begins with a letter, so no other stage looks alike."""
+    def named(self, kind: str, state: str) -> list[str]:
+        """Those of this kind (one of `_KINDS`) and state. A job's name is the stage's base and a date; a stage's name begins
+        with a letter, so no other stage looks alike.
+        """
         ours = re.compile(re.escape(self.names.base) + r"-\d")
         pages = self._sagemaker.get_paginator(f"list_{_snake(kind)}s").paginate(
             NameContains=f"{self.names.base}-", StatusEquals=state

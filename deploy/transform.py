@@ -1,4 +1,7 @@
-"""`transform`: a folder of photos through the live model as a SageMaker batch transform job; the answers land in the bucket."""
+"""`transform`: a folder of photos through the live model as a SageMaker batch transform job; the answers land in the bucket.
+
+The same command again, while the job still runs, watches it: a second one would cost as much and say the same.
+"""
 
 import argparse
 import math
@@ -8,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from containers.core.errors import ConfigError
-from deploy import data, quotas, releases
+from deploy import costs, data, job_costs, jobs, quotas, releases
 from deploy.context import Context
 from deploy.engine import found
 from deploy.errors import DeployError, Refused, explained
 from deploy.instance_types import has_gpu
+from deploy.price_file import Prices
 from deploy.storage import TRANSFORM, tag_list
 
 _AMI_OF_CUDA_12 = "al2-ami-sagemaker-batch-gpu-535"  # the newest there is: driver 535, so CUDA 13 has none
@@ -27,27 +31,82 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--instances", type=int, default=1, help="machines that share the photos (1)")
     parser.add_argument("--instance-type", help="instead of the endpoint's")
     parser.add_argument("--detach", action="store_true", help="do not wait for the end")
+    costs.add_ceiling_arguments(parser)
 
 
 def run(args: argparse.Namespace, context: Context) -> None:
-    """Raises ConfigError where the folder cannot be sent as one job, DeployError where the job fails."""
+    """Raises ConfigError where the folder cannot be sent as one job, Refused for a price above the stage's ceiling or photos
+    that a running job still reads otherwise, DeployError where the job fails.
+    """
     files = photos(args.folder)
-    name = args.name or args.folder.resolve().name
+    prefix = f"{TRANSFORM}/in/{args.name or args.folder.resolve().name}"
     job = f"{context.names.base}-{context.clock.now():%Y%m%d-%H%M%S}"
-    request = transform_job(args, context, job, f"{TRANSFORM}/in/{name}", files)
-    if context.dry_run:
-        context.emit(request, lambda: f"would send {len(files)} photos as {job}")
-        return
+    request = transform_job(args, context, job, prefix, files)
     machines = request["TransformResources"]
-    quotas.require_instances(context, job, machines["InstanceType"], "transform job", machines["InstanceCount"])
-    with explained(f"upload to {context.names.uri(TRANSFORM, 'in', name)}"):
-        data.upload(context, files, f"{TRANSFORM}/in/{name}", delete=True, ignored=0)
-    with explained(f"transform job {job}"):
-        context.client("sagemaker").create_transform_job(**request)
+    price = job_costs.of_transform(machines["InstanceType"], machines["InstanceCount"], Prices.read(args.prices))
+    cost = job_costs.as_dict(args, context.config, price)
+    going = _going_on(context, request, files, prefix)
+    if context.dry_run:
+        would = f"would watch {going}, which still runs" if going else f"would send {len(files)} photos as {job}"
+        planned = {"create_transform_job": None if going else request, "watch": going, "cost": cost}
+        context.emit(planned, lambda: f"{would}\n{job_costs.said(price, context.config, Prices.read(args.prices))}")
+        return
+    if going:
+        context.say(f"{going} still sends these photos: nothing is started")
+    else:
+        job_costs.hold(args, context, price)
+        _start(context, request, files, prefix)
+    job = going or job
     if not args.detach:
         _wait(context, job)
-    output = request["TransformOutput"]["S3OutputPath"]
-    context.emit({"job": job, "photos": len(files), "output": output}, lambda: f"{len(files)} answers in {output}")
+    output = context.names.uri(TRANSFORM, "out", job)
+    answered = f"{len(files)} answers in {output}"
+    context.emit({"job": job, "photos": len(files), "output": output, "cost": cost}, lambda: answered)
+
+
+def _start(context: Context, request: dict[str, Any], files: dict[str, Path], prefix: str) -> None:
+    job, machines = request["TransformJobName"], request["TransformResources"]
+    quotas.require_instances(context, job, machines["InstanceType"], "transform job", machines["InstanceCount"])
+    with explained(f"upload to {context.names.uri(prefix)}"):
+        data.upload(context, files, prefix, delete=True, ignored=0)
+    with explained(f"transform job {job}"):
+        context.client("sagemaker").create_transform_job(**request)
+
+
+def _going_on(context: Context, request: dict[str, Any], files: dict[str, Path], prefix: str) -> str:
+    """The newest job that still runs and does what `request` would; empty where none does.
+
+    Raises Refused where one still reads these photos' place in the bucket, and there would be others now.
+    """
+    with explained("transform jobs"):
+        reading = [seen for seen in _running(context) if _has(seen, {"TransformInput": _source_of(request)})]
+        if not reading:
+            return ""
+        compared = data.upload(context, files, prefix, delete=True, ignored=0, write=False)
+    if compared.uploaded or compared.extra:
+        name = reading[0]["TransformJobName"]
+        problem = f"{name} still reads {compared.uri}, where other photos would come"
+        hint = f"wait for its end, give these another --name, or `aws sagemaker stop-transform-job --transform-job-name {name}`"
+        raise Refused("transform", problem, hint=hint)
+    wanted = {key: request[key] for key in ("ModelName", "TransformInput", "TransformResources")}
+    return next((str(seen["TransformJobName"]) for seen in reading if _has(seen, wanted)), "")
+
+
+def _running(context: Context) -> list[dict[str, Any]]:
+    """As DescribeTransformJob tells of each, the newest first."""
+    names = sorted(jobs.RunningJobs(context).named("TransformJob", "InProgress"), reverse=True)  # a name is base and time
+    return [context.client("sagemaker").describe_transform_job(TransformJobName=name) for name in names]
+
+
+def _source_of(request: dict[str, Any]) -> dict[str, Any]:
+    return {"DataSource": request["TransformInput"]["DataSource"]}
+
+
+def _has(seen: Any, wanted: Any) -> bool:
+    """Whether `seen` says all that `wanted` does; AWS adds the defaults of what was not sent."""
+    if isinstance(wanted, dict):
+        return isinstance(seen, dict) and all(key in seen and _has(seen[key], value) for key, value in wanted.items())
+    return bool(seen == wanted)
 
 
 def photos(folder: Path) -> dict[str, Path]:

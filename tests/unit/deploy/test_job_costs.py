@@ -5,7 +5,7 @@ import argparse
 import pytest
 
 from deploy import job_costs
-from deploy.job_costs import JobPrice, of_ec2, of_training
+from deploy.job_costs import JobPrice, of_ec2, of_training, of_transform
 from deploy.price_file import Prices
 from tests.support import aws as fake
 
@@ -112,3 +112,14 @@ def test_the_bill_is_the_billable_seconds_on_all_machines():
     price = of_training(fake.stage(training={"instance_count": 2}), PRICES)
     assert job_costs.billed(price, 1800) == pytest.approx(0.94)
     assert job_costs.billed(price, None) is None
+
+
+def test_a_transform_has_a_price_per_hour_and_no_end():
+    text = job_costs.said(of_transform("ml.m5.xlarge", 3, PRICES), fake.stage(), PRICES)
+    assert "costs $0.69 an hour, $16.56 in 24 h: SageMaker transform, 3 × ml.m5.xlarge, until its last photo" in text
+    assert "up to" not in text
+    assert "can cost $16.56 in 24 h by itself" in refused(
+        of_transform("ml.m5.xlarge", 3, PRICES), stage={"price_ceiling_per_month": 16}
+    )
+    unknown = job_costs.said(of_transform("ml.new.large", 1, PRICES), fake.stage(), PRICES)
+    assert unknown.startswith("cost not known: SageMaker transform, 1 × ml.new.large, until its last photo")
