@@ -95,7 +95,7 @@ class Function:
         self._require_time(context)
         body, content_type, named = self._photo(request)
         how = {"ContentType": content_type, "Accept": request.headers.get("accept", "")}
-        how["TargetModel"] = self._model(named or request.headers.get(MODEL_HEADER, ""))
+        how["TargetModel"] = self._model(named, request.headers.get(MODEL_HEADER, ""))
         for header in how.values():
             if not (header.isascii() and header.isprintable() and len(header) <= 1024):  # SageMaker's limits
                 raise Refused(400, "BadRequest", "Content-Type, Accept and the model's name must be one line of ASCII")
@@ -106,8 +106,8 @@ class Function:
             raise Refused(502, "AnswerTooLarge", f"the endpoint answered {len(answer)} bytes, Lambda can return 6 MB")
         return 200, {"content-type": media_type}, answer
 
-    def _photo(self, request: Request) -> tuple[bytes, str, str]:
-        """(bytes for the endpoint, media type, the model's name if the body has one).
+    def _photo(self, request: Request) -> tuple[bytes, str, Any]:
+        """(bytes for the endpoint, media type, what the body has as "model").
 
         Follows `image` and `s3` of a JSON body, passes other JSON on.
         """
@@ -119,11 +119,9 @@ class Function:
         except (UnicodeDecodeError, json.JSONDecodeError) as error:
             raise Refused(400, "BadRequest", f"the body is not JSON: {error}") from None
         document = document if isinstance(document, dict) else {}
-        content_type, model = document.get("content_type"), document.get("model", "")
+        content_type, model = document.get("content_type"), document.get("model")
         if not isinstance(content_type, str | None):
             raise Refused(400, "BadRequest", "content_type must be a text such as image/jpeg")
-        if not isinstance(model, str):
-            raise Refused(400, "BadRequest", "model must be a text such as NAME.tar.gz")
         if isinstance(document.get("image"), str):
             return lambda_events.decode(document["image"], "image"), content_type or "application/octet-stream", model
         if isinstance(document.get("s3"), str):
@@ -132,10 +130,15 @@ class Function:
             raise Refused(400, "BadRequest", 'the event has neither "image" (base64) nor "s3" (s3://bucket/prefix/key)')
         return body, request.content_type, model
 
-    def _model(self, named: str) -> str:
-        """TargetModel of the call; empty where the endpoint serves one model."""
+    def _model(self, in_body: Any, in_header: str) -> str:
+        """TargetModel of the call; empty where the endpoint serves one model. Who names one there means another answer."""
+        named = in_body or in_header
         if named and not self._settings.many_models:
-            raise Refused(400, "BadRequest", "this endpoint serves one model: name none")
+            where = '"model" in the JSON body' if in_body else "the header X-Amzn-SageMaker-Target-Model"
+            remedy = 'MANY_MODELS of this function must be true ([endpoint] kind = "multi-model" in the stage\'s file)'
+            raise Refused(400, "BadRequest", f"this endpoint serves one model: leave {where} out; if it serves many, {remedy}")
+        if not isinstance(named, str):
+            raise Refused(400, "BadRequest", "model must be a text such as NAME.tar.gz")
         model = (named or self._settings.target_model).strip()
         if self._settings.many_models and not model:
             how = 'in "model" of a JSON body or in the header X-Amzn-SageMaker-Target-Model'

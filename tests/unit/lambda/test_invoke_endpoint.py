@@ -132,6 +132,11 @@ def test_of_many_models_the_one_that_is_named_is_called(event, model):
     assert runtime.calls[0]["TargetModel"] == model
 
 
+def passed_on(document: dict) -> dict:
+    """A POST of JSON that is the container's own."""
+    return url_event(json.dumps(document), is_base64=False, content_type="application/json")
+
+
 @pytest.mark.parametrize(
     ("many", "event", "says"),
     [
@@ -139,6 +144,12 @@ def test_of_many_models_the_one_that_is_named_is_called(event, model):
         (True, {"image": BASE64, "model": "ü"}, "ASCII"),
         (True, {"image": BASE64, "model": 7}, "model must be a text"),
         (False, {"image": BASE64, "model": "pug.tar.gz"}, "serves one model"),
+        (False, {"image": BASE64, "model": "pug.tar.gz"}, 'leave "model" in the JSON body out'),
+        (False, passed_on({"instances": [], "model": "pug.tar.gz"}), 'leave "model" in the JSON body out'),
+        (False, passed_on({"instances": [], "model": {"id": "0123"}}), 'leave "model" in the JSON body out'),
+        (False, passed_on({"inputs": "x", "model": "pug"}), "MANY_MODELS of this function must be true ([endpoint] kind"),
+        (False, url_event(x_amzn_sagemaker_target_model="pug.tar.gz"), "leave the header X-Amzn-SageMaker-Target-Model out"),
+        (True, passed_on({"instances": [], "model": ["pug.tar.gz"]}), "model must be a text"),
     ],
 )
 def test_a_model_that_is_not_named_or_named_in_vain_is_said(many, event, says):
@@ -149,9 +160,12 @@ def test_a_model_that_is_not_named_or_named_in_vain_is_said(many, event, says):
     assert runtime.calls == []
 
 
-def test_one_model_is_called_without_a_name():
+@pytest.mark.parametrize(
+    "event", [url_event(), passed_on({"instances": [], "model": None}), passed_on({"instances": [], "model": ""})]
+)
+def test_one_model_is_called_without_a_name(event):
     runtime = Runtime()
-    function(runtime)(url_event(), Context())
+    assert function(runtime)(event, Context())["statusCode"] == 200
     assert "TargetModel" not in runtime.calls[0]
 
 
