@@ -116,7 +116,7 @@ class Function:
             return body, request.content_type, ""
         try:
             document = json.loads(body)
-        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
             raise Refused(400, "BadRequest", f"the body is not JSON: {error}") from None
         document = document if isinstance(document, dict) else {}
         content_type, model = document.get("content_type"), document.get("model")
