@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from flask import Flask, Response, g, request
 from gunicorn.http.errors import ParseException
@@ -18,7 +19,7 @@ from werkzeug.exceptions import HTTPException
 
 from containers.core import logs
 from containers.core.errors import Error
-from containers.serve import admission, content_types, exchange, telemetry
+from containers.serve import admission, content_types, exchange, openapi, telemetry
 from containers.serve.body_memory import BodyMemory, Reserve
 from containers.serve.config import ServeConfig
 from containers.serve.content_types import Labels
@@ -61,12 +62,13 @@ class Front:
         return self.classifier.is_full() and self.has_model()
 
 
-def base_app(is_serving: Callable[[], bool], gauges: telemetry.Now) -> Flask:
-    """What every kind of server has: `/ping`, `/metrics`, and the one way from errors to answers.
+def base_app(is_serving: Callable[[], bool], gauges: telemetry.Now, described: dict[str, Any]) -> Flask:
+    """What every kind of server has: `/ping`, `/metrics`, its OpenAPI document, and the one way from errors to answers.
 
     Every error is answered with JSON under 2,048 characters, without a traceback.
     """
     app = Flask(__name__, static_folder=None)
+    document = json.dumps(described)
 
     @app.get("/ping")
     def ping() -> Response:
@@ -76,6 +78,10 @@ def base_app(is_serving: Callable[[], bool], gauges: telemetry.Now) -> Flask:
     def metrics() -> Response:
         return Response(telemetry.exposition(gauges), content_type="text/plain; version=0.0.4; charset=utf-8")
 
+    @app.get("/openapi.json")
+    def openapi_document() -> Response:
+        return Response(document, content_type="application/json")
+
     app.before_request(_begin)
     app.after_request(_finish)
     app.register_error_handler(Exception, _answer_error)
@@ -84,8 +90,8 @@ def base_app(is_serving: Callable[[], bool], gauges: telemetry.Now) -> Flask:
 
 def create_app(front: Front) -> Flask:
     """The WSGI application of a front that serves one model."""
-    app = base_app(front.is_serving, front.gauges)
-    page, openapi = (HERE / "page" / "index.html").read_bytes(), (HERE / "openapi.json").read_bytes()
+    app = base_app(front.is_serving, front.gauges, openapi.single_model())
+    page = (HERE / "page" / "index.html").read_bytes()
 
     @app.post("/invocations")
     def invocations() -> Response:
@@ -103,10 +109,6 @@ def create_app(front: Front) -> Flask:
         payload = max(1, int(min(front.config.transform_payload_mb, front.config.max_body_mb)))
         at_once = min(100 // payload, front.classifier.slots)
         return json_response({"MaxConcurrentTransforms": at_once, "BatchStrategy": "SINGLE_RECORD", "MaxPayloadInMB": payload})
-
-    @app.get("/openapi.json")
-    def document() -> Response:
-        return Response(openapi, content_type="application/json")
 
     @app.get("/")
     def try_it() -> Response:

@@ -7,6 +7,7 @@ Contract: developer guide, "Custom containers contract for multi-model endpoints
 """
 
 import json
+import re
 import sys
 import threading
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from contextlib import contextmanager
 
 from flask import Flask, Response, g, request
 
-from containers.serve import telemetry
+from containers.serve import openapi, telemetry
 from containers.serve.app import base_app, json_response, read_body
 from containers.serve.body_memory import BodyMemory
 from containers.serve.config import ServeConfig
@@ -38,7 +39,8 @@ def build(number: int, config: ServeConfig, sizing: Sizing, health: Health) -> F
         {"kennel_models_loaded": ("Models loaded now", lambda: len(registry.page(0, sys.maxsize)[0]))},
         lambda: [(model.name, model.metrics) for model in registry.page(0, sys.maxsize)[0] if model.metrics],
     )
-    app = base_app(lambda: not health.draining, gauges)
+    app = base_app(lambda: not health.draining, gauges, openapi.multi_model())
+    app.url_map.merge_slashes = False  # a name may hold two in a row, and to be sent elsewhere is no answer
 
     @app.post("/models")
     def load() -> Response:
@@ -50,11 +52,10 @@ def build(number: int, config: ServeConfig, sizing: Sizing, health: Health) -> F
 
     @app.get("/models")
     def list_models() -> Response:
-        token = request.args.get("next_page_token", "0")
-        if not token.isdecimal():
-            raise BadRequest("next_page_token must be one that GET /models gave")
-        count = request.args.get("limit", _PAGE, type=int)
-        models, following = registry.page(int(token), max(1, min(count, 1000)))
+        start, count = _number("next_page_token", 0), _number("limit", _PAGE)
+        if count == 0:
+            raise BadRequest("limit must be 1 or more")
+        models, following = registry.page(start, min(count, 1000))
         answer: dict[str, object] = {"models": [_described(model) for model in models]}
         return json_response(answer if following is None else answer | {"nextPageToken": str(following)})
 
@@ -117,13 +118,25 @@ def _wanted() -> tuple[str, str]:
     try:
         document = json.loads(read_body(_MOST_BYTES))
         name, url = document["model_name"], document["url"]
-        fit = name.isprintable() and url.startswith("/") and "\0" not in url
+        fit = name.isprintable() and not name.startswith("/") and url.startswith("/") and "\0" not in url
         fit = fit and all(0 < len(text.encode()) < _LONGEST for text in (name, url))
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         fit = False
     if not fit:
-        raise BadRequest('the JSON must be {"model_name": "…", "url": "/opt/ml/models/…/model"}, the URL a path from /')
+        raise BadRequest(
+            'the JSON must be {"model_name": "…", "url": "/opt/ml/models/…/model"}, the URL a path from /, the name not'
+        )
     return name, url
+
+
+def _number(name: str, default: int) -> int:
+    """A parameter of the query. Raises BadRequest."""
+    sent = request.args.getlist(name)
+    if not sent:
+        return default
+    if len(sent) > 1 or not re.fullmatch("[0-9]{1,18}", sent[0]):
+        raise BadRequest(f"{name} must be one number (next_page_token: the one that GET /models gave)")
+    return int(sent[0])
 
 
 def _note(name: str) -> None:

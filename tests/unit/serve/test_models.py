@@ -2,6 +2,7 @@ import socket
 import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import quote
 
 import pytest
 
@@ -67,3 +68,36 @@ def test_loads_and_unloads_that_take_long_leave_threads_for_pings(monkeypatch, b
         end.set()
     assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
     assert [caller.result().status_code for caller in callers] == [200, 200]
+
+
+@pytest.fixture
+def client():
+    config = ServeConfig(multi_model=True)
+    return models.build(0, config, sizing.derive(config, cores=2, gpus=0), Health(0)).test_client()
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["limit=x", "limit=0", "limit=-1", "limit=", "limit=1&limit=2", "next_page_token=x", "next_page_token=" + "9" * 4000],
+)
+def test_a_page_that_cannot_be_is_said(client, query):
+    refused = client.get(f"/models?{query}")
+    assert (refused.status_code, refused.json["error"]["kind"]) == (400, "BadRequest")
+
+
+def test_a_page_may_be_larger_than_any_list(client):
+    assert client.get("/models?limit=999999999999&next_page_token=999999999999").json == {"models": []}
+
+
+def test_what_can_be_loaded_can_be_named_in_a_path(monkeypatch, client):
+    asked = []
+    monkeypatch.setattr(Registry, "load", lambda _, name, url: asked.append(name))
+    monkeypatch.setattr(Registry, "unload", lambda _, name: asked.append(name))
+    for name in ("a//b", "a/invoke", "ü %", "a/"):
+        assert client.post("/models", json={"model_name": name, "url": "/a"}).status_code == 200
+        assert client.delete(f"/models/{quote(name, safe='')}").status_code == 200
+        assert asked == [name, name]
+        asked.clear()
+    assert client.post("/models", json={"model_name": "/a", "url": "/a"}).status_code == 400
+    assert client.delete("/models//a").status_code == 404
+    assert asked == []
