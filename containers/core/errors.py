@@ -39,3 +39,29 @@ class ImageError(Error):
 
 class ImageTooLarge(ImageError):
     """More pixels than the reader allows."""
+
+
+_NO_MEMORY = (
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED",
+    "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+    "unable to find an engine to execute this computation",
+    "DefaultCPUAllocator: can't allocate memory",
+    "std::bad_alloc",
+    "Cannot allocate memory",
+)
+"""As the driver, CUDA's libraries and torch on a CPU say it, and OpenVINO with the words of C++ and of the system (ENOMEM).
+torch raises RuntimeError then, or AcceleratorError; OpenVINO RuntimeError. cuDNN has other names for it since its version 9
+(cudnn_graph.h). torch says that it found no engine for a convolution where none had memory left to work in: it passes over
+each that runs out (ATen/native/cudnn/Conv_v8.cpp)."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Also without torch in the process: its error is recognised by name, the others by what they say.
+
+    The driver's own "out of memory" leaves the context whole (CUDA Runtime API, cudaErrorMemoryAllocation).
+    """
+    known = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return known or any(words in str(error) for words in _NO_MEMORY)

@@ -16,26 +16,6 @@ from containers.core.errors import Error
 if TYPE_CHECKING:
     import numpy as np
 
-_NO_MEMORY = (
-    "CUDA error: out of memory",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "CUDNN_STATUS_ALLOC_FAILED",
-    "DefaultCPUAllocator: can't allocate memory",
-    "std::bad_alloc",
-    "Cannot allocate memory",
-)
-"""As the driver, CUDA's libraries and torch on a CPU say it, and OpenVINO with the words of C++ and of the system (ENOMEM).
-torch raises RuntimeError then, or AcceleratorError; OpenVINO RuntimeError."""
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Also without torch in the process: its error is recognised by name, the others by what they say.
-
-    The driver's own "out of memory" leaves the context whole (CUDA Runtime API, cudaErrorMemoryAllocation).
-    """
-    known = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    return known or any(words in str(error) for words in _NO_MEMORY)
-
 
 def described(kind: str, message: str) -> dict[str, str]:
     """An error as every answer has it, cut short: SageMaker passes on at most 2,048 characters of an error's body."""

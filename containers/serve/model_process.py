@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from containers.core import logs, manifest
-from containers.core.errors import Error
+from containers.core.errors import Error, is_out_of_memory
 from containers.serve import batching, child, engines
 from containers.serve.config import ServeConfig
-from containers.serve.errors import OutOfMemory, is_out_of_memory
+from containers.serve.errors import OutOfMemory
 from containers.serve.health import Health
 from containers.serve.predictor import PoisonedDevice, Predictor
 from containers.serve.slots import Slots

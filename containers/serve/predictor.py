@@ -6,8 +6,9 @@ import sys
 import numpy as np
 
 from containers.core import logs
+from containers.core.errors import is_out_of_memory
 from containers.serve.engines import Engine
-from containers.serve.errors import ModelFailed, OutOfMemory, is_out_of_memory
+from containers.serve.errors import ModelFailed, OutOfMemory
 
 log = logs.get(__name__)
 

@@ -22,9 +22,8 @@ import torch
 from torch import Tensor
 
 from containers.core import logs
-from containers.core.errors import AcceleratorError
+from containers.core.errors import AcceleratorError, is_out_of_memory
 from containers.serve.engines import Engine, Shape
-from containers.serve.errors import is_out_of_memory
 
 log = logs.get(__name__)
 

@@ -10,10 +10,9 @@ import openvino as ov
 import openvino.properties as props
 import openvino.properties.hint as hints
 
-from containers.core.errors import ArtifactError
+from containers.core.errors import ArtifactError, is_out_of_memory
 from containers.core.manifest import Manifest
 from containers.serve.engines import LoadedEngine, verified
-from containers.serve.errors import is_out_of_memory
 
 
 def load(model_dir: Path, manifest: Manifest, *, name: str, threads: int = 1) -> LoadedEngine:

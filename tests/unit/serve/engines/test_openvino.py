@@ -25,7 +25,7 @@ import numpy as np, openvino as ov
 from openvino import opset13 as ops
 from containers.core import manifest
 from containers.serve import engines
-from containers.serve.errors import is_out_of_memory
+from containers.core.errors import is_out_of_memory
 
 directory, room = Path(sys.argv[1]), int(sys.argv[2])
 one = ops.parameter([1], np.float32)
