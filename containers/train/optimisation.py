@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import SGD, AdamW, Optimizer
 
 from containers.core import logs
-from containers.core.errors import AcceleratorError
+from containers.core.errors import AcceleratorError, is_out_of_memory
 from containers.train.augmentation import mix, seed_everything
 from containers.train.config import TrainConfig
 from containers.train.data import Batch
@@ -43,6 +43,7 @@ def make_optimizer(module: nn.Module, config: TrainConfig, head_prefix: str) -> 
         groups.setdefault((factor, decay), []).append(parameter)
     described = [{"params": params, "factor": f, "weight_decay": decay} for (f, decay), params in groups.items()]
     if config.optimizer == "sgd":
+        # not fused: where the loss scaler skips its first step, torch 2.10's fused SGD goes on with momentum that nobody wrote
         return SGD(described, lr=config.learning_rate, momentum=config.momentum, nesterov=config.momentum > 0)
     return AdamW(described, lr=config.learning_rate, fused=True)
 
@@ -94,9 +95,12 @@ class CommunicationClock:
             self._events.append((self._computed, now))
 
     def take_seconds(self) -> float:
-        """Seconds waited since the last call. Waits for the GPU: call it once per epoch."""
+        """Seconds waited since the last call. Waits for the GPU, also where there are no peers, so that the clock read next
+        counts what was computed and not what was begun: call it once per epoch.
+        """
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
         if self._events:
-            self._events[-1][1].synchronize()
             self._seconds += (
                 sum(
                     start.elapsed_time(end)  # type: ignore[no-untyped-call]
@@ -138,6 +142,8 @@ class Stepper:
         self.scaler = GradScaler(group.device.type, enabled=amp_dtype is torch.float16)
         self.clock = CommunicationClock(group.device, config.gradient_compression)
         self._peers = 1 if replicated else group.world_size
+        self._in_step = self._peers > 1 and any(isinstance(layer, nn.SyncBatchNorm) for layer in module.modules())
+        """The ranks meet within a forward pass: all must make equally many."""
         self._network: nn.Module = self._distribute(module)
         self.sums = torch.zeros(3, dtype=torch.float64, device=group.device)
         """Of the epoch, on this rank: loss, photos classified rightly, photos."""
@@ -157,7 +163,7 @@ class Stepper:
         return network
 
     def step(self, batch: Batch, rate: float, number: int) -> Tensor:
-        """Train on `batch`. Returns this rank's share of the mean loss, on the device. Raises AcceleratorError on CUDA OOM."""
+        """Train on `batch`. Returns this rank's share of the mean loss, on the device. Raises AcceleratorError on OOM."""
         device = self._group.device
         images, labels = batch.images.to(device, non_blocking=True), batch.labels.to(device, non_blocking=True)
         rank = 0 if self._peers == 1 and self._group.world_size > 1 else self._group.rank
@@ -174,43 +180,50 @@ class Stepper:
 
     def _gradients(self, images: Tensor, labels: Tensor, batch: Batch, seed: int) -> Tensor:
         """Forward and backward in micro-batches, which are halved when the GPU is full and nobody chose their size."""
+        most = math.ceil(batch.total / self._peers) if self._in_step else len(labels)
         while True:
-            micro = min(self._micro or len(labels), len(labels))
+            micro = min(self._micro or most, most)
             self._reducing = False
             seed_everything(seed, self._group.device)  # dropout and mixing: the same whenever this step is computed
             try:
-                sums = self._accumulate(images, labels, batch, micro)
-            except torch.OutOfMemoryError as error:
-                if self._config.micro_batch_size or micro == 1 or self._reducing:
-                    raise self._out_of_memory(micro) from error
+                sums = self._accumulate(images, labels, batch, micro, most)
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                if self._config.micro_batch_size or micro == 1 or self._reducing or self._in_step:
+                    raise self._out_of_memory(micro, error) from error
             else:
                 self.sums += sums
                 return sums[0] / batch.total
             self.optimizer.zero_grad(set_to_none=True)
+            torch.cuda.empty_cache()  # CUDA's libraries take their memory beside torch's
             self._micro = math.ceil(micro / 2)
             fields = {"was": micro, "now": self._micro, "batch_size": self._config.batch_size}
             _log.warning(
-                "out of GPU memory: going on with smaller micro-batches (set micro_batch_size to skip this)", extra=fields
+                "out of memory: going on with smaller micro-batches (set micro_batch_size to skip this)", extra=fields
             )
 
-    def _accumulate(self, images: Tensor, labels: Tensor, batch: Batch, micro: int) -> Tensor:
+    def _accumulate(self, images: Tensor, labels: Tensor, batch: Batch, micro: int, most: int) -> Tensor:
+        """`most`: photos of the rank that has most, where all must make as many forward passes; else this rank's."""
         sums = torch.zeros_like(self.sums)
-        for start in range(0, len(labels), micro):
-            last = start + micro >= len(labels)
+        for start in range(0, most, micro):
+            last = start + micro >= most
             with (
                 contextlib.nullcontext()
                 if last or not isinstance(self._network, DistributedDataParallel)
                 else self._network.no_sync()
             ):
-                part, counted = slice(start, start + micro), max(0, min(micro, batch.local - start))
+                counted = max(0, min(micro, batch.local - start))
+                part = slice(start, start + micro) if start < len(labels) else slice(0, 1)  # one photo that counts nothing
                 sums += self._micro_batch(images[part], labels[part], counted, batch.total, last=last)
         return sums
 
-    def _out_of_memory(self, micro: int) -> AcceleratorError:
+    def _out_of_memory(self, micro: int, error: RuntimeError) -> AcceleratorError:
         per_rank = math.ceil(self._config.batch_size / self._peers)
+        words = str(error).partition("\n")[0]
         return AcceleratorError(
-            f"out of GPU memory with {micro} photos at once (batch_size {self._config.batch_size}, {per_rank} per rank): "
-            f"set micro_batch_size to {max(1, micro // 2)}; the result stays the same but for batch norm"
+            f"out of memory with {micro} photos at once (batch_size {self._config.batch_size}, {per_rank} per rank): "
+            f"set micro_batch_size to {max(1, micro // 2)}; the result stays the same but for batch norm ({words})"
         )
 
     def _micro_batch(self, images: Tensor, labels: Tensor, counted: int, total: int, *, last: bool) -> Tensor:

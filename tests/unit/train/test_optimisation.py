@@ -9,7 +9,7 @@ from containers.core.errors import AcceleratorError
 from containers.train.config import TrainConfig
 from containers.train.data import Batch
 from containers.train.distributed import Group
-from containers.train.optimisation import Stepper, class_weights, learning_rate, make_optimizer
+from containers.train.optimisation import CommunicationClock, Stepper, class_weights, learning_rate, make_optimizer
 from tests.support.training import in_ranks, same
 
 
@@ -111,22 +111,28 @@ def test_the_scaler_goes_on_where_it_was():
     assert first.scaler.state_dict()["_growth_tracker"] == 3
 
 
-class _Small(nn.Module):
-    """A device that holds `room` photos."""
+NO_ENGINE = RuntimeError("FIND was unable to find an engine to execute this computation")
+"""As torch says it where every engine for a convolution has run out of memory."""
+FULL = [torch.OutOfMemoryError("CUDA out of memory"), NO_ENGINE]
 
-    def __init__(self, room):
+
+class _Small(nn.Module):
+    """A device that holds `room` photos, and says `full` where there are more."""
+
+    def __init__(self, room, full=FULL[0]):
         super().__init__()
-        self.net, self.room, self.seen = net(), room, []
+        self.net, self.room, self.full, self.seen = net(), room, full, []
 
     def forward(self, x):
         self.seen.append(len(x))
         if len(x) > self.room:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise self.full
         return self.net(x)
 
 
-def test_a_full_gpu_halves_the_micro_batch_and_the_step_is_the_same(caplog):
-    small, plain = _Small(3), net()
+@pytest.mark.parametrize("full", FULL, ids=str)
+def test_a_full_gpu_halves_the_micro_batch_and_the_step_is_the_same(caplog, full):
+    small, plain = _Small(3, full), net()
     steps = stepper(small, optimizer="sgd", momentum=0, backbone_lr_factor=1)
     steps.step(batch(), 0.1, 0)
     stepper(plain, optimizer="sgd", momentum=0, backbone_lr_factor=1).step(batch(), 0.1, 0)
@@ -141,8 +147,74 @@ def test_a_full_gpu_halves_the_micro_batch_and_the_step_is_the_same(caplog):
 
 @pytest.mark.parametrize("room", [3, 0])
 def test_where_the_size_was_chosen_or_one_photo_is_too_many_the_error_names_it(room):
-    with pytest.raises(AcceleratorError, match=r"out of GPU memory with \d photos at once \(batch_size 8.*micro_batch_size to"):
+    wanted = r"out of memory with \d photos at once \(batch_size 8.*micro_batch_size to.*\(CUDA out of memory\)"
+    with pytest.raises(AcceleratorError, match=wanted):
         stepper(_Small(room), micro_batch_size=4 if room else 0).step(batch(), 0.1, 0)
+
+
+def test_an_error_that_is_not_about_memory_is_not_tried_again():
+    small = _Small(3, RuntimeError("CUDA error: an illegal memory access was encountered"))
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        stepper(small).step(batch(), 0.1, 0)
+    assert small.seen == [8]
+
+
+class _Meets(nn.SyncBatchNorm):
+    """Where ranks would meet at every forward pass; on a CPU only counted."""
+
+    def __init__(self):
+        super().__init__(6, affine=False)
+        self.passes = 0
+
+    def forward(self, x):
+        self.passes += 1
+        return x
+
+
+def _meeting():
+    first, tanh, last = net()
+    return nn.Sequential(first, _Meets(), tanh, last)
+
+
+@pytest.mark.parametrize(("count", "micro", "passes"), [(8, 0, 1), (5, 0, 1), (5, 2, 2), (7, 3, 2), (1, 4, 1)])
+def test_ranks_that_meet_in_a_forward_pass_make_equally_many_of_them(count, micro, passes):
+    """Also where one of them has a photo more than another, or none."""
+    alone = net()
+    stepper(alone, optimizer="sgd", momentum=0, backbone_lr_factor=1).step(batch(count), 0.1, 0)
+
+    def body(group):
+        module, whole = _meeting(), batch(count)
+        mine = list(range(group.rank, count, group.world_size))
+        taken = mine or [0]
+        part = Batch(whole.images[taken], whole.labels[taken], len(mine), count)
+        steps = stepper(module, group, optimizer="sgd", momentum=0, backbone_lr_factor=1, micro_batch_size=micro)
+        steps.step(part, 0.1, 0)
+        return module[1].passes, module[0].weight.detach(), group.sum(steps.sums)[2].item()
+
+    for made, weight, photos in in_ranks(2, body):
+        assert (made, photos) == (passes, count)
+        assert torch.allclose(weight, alone[0].weight, atol=1e-7)
+
+
+def test_ranks_that_meet_in_a_forward_pass_do_not_try_it_again():
+    """A rank that made one more would meet its peers in the wrong place, and all would wait."""
+
+    def body(group):
+        module = nn.Sequential(_Small(3), _Meets())
+        with pytest.raises(AcceleratorError, match="set micro_batch_size to 4"):
+            stepper(module, group).step(Batch(batch().images, batch().labels, 8, 16), 0.1, 0)
+        return module[0].seen
+
+    assert in_ranks(2, body) == [[8], [8]]
+
+
+def test_the_time_of_an_epoch_holds_what_a_gpu_still_computes(monkeypatch):
+    waited = []
+    monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
+    gpu = torch.device("cuda", 1)
+    assert CommunicationClock(gpu, compress=False).take_seconds() == 0
+    assert CommunicationClock(torch.device("cpu"), compress=False).take_seconds() == 0
+    assert waited == [gpu]
 
 
 def test_class_weights_give_every_class_the_same_say_and_average_1():
