@@ -199,9 +199,7 @@ class Stepper:
             torch.cuda.empty_cache()  # CUDA's libraries take their memory beside torch's
             self._micro = math.ceil(micro / 2)
             fields = {"was": micro, "now": self._micro, "batch_size": self._config.batch_size}
-            _log.warning(
-                "out of memory: going on with smaller micro-batches (set micro_batch_size to skip this)", extra=fields
-            )
+            _log.warning("out of memory: going on with smaller micro-batches (set micro_batch_size to skip this)", extra=fields)
 
     def _accumulate(self, images: Tensor, labels: Tensor, batch: Batch, micro: int, most: int) -> Tensor:
         """`most`: photos of the rank that has most, where all must make as many forward passes; else this rank's."""

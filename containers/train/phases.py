@@ -65,7 +65,8 @@ class Phase:
         if self.average is not None:
             self.average.load_state_dict(state["average"])
         self.stepper.optimizer.load_state_dict(state["optimizer"])
-        self.stepper.scaler.load_state_dict(state["scaler"])
+        if state["scaler"]:  # of a GPU of another kind, which scaled nothing: this one begins as a new one does
+            self.stepper.scaler.load_state_dict(state["scaler"])
 
 
 def start(run: Run, number: int) -> Phase:

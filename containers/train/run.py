@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from containers.core import accelerator, architectures, artifact
+from containers.core import accelerator, architectures, artifact, logs
 from containers.core.accelerator import Accelerator
-from containers.core.errors import ConfigError
+from containers.core.errors import AcceleratorError, ConfigError, is_out_of_memory
 from containers.core.preprocessing import PreprocessSpec
 from containers.train import abandon, evaluation, features
 from containers.train.augmentation import mix
@@ -21,6 +21,7 @@ from containers.train.evaluation import Scores
 from containers.train.index import DatasetIndex, Split
 from containers.train.job import TrainingJob
 
+_log = logs.get(__name__)
 _EVALUATION_BATCH = 64
 _CPU_ROWS = 16
 """Photos that a CPU computes at once where nothing is learned: with more, every layer's output is fresh memory from the kernel
@@ -71,19 +72,31 @@ class Run:
     def forward(self, module: nn.Module, amp_dtype: torch.dtype | None) -> Callable[[Tensor], Tensor]:
         """uint8 photos → what `module` makes of them, in float32, without gradients. `module` must be in eval mode.
 
-        Raises StopRequested where the run may be left in the middle of work.
+        A full GPU computes fewer of them at once, from then on. Raises AcceleratorError where one is too many, StopRequested
+        where the run may be left in the middle of work.
         """
         device = self.group.device
+        rows = _CPU_ROWS if device.type == "cpu" else _EVALUATION_BATCH
 
         def compute(images: Tensor) -> Tensor:
             output: Tensor = module(self.to_input(images.to(device, non_blocking=True)))
             return output.float()
 
         def run(images: Tensor) -> Tensor:
-            rows = _CPU_ROWS if device.type == "cpu" else len(images)
-            cast = torch.autocast(device.type, amp_dtype, enabled=amp_dtype is not None)
-            with torch.no_grad(), cast, self.leaving(module):
-                return torch.cat([compute(part) for part in torch.split(images, rows)])
+            nonlocal rows
+            while True:
+                cast = torch.autocast(device.type, amp_dtype, enabled=amp_dtype is not None)
+                try:
+                    with torch.no_grad(), cast, self.leaving(module):
+                        return torch.cat([compute(part) for part in torch.split(images, rows)])
+                except RuntimeError as error:
+                    if not is_out_of_memory(error):
+                        raise
+                    if rows == 1:
+                        raise AcceleratorError("out of memory with one photo: lower image_size, or use a larger GPU") from error
+                rows = min(rows, len(images)) // 2 or 1
+                torch.cuda.empty_cache()
+                _log.warning("out of memory: evaluating fewer photos at once", extra={"photos_at_once": rows})
 
         return run
 
@@ -145,9 +158,12 @@ def largest_batch(config: TrainConfig, group: Group) -> int:
 
 def agreed_precision(precision: str, device: Accelerator, group: Group) -> torch.dtype | None:
     """What autocast uses, the same on every rank. Raises ConfigError where `auto` means different things on their GPUs: one
-    rank's scaled gradients would be added to another's unscaled ones.
+    rank's scaled gradients would be added to another's unscaled ones; and for bf16 on a GPU that lacks it: torch would
+    imitate it, without cuDNN.
     """
     chosen = device.amp_dtype if precision == "auto" else _PRECISIONS[precision]
+    if chosen is torch.bfloat16 and device.amp_dtype is torch.float16:
+        raise ConfigError(f"precision is bf16 and {device.name} has no bfloat16: set precision to auto, fp16 or fp32")
     everybody = group.gather((device.name, chosen))
     if any(other != chosen for _, other in everybody):
         names = ", ".join(sorted({name for name, _ in everybody}))
@@ -168,6 +184,7 @@ def _set_numerics(config: TrainConfig, device: Accelerator) -> None:
         torch.cuda.set_device(device.device)
         torch.backends.cudnn.benchmark = not config.deterministic
         torch.set_float32_matmul_precision("highest" if config.precision == "fp32" else "high")
+        torch.backends.cudnn.allow_tf32 = config.precision != "fp32"  # torch's default, for convolutions, is yes
     if config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when its first handle is made
         torch.use_deterministic_algorithms(True)
