@@ -11,7 +11,7 @@ from botocore.exceptions import ClientError
 from pydantic import ValidationError
 from rich.table import Table
 
-from containers.core.manifest import GOLDEN_FILE, MANIFEST_FILE, Manifest
+from containers.core.manifest import GOLDEN_FILE, HALF_TOLERANCE, MANIFEST_FILE, Manifest
 from deploy import releases
 from deploy.context import Context
 from deploy.errors import DeployError, code_of, explained
@@ -22,7 +22,6 @@ KINDS = ("real-time", "serverless")
 _OURS = "release what `python -m deploy train` wrote, or say --no-smoke for a model of another kind"
 _LOG = "is it this project's serving image? `python -m deploy logs endpoint` shows what it does"
 _BUSY = (503, 504)  # overloaded, or too slow under others' load
-_HALF_PRECISION = 0.02  # how far a probability may move on a GPU
 
 
 class WrongAnswer(DeployError):
@@ -93,7 +92,7 @@ def read_golden(context: Context, model_data: str) -> Golden:
         manifest = Manifest.model_validate_json(wanted[MANIFEST_FILE])
     except ValidationError as error:
         raise DeployError(model_data, f"its {MANIFEST_FILE} is not ours: {error.errors()[0]['msg']}", hint=_OURS) from error
-    tolerances = [manifest.golden.tolerance, *(engine.tolerance for engine in manifest.engines), _HALF_PRECISION]
+    tolerances = [manifest.golden.tolerance, *(engine.tolerance for engine in manifest.engines), HALF_TOLERANCE]
     expected = dict(zip(manifest.class_names, manifest.golden.probabilities, strict=True))
     return Golden(photo=wanted[GOLDEN_FILE], probabilities=expected, tolerance=max(tolerances))
 

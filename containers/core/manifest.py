@@ -26,6 +26,9 @@ WEIGHTS_FILE = "weights.safetensors"
 GOLDEN_FILE = "golden.png"
 ENGINES_DIR = "engines/"
 EAGER_TOLERANCE = 1e-4
+HALF_TOLERANCE = 0.03
+"""Allowed difference of a golden probability where a GPU computes in half precision: for the server, and for who asks it.
+Chosen, not measured."""
 
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 

@@ -3,6 +3,7 @@
 import pytest
 from botocore.exceptions import ClientError
 
+from containers.core.manifest import HALF_TOLERANCE
 from deploy import releases
 from tests.support import moto_ext, moto_sagemaker
 from tests.support.applied import endpoint, interrupt, settled
@@ -70,6 +71,14 @@ def test_a_release_that_answers_wrongly_is_taken_back(released):
     assert "differ by 0.6" in err
     assert f"back on {released.first}" in err
     assert endpoint()["EndpointConfigName"] == released.first
+
+
+def test_an_answer_that_the_server_lets_a_gpu_give_is_right(released):
+    off = HALF_TOLERANCE * 0.9
+    will_answer((0.7 - off, 0.2 + off, 0.1))
+    assert released("release", "--image", push(content="half"))[0] == 0
+    will_answer((0.7 - 2 * off, 0.2 + 2 * off, 0.1))
+    assert released("release", "--image", push(content="off"))[0] == 1
 
 
 class AtTheGoldenPhoto(Recorder):

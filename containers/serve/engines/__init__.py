@@ -23,10 +23,6 @@ from containers.core.manifest import GOLDEN_FILE, Manifest
 
 Engine = Callable[[np.ndarray], np.ndarray]
 
-HALF_TOLERANCE = 0.03
-"""Allowed difference of a golden probability where the GPU computes in half precision. Chosen, not measured."""
-
-
 Shape = tuple[int, int, int]
 """Height, width, 3."""
 

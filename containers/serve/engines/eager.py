@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from containers.core import accelerator, artifact
 from containers.core.accelerator import Accelerator
-from containers.core.manifest import Manifest
-from containers.serve.engines import HALF_TOLERANCE, LoadedEngine
+from containers.core.manifest import HALF_TOLERANCE, Manifest
+from containers.serve.engines import LoadedEngine
 from containers.serve.engines.cuda_graphs import CudaRecorder, Graphs
 
 
@@ -24,6 +24,8 @@ def load(model_dir: Path, manifest: Manifest, *, device: str = "cpu", threads: i
     kind, _, index = device.partition(":")
     found = accelerator.detect(kind, local_rank=int(index or 0))
     torch.set_num_threads(max(threads, 1))
+    if found.device.type == "cuda":
+        torch.cuda.set_device(found.device)  # each return from a stream to another current GPU would make a context there
     forward = _forward(artifact.load(model_dir).build(), manifest, found)
 
     def run(batch: np.ndarray) -> np.ndarray:

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from containers.core import accelerator, architectures
 from containers.core.errors import AcceleratorError
-from containers.serve.engines import HALF_TOLERANCE, check_golden, eager
+from containers.core.manifest import HALF_TOLERANCE
+from containers.serve.engines import check_golden, eager
 from containers.serve.engines.cuda_graphs import CudaRecorder, Graphs
 from containers.serve.predictor import PoisonedDevice, Predictor
 

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from containers.core.accelerator import Accelerator
 from containers.core.errors import AcceleratorError
 from containers.core.manifest import GOLDEN_FILE
 from containers.core.preprocessing import decode, prepare
@@ -26,6 +27,19 @@ def test_an_answer_does_not_depend_on_its_batch(model_dir, manifest, photos):
 def test_a_gpu_that_is_not_there_is_named(model_dir, manifest):
     with pytest.raises(AcceleratorError, match=r"this host has none|cannot use"):
         eager.load(model_dir, manifest, device="cuda:0")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_model_process_takes_nothing_of_the_first_gpu_where_it_has_another(model_dir, manifest, monkeypatch):
+    second, current = torch.device("cuda", 1), []
+    t4 = Accelerator(device=second, name="T4", amp_dtype=torch.float16)
+    monkeypatch.setattr(
+        eager.accelerator, "detect", lambda kind, *, local_rank: t4 if (kind, local_rank) == ("cuda", 1) else None
+    )
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    with pytest.raises(RuntimeError, match="NVIDIA"):  # no such GPU here to move the model to
+        eager.load(model_dir, manifest, device="cuda:1")
+    assert current == [second]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
