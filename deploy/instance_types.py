@@ -2,8 +2,8 @@
 
 import re
 
-# Families with NVIDIA devices are g3…g6e and p2…p6; g4ad's are AMD's
-_GPU = re.compile(r"(ml\.)?(?!g4ad)(g[3-9]|p[2-9])")
+# Families with NVIDIA devices are g3…g6e, gr6 and p2…p6; g4ad's are AMD's
+_GPU = re.compile(r"(ml\.)?(?!g4ad)(gr?[3-9]|p[2-9])")
 # Types whose disk is their own: SageMaker takes no volume size and no volume key for them, it is encrypted in hardware
 # (API reference: ResourceConfig of training, KmsKeyId of CreateEndpointConfig)
 _OWN_DISK = re.compile(r"(ml\.)?(g4dn|g5|g6e?|p4de?|p5(e|en)?|trn[0-9]n?|[a-z]+[0-9]+i?d)\.")

@@ -4,13 +4,14 @@ Torch answers `cuda.is_available() == False` on a driver that is too old, and th
 (skypilot issue 9406). So a GPU that the host shows but torch cannot use is an error here.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
 from containers.core.errors import AcceleratorError
-from containers.core.host import driver_version, host_shows_gpu
+from containers.core.host import driver_version, host_shows_gpu, visible_gpus
 
 _REMEDY = (
     "use a host with a newer driver: on a SageMaker endpoint set InferenceAmiVersion to al2-ami-sagemaker-inference-gpu-3-1, "
@@ -55,7 +56,7 @@ def detect(requested: str = "auto", *, local_rank: int = 0) -> Accelerator:
         if host_shows_gpu():
             raise AcceleratorError(
                 f"this host has an NVIDIA GPU with driver {driver_version() or 'unknown'}, "
-                f"which torch {torch.__version__} (CUDA {torch.version.cuda}) cannot use: {_REMEDY}"
+                f"which torch {torch.__version__} (CUDA {torch.version.cuda}) cannot use{_chosen()}: {_REMEDY}"
             )
         if requested == "cuda":
             raise AcceleratorError("a GPU was asked for, but this host has none: run with --gpus all, or set the device to cpu")
@@ -64,6 +65,14 @@ def detect(requested: str = "auto", *, local_rank: int = 0) -> Accelerator:
     check_architecture(capability, torch.cuda.get_arch_list(), name)
     device = torch.device("cuda", local_rank)
     return Accelerator(device=device, name=name, amp_dtype=amp_dtype(capability))
+
+
+def _chosen() -> str:
+    """A list of GPUs that this host does not have looks like a driver that does not work."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is None:
+        return ""
+    return f" (CUDA_VISIBLE_DEVICES is {named!r}; there are device files for {len(visible_gpus(visible=None))})"
 
 
 def _cpu() -> Accelerator:

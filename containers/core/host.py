@@ -1,5 +1,6 @@
 """What the machine shows without asking torch: read by processes that must not import it."""
 
+import itertools
 import math
 import os
 import re
@@ -13,10 +14,6 @@ def driver_version(path: Path = Path("/proc/driver/nvidia/version")) -> str | No
     except OSError:
         return None
     return found.group(1) if found else None
-
-
-def host_shows_gpu(dev: Path = Path("/dev")) -> bool:
-    return any(dev.glob("nvidia[0-9]*"))
 
 
 def cores(root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")) -> int:
@@ -75,11 +72,19 @@ def _quota(group: Path) -> float | None:
 
 
 def visible_gpus(dev: Path = Path("/dev"), visible: str | None = os.environ.get("CUDA_VISIBLE_DEVICES")) -> list[str]:
-    """The NVIDIA GPUs this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    """The NVIDIA GPUs this process may use, as CUDA_VISIBLE_DEVICES names them: those before the first that is none (CUDA C++
+    Programming Guide, "CUDA Environment Variables").
+    """
     files = sum(1 for path in dev.glob("nvidia[0-9]*") if path.name[6:].isdigit())
     if visible is None:
         return [str(number) for number in range(files)]
-    return [name.strip() for name in visible.split(",") if name.strip() not in ("", "-1")][:files]
+    names = [name.strip() for name in visible.split(",")]
+    return list(itertools.takewhile(lambda name: name not in ("", "-1"), names))[:files]
+
+
+def host_shows_gpu(dev: Path = Path("/dev"), visible: str | None = os.environ.get("CUDA_VISIBLE_DEVICES")) -> bool:
+    """And does not hide it from this process: an empty CUDA_VISIBLE_DEVICES asks for the CPU."""
+    return bool(visible_gpus(dev, visible))
 
 
 def gpus(dev: Path = Path("/dev"), visible: str | None = os.environ.get("CUDA_VISIBLE_DEVICES")) -> int:

@@ -56,6 +56,7 @@ def check_accelerator(device: str) -> int:
     program = "import sys, torch\nfrom containers.core import accelerator, errors\n"
     program += "try: print(torch.cuda.device_count(), accelerator.detect(sys.argv[1]).name)\n"
     program += "except errors.AcceleratorError as error: sys.exit(str(error))\n"
+    program += "except RuntimeError as error: sys.exit('torch cannot use the GPU: ' + str(error).partition('\\n')[0])\n"
     found = subprocess.run([sys.executable, "-c", program, device], capture_output=True, text=True, check=False)  # noqa: S603
     if found.returncode:
         lines = found.stderr.strip().splitlines() or [f"torch ended with code {found.returncode} while looking for a GPU"]

@@ -98,9 +98,14 @@ def test_a_gpu_that_torch_cannot_use_is_an_error_with_the_remedy(monkeypatch):
     monkeypatch.setattr(accelerator, "host_shows_gpu", lambda: True)
     monkeypatch.setattr(accelerator, "driver_version", lambda: "470.256.02")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     for requested in ("auto", "cuda"):
         with pytest.raises(AcceleratorError, match="InferenceAmiVersion") as caught:
             accelerator.detect(requested)
         assert "driver 470.256.02" in str(caught.value)
         assert "KENNEL_DEVICE=cpu" in str(caught.value)
+        assert "CUDA_VISIBLE_DEVICES" not in str(caught.value)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
+    with pytest.raises(AcceleratorError, match=r"cannot use \(CUDA_VISIBLE_DEVICES is '7'; there are device files for \d\)"):
+        accelerator.detect("cuda")
     assert accelerator.detect("cpu").name == "cpu"

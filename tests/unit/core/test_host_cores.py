@@ -51,3 +51,11 @@ def test_gpus_are_counted_by_their_device_files(tmp_path: Path):
     assert host.gpus(tmp_path, None) == 2
     assert host.gpus(tmp_path, "1") == 1
     assert host.gpus(tmp_path, "") == 0
+    assert host.gpus(tmp_path, "0,-1,1") == 1  # CUDA reads no further
+
+
+@pytest.mark.parametrize(("visible", "shown"), [(None, True), ("0", True), ("GPU-8932f937", True), ("", False), ("-1", False)])
+def test_a_gpu_that_is_hidden_from_this_process_is_not_there(tmp_path: Path, visible: str | None, shown: bool):
+    assert not host.host_shows_gpu(tmp_path, visible)
+    (tmp_path / "nvidia0").touch()
+    assert host.host_shows_gpu(tmp_path, visible) is shown

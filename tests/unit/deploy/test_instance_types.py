@@ -7,7 +7,7 @@ from deploy.instance_types import has_gpu, has_own_disk
 
 @pytest.mark.parametrize("prefix", ["", "ml."])
 def test_which_types_have_gpus(prefix):
-    assert all(has_gpu(prefix + kind) for kind in ("g4dn.2xlarge", "g5.xlarge", "g6e.xlarge", "p4de.24xlarge"))
+    assert all(has_gpu(prefix + kind) for kind in ("g4dn.2xlarge", "g5.xlarge", "g6e.xlarge", "gr6.4xlarge", "p4de.24xlarge"))
     assert not any(has_gpu(prefix + kind) for kind in ("c6i.large", "m5.large", "g4ad.xlarge", "t3.large"))
 
 

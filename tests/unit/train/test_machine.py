@@ -71,6 +71,24 @@ def test_a_host_with_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplo
     assert (told.device, told.gpus) == ("Tesla T4", 2)
 
 
+def test_what_cuda_says_of_a_broken_gpu_is_told_and_not_how_to_debug_torch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", two_gpus(tmp_path / "gpus"))
+    with (tmp_path / "gpus/sitecustomize.py").open("a") as file:
+        file.write(_BROKEN)
+    with pytest.raises(AcceleratorError, match=r"^torch cannot use the GPU: CUDA error: uncorrectable ECC error encountered$"):
+        machine.check_accelerator("cuda")
+
+
+_BROKEN = """
+    def broken(_):
+        raise RuntimeError("CUDA error: uncorrectable ECC error encountered\\nCompile with `TORCH_USE_CUDA_DSA` to enable")
+
+    torch.cuda.get_device_capability = broken
+"""
+
+
 class Names:
     """A resolver whose names appear after some calls, and a clock that the pauses move."""
 

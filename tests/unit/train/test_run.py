@@ -59,11 +59,11 @@ class _Small(nn.Module):
 
 
 def test_a_full_gpu_evaluates_fewer_photos_at_once_with_the_same_answers(job, caplog):
-    this = run.prepare(job(), StopRequest())
+    this = run.prepare(job(deterministic=False), StopRequest())
     images = torch.randint(0, 256, (20, 8, 8, 3), dtype=torch.uint8)
     small, roomy = _Small(5).eval(), _Small(99).eval()
     forward = this.forward(small, None)
-    assert torch.equal(forward(images), this.forward(roomy, None)(images))
+    assert torch.allclose(forward(images), this.forward(roomy, None)(images), atol=1e-6)
     assert small.seen == [16, 8, 4, 4, 4, 4, 4]
     assert [record.photos_at_once for record in caplog.records if "evaluating fewer" in record.message] == [8, 4]
     small.seen.clear()
@@ -77,7 +77,8 @@ def test_a_run_goes_on_on_a_gpu_of_another_kind(job):
     """bf16 scales no loss and saves no scale; fp16 begins with its own, and goes on with what fp16 saved."""
 
     def phase(precision):
-        return phases.start(run.prepare(job(precision, precision=precision, head_epochs=0), StopRequest()), phases.ALL)
+        settings = {"precision": precision, "head_epochs": 0, "deterministic": False}
+        return phases.start(run.prepare(job(precision, **settings), StopRequest()), phases.ALL)
 
     wide, scaled = phase("fp32"), phase("fp16")
     begun = scaled.stepper.scaler.state_dict()
