@@ -41,6 +41,7 @@ _NETWORK_WORDS = (
     "collective operation timeout", "failed to connect", "connect timeout", "connectfullmesh failed",
     "failed to recv", "failed to send", "application timeout caused pair",
     "no route to host", "connection to the c10d store has failed",
+    "closed by remote peer", "communicator was aborted", "retrieving nccluniqueid from",
 )  # fmt: skip
 
 

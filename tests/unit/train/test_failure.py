@@ -3,11 +3,15 @@
 from pathlib import Path
 
 import pytest
+import torch.distributed as dist
 
 from containers.core.errors import ConfigError
 from containers.train import failure
 from containers.train.errors import DataError, Interrupted, NonFiniteLoss, PeerLost
 from containers.train.failure import FAILURE_BYTES, Category, Failure
+
+NOT_MET = "retrieving ncclUniqueId from [0] via c10d key-value store by key '0', but store->get('0') got error: wait timeout"
+"""Of a rank whose rank 0 did not come: torch 2.10, ProcessGroupNCCL.cpp."""
 
 
 def a_failure(message: str = "no", category: Category = Category.OWN, moment: float = 0.0, **fields: object) -> Failure:
@@ -26,6 +30,10 @@ def a_failure(message: str = "no", category: Category = Category.OWN, moment: fl
         (PeerLost("gone"), "PeerLost", Category.PEER, 75),
         (RuntimeError("[/pytorch/gloo/tcp/pair.cc:553] Connection closed by peer [10.0.0.1]:1"), "PeerLost", Category.PEER, 75),
         (RuntimeError("NCCL error: remote process exited or there was a network error"), "PeerLost", Category.PEER, 75),
+        (dist.DistBackendError("NCCL communicator was aborted on rank 1. "), "PeerLost", Category.PEER, 75),
+        (dist.DistBackendError("ncclSystemError: Connection closed by remote peer algo-2"), "PeerLost", Category.PEER, 75),
+        (dist.DistBackendError(f"[1] is setting up NCCL communicator and {NOT_MET}"), "PeerLost", Category.PEER, 75),
+        (dist.DistBackendError("ncclInvalidUsage: Duplicate GPU detected"), "DistBackendError", Category.OWN, 1),
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), "RuntimeError", Category.OWN, 1),
         (ValueError("the user wrote: connection closed by peer"), "ValueError", Category.OWN, 1),
     ],
