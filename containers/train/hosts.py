@@ -30,7 +30,8 @@ BEAT_SECONDS = 2.0
 SILENT_SECONDS = 15.0
 CAUSE_SECONDS = 45.0
 """How long a host whose workers only lost a peer waits for that peer's own account: torch takes up to 30 s to end workers."""
-STAY_SECONDS = 10.0
+STAY_SECONDS = 20.0
+"""What the others have to end their workers and to read why, before the first host takes the store away."""
 LOST_SECONDS = 60.0
 """A host that has not beaten for so long is given up, though its connections may look alive (power cut, partition): a
 collective would wait 10 minutes for it."""
@@ -74,7 +75,8 @@ class Board:
         self._told: dict[int, float] = {}
         store.set(f"host/{rank}", cluster.current_host)
         self._leaving = threading.Event()
-        threading.Thread(target=self._beat, args=(_own_connection(store),), name="beat", daemon=True).start()
+        self._beating = threading.Thread(target=self._beat, args=(_own_connection(store),), name="beat", daemon=True)
+        self._beating.start()
 
     @property
     def _peers(self) -> list[int]:

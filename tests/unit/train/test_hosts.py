@@ -1,7 +1,7 @@
 """How hosts learn of each other's ends: real stores, one thread per host, clocks that the tests move."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
@@ -26,16 +26,32 @@ class Clock(FastClock):
         super().__init__(lambda _: 0.002)
 
 
+_made: list[Board] = []
+
+
 @pytest.fixture
-def store() -> TCPStore:
-    return TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=30))
+def store() -> Iterator[TCPStore]:
+    """One that goes while a thread asks it would end the process."""
+    yield TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=30))
+    for each in _made:
+        silence(each)
+    _made.clear()
 
 
-def board(store: TCPStore, rank: int, size: int = 2, clock: Clock | None = None) -> Board:
+def silence(each: Board) -> None:
+    """It beats no more; its last beat can be seen."""
+    each.close()
+    each._beating.join(60)
+    assert not each._beating.is_alive()
+
+
+def board(store: TCPStore, rank: int, size: int = 2, clock: FastClock | None = None) -> Board:
+    """Without a `clock` by the wall's: what comes is there in a moment, and a busy machine has seconds until it is missed."""
     client = TCPStore("127.0.0.1", store.port, is_master=False, wait_for_workers=False, timeout=timedelta(seconds=30))
-    clock = clock or Clock()
     cluster = Cluster(hosts=NAMES[:size], current_host=NAMES[rank])
-    return Board(client, rank, cluster, clock=clock, pause=clock.pause)
+    made = Board(client, rank, cluster, **({"clock": clock, "pause": clock.pause} if clock else {}))
+    _made.append(made)
+    return made
 
 
 def a_failure(error: Exception, rank: int) -> Failure:
@@ -54,7 +70,7 @@ def test_all_done(store: TCPStore) -> None:
 
 def test_nobody_leaves_before_the_last_is_done(store: TCPStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hosts, "BEAT_SECONDS", 0.005)  # as fast as the clock
-    first, second = board(store, 0), board(store, 1)
+    first, second = board(store, 0, clock=Clock()), board(store, 1, clock=Clock())
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(first.finish, None)
         with pytest.raises(TimeoutError):
@@ -84,7 +100,7 @@ def test_a_host_that_is_done_learns_that_another_failed(store: TCPStore) -> None
 @pytest.mark.parametrize("ours", [None, RuntimeError("Connection reset by peer")])
 def test_a_silent_host_is_named(store: TCPStore, monkeypatch: pytest.MonkeyPatch, ours: Exception | None) -> None:
     monkeypatch.setattr(hosts, "BEAT_SECONDS", 3600.0)  # one beat, then silence
-    first = board(store, 0)
+    first = board(store, 0, clock=Clock())
     board(store, 1)
     seen = first.finish(None if ours is None else a_failure(ours, 0))
     assert (seen.kind, seen.exit_code) == ("PeerLost", 75)
@@ -92,20 +108,11 @@ def test_a_silent_host_is_named(store: TCPStore, monkeypatch: pytest.MonkeyPatch
         assert "algo-2 ended without a word" in seen.message
 
 
-def silent_board(store: TCPStore, monkeypatch: pytest.MonkeyPatch, rank: int, size: int) -> None:
-    """Of a host that beats once and never again."""
-    with monkeypatch.context() as patched:
-        patched.setattr(hosts, "BEAT_SECONDS", 3600.0)
-        board(store, rank, size)
-        store.wait([f"beat/{rank}"])
-        time.sleep(0.2)  # its thread goes to sleep
-    monkeypatch.setattr(hosts, "BEAT_SECONDS", 0.005)  # as fast as the clock
-
-
 def test_the_one_host_that_is_lost_is_named_by_all_the_others(store: TCPStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each of them only lost a peer, and each other's account explains nothing."""
-    silent_board(store, monkeypatch, 2, 3)
-    first, second = board(store, 0, 3), board(store, 1, 3)
+    silence(board(store, 2, 3))
+    monkeypatch.setattr(hosts, "BEAT_SECONDS", 0.005)  # far more often than by a clock twenty times as fast as the wall's
+    first, second = (board(store, rank, 3, FastClock(lambda seconds: seconds / 20)) for rank in (0, 1))
     seen = together(
         lambda: first.finish(a_failure(RuntimeError("Connection closed by peer [10.0.0.3]"), 0)),
         lambda: second.finish(a_failure(RuntimeError("Connection reset by peer"), 1)),
@@ -117,9 +124,8 @@ def test_the_one_host_that_is_lost_is_named_by_all_the_others(store: TCPStore, m
         assert "algo-2" not in each.message
 
 
-def test_what_the_third_host_says_late_is_waited_for(store: TCPStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_third_host_says_late_is_waited_for(store: TCPStore) -> None:
     """The second one's account is there first, and explains nothing."""
-    monkeypatch.setattr(hosts, "BEAT_SECONDS", 0.005)
     first, second, third = (board(store, rank, 3) for rank in range(3))
 
     def late() -> Failure | None:
@@ -177,12 +183,11 @@ def test_a_lost_store_is_a_lost_first_host(ours: Exception | None, kind: str, wo
     assert (seen.kind, words in seen.message) == (kind, True)
 
 
-def test_a_peer_that_falls_silent_during_work_is_given_up(store: TCPStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hosts, "BEAT_SECONDS", 3600.0)
+def test_a_peer_that_falls_silent_during_work_is_given_up(store: TCPStore) -> None:
     clock = Clock()
-    first, _ = board(store, 0, clock=clock), board(store, 1)
+    first = board(store, 0, clock=clock)
+    silence(board(store, 1))
     seen = None
-    monkeypatch.setattr(hosts, "BEAT_SECONDS", 2.0)
     while seen is None and clock() < 600:
         clock.pause(1.0)
         seen = first.news()
@@ -199,6 +204,7 @@ def test_a_peers_failure_ends_work_that_does_not_notice(store: TCPStore, error: 
     first, second = board(store, 0, clock=clock), board(store, 1, clock=clock)
     with ThreadPoolExecutor(1) as pool:
         ended = pool.submit(second.finish, None if error is None else a_failure(error, 1))
+        store.wait(["end/1"])
         seen = None
         for _ in range(40):
             clock.pause(1.0)
@@ -215,8 +221,8 @@ def test_restarts_are_agreed(store: TCPStore) -> None:
 
 
 def test_no_restart_after_a_peers_own_error(store: TCPStore) -> None:
-    first, second = board(store, 0), board(store, 1)
-    together(lambda: first.finish(a_failure(ValueError("no"), 0)), lambda: None)
+    first, second = board(store, 0, clock=Clock()), board(store, 1)
+    first.finish(a_failure(ValueError("no"), 0))
     assert not second.peer_restarts()
 
 

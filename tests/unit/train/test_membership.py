@@ -1,6 +1,5 @@
 """Who goes on when hosts are lost: real stores, one thread per host, clocks that the tests move."""
 
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -56,7 +55,8 @@ def lost(*boards: ElasticBoard) -> None:
     """Their hosts, from now on: they beat no more, and say nothing."""
     for each in boards:
         each.close()
-    time.sleep(0.1)
+        each._beating.join(60)
+        assert not each._beating.is_alive()
 
 
 def closed_connection(rank: int) -> Failure:
