@@ -68,7 +68,7 @@ class Fronts(BaseApplication):  # type: ignore[misc]
 
     def _post_fork(self, server: Arbiter, worker: Worker) -> None:
         name = f"front-{worker.front_number}"
-        process.become(f"kennel-{name}")
+        process.become(f"kennel-{name}", worker.ppid)
         logs.configure(process=name, **child.context())
 
     def _child_exit(self, server: Arbiter, worker: Worker) -> None:

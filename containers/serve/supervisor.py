@@ -177,13 +177,14 @@ class Supervisor:
     def _fork(self, name: str, work: Callable[[], int]) -> int:
         """Run `work` in a child whose exit code it returns; the child dies with us, and Ctrl-C reaches only us."""
         sys.stdout.flush()
+        parent = os.getpid()
         if pid := os.fork():
             return pid
         code = 1
         try:
             self._signals.reset()
             os.setpgid(0, 0)
-            process.become(name)
+            process.become(name, parent)
             code = work()
         except SystemExit as stop:
             code = stop.code if isinstance(stop.code, int) else 1

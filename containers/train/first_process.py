@@ -11,7 +11,7 @@ from types import FrameType
 import psutil
 
 from containers.core import logs
-from containers.train import failure
+from containers.train import failure, own_process
 
 log = logs.get(__name__)
 
@@ -61,7 +61,7 @@ class FirstProcess:
 
         It leads a session of its own, so that Ctrl-C reaches it through us only. Killed a while after a stop request.
         """
-        environ = os.environ | {failure.ERROR_FILE_VARIABLE: str(error_file)}
+        environ = os.environ | {failure.ERROR_FILE_VARIABLE: str(error_file), own_process.PARENT_VARIABLE: str(os.getpid())}
         self._child = os.posix_spawn(command[0], command, environ, setsid=True)
         if self.stop_requested_at is not None:  # it came while the child was being started
             os.kill(self._child, signal.SIGTERM)

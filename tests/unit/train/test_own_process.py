@@ -2,6 +2,8 @@
 
 import json
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -66,3 +68,24 @@ def test_a_trace_is_logged_for_whoever_mends_code_not_for_whoever_mends_photos(
     assert (line.getMessage(), line.__dict__["reason"]) == ("failed", str(error))
     assert hasattr(line, "trace") is traced
     assert "Traceback" in line.__dict__.get("trace", "Traceback")
+
+
+LATE = """
+import os, sys, time
+from containers.train import own_process
+parent = os.getpid()
+if os.fork():
+    os._exit(0)
+while os.getppid() == parent:
+    time.sleep(0.01)
+os.environ[own_process.PARENT_VARIABLE] = str(parent if sys.argv[1] == "gone" else os.getppid())
+own_process.end_with_parent()
+print("lives on", own_process.PARENT_VARIABLE in os.environ, flush=True)
+"""
+
+
+@pytest.mark.parametrize(("parent", "said"), [("gone", ""), ("there", "lives on False\n")])
+def test_a_process_whose_parent_died_before_it_could_ask_ends_too(parent: str, said: str) -> None:
+    """And does not hand the name of its parent on to its own children."""
+    done = subprocess.run([sys.executable, "-c", LATE, parent], stdout=subprocess.PIPE, text=True, timeout=120)
+    assert done.stdout == said  # the pipe closes with the last that holds it
