@@ -25,14 +25,26 @@ def target(engine, serve_image, model_dir, photo):
     return serving.Serving(engine, serve_image, model_dir, photo, "image/jpeg", start_seconds=240)
 
 
+_SIGNAL_HTTP = """
+import contextlib, os, pathlib, signal, sys
+for path in pathlib.Path("/proc").glob("[0-9]*/comm"):
+    with contextlib.suppress(OSError):  # one that ends meanwhile
+        if path.read_text() == "kennel-http\\n":
+            os.kill(int(path.parent.name), getattr(signal, sys.argv[1]))
+"""
+
+
 def test_docker_stop_answers_what_was_accepted_and_exits_0(target):
     with target.started() as (box, url), concurrent.futures.ThreadPoolExecutor(1) as pool:
         target.wait(box, url)
+        assert box.exec_run(["python3", "-S", "-c", _SIGNAL_HTTP, "SIGSTOP"]).exit_code == 0  # so that the port stays open
         half = len(target.payload) // 2
         connection = serving.half_sent(url, target, half)
-        stopping = pool.submit(box.stop, timeout=30)
-        docker_engine.wait_until(lambda: serving.ask(url, "GET", "/ping").status == 503, 10, "503 from /ping after SIGTERM")
-        connection.send(target.payload[half:])
+        stopping = pool.submit(box.stop, timeout=100)
+        docker_engine.wait_until(lambda: serving.ask(url, "GET", "/ping").status == 503, 60, "503 from /ping after SIGTERM")
+        connection.send(target.payload[half : half + 1])  # it has ten seconds for the next byte
+        assert box.exec_run(["python3", "-S", "-c", _SIGNAL_HTTP, "SIGCONT"]).exit_code == 0
+        connection.send(target.payload[half + 1 :])
         assert connection.getresponse().status == 200
         connection.close()
         stopping.result()

@@ -6,7 +6,7 @@ import pytest
 from tests.support import artifacts
 from tests.support.multi_model import Models
 from tests.support.scripted import scripted
-from tests.support.server import serving, until
+from tests.support.server import UNHURRIED, serving, until
 from tests.support.slow_model import SLOTS
 
 
@@ -22,14 +22,14 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(model_dir: Path, tmp_path_factory: pytest.TempPathFactory):
     """With few slots, and a model process that may be stopped for long."""
     log = tmp_path_factory.mktemp("log") / "log"
-    with serving(model_dir, log, fronts=1, slots=SLOTS, stuck_after_seconds=600, max_batch=2) as running:
+    with serving(model_dir, log, fronts=1, slots=SLOTS, max_batch=2, **UNHURRIED) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def multi_model(tmp_path_factory: pytest.TempPathFactory):
-    environ = {"SAGEMAKER_MULTI_MODEL": "true"}
-    with scripted(Path("/nowhere"), tmp_path_factory.mktemp("multi"), environ, fronts=0, model_processes=0) as engine:
+    environ, folder = {"SAGEMAKER_MULTI_MODEL": "true"}, tmp_path_factory.mktemp("multi")
+    with scripted(Path("/nowhere"), folder, environ, fronts=0, model_processes=0, **UNHURRIED) as engine:
         yield Models(engine)
 
 
@@ -38,9 +38,7 @@ def models(multi_model: Models):
     """A multi-model server with no model and the default script; so again afterwards."""
     yield multi_model
     multi_model.play()
-    for name in multi_model.names:
-        multi_model.unload(name)
-    until(lambda: not multi_model.server.processes("kennel-model"), "no model is left")
+    until(multi_model.is_emptied, "no model is left")
 
 
 @pytest.fixture(scope="module")

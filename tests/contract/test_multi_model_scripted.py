@@ -61,19 +61,30 @@ def test_a_model_may_be_unloaded_while_it_loads(models, model_dir, pool):
 def test_while_a_model_is_unloaded_what_it_accepted_is_answered_and_it_is_not_loaded_for_others(models, model_dir, pool):
     assert models.load("a", model_dir).status_code == 200
     (process,) = models.server.processes("kennel-model")
-    head = b"POST /models/a/invoke HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(JPEG)
+    body = memoryview(JPEG.ljust(100_000, b"\0"))
+    head = b"POST /models/a/invoke HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(body)
     with stopped(process), socket.create_connection(("127.0.0.1", models.server.port), timeout=PATIENCE) as slow:
-        slow.sendall(head + JPEG[:10])
+        slow.sendall(head)
+        sent = 0
+
+        def on(goes: bool) -> bool:
+            """Send a byte: a client that sends nothing for ten seconds loses its turn."""
+            nonlocal sent
+            slow.sendall(body[sent : sent + 1])
+            sent += 1
+            return goes
+
         accepted = pool.submit(models.invoke, "a")
         inner = f"http://127.0.0.1:{models.port()}/metrics"
-        until(lambda: "kennel_photos_submitted 1.0" in requests.get(inner, timeout=60).text, "the photo waits for the model")
+        waits = "kennel_photos_submitted 1.0"
+        until(lambda: on(waits in requests.get(inner, timeout=PATIENCE).text), "the photo waits for the model")
         unloading = pool.submit(models.unload, "a")
-        until(lambda: models.names == [], "it is being unloaded")
+        until(lambda: on(models.names == []), "it is being unloaded")
+        slow.sendall(body[sent:])
+        assert slow.recv(4096).split()[1] == b"404"
         assert models.request("GET", "/a").status_code == 404
         assert models.invoke("a").status_code == 404
         assert models.load("a", model_dir).status_code == 409  # its memory is not free yet
-        slow.sendall(JPEG[10:])
-        assert slow.recv(4096).split()[1] == b"404"
         assert not unloading.done()
     assert accepted.result().status_code == 200
     assert unloading.result().status_code == 200

@@ -1,7 +1,6 @@
 """What the server does when it has more requests than slots: it refuses at once, cheaply, and answers what it accepted."""
 
 import socket
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -10,6 +9,7 @@ import requests
 from tests.support.artifacts import photo
 from tests.support.server import Server
 from tests.support.slow_model import SLOTS, gauge, in_flight, model, stopped
+from tests.support.stopwatch import Stopwatch
 
 JPEG = photo(1, format="JPEG")
 HEADERS = {
@@ -31,21 +31,25 @@ def full(server: Server, pool: ThreadPoolExecutor):
 
 def test_overload_is_refused_at_once_and_pings_are_answered(full: Server):
     for _ in range(3 * SLOTS):
-        started = time.monotonic()
+        watch = Stopwatch()
         refused = full.invoke(JPEG)
         assert refused.status_code == 503, refused.text
         assert refused.json()["error"]["kind"] == "Overloaded"
         assert refused.headers["Retry-After"] == "1"
-        assert time.monotonic() - started < 2
-        assert full.ping(timeout=2) == 200
+        assert watch.seconds < 2
+        watch = Stopwatch()
+        assert full.ping() == 200
+        assert watch.seconds < 2
 
 
 def test_a_refusal_does_not_wait_for_the_body(full: Server):
-    with socket.create_connection(("127.0.0.1", full.port), timeout=5) as connection:
+    with socket.create_connection(("127.0.0.1", full.port), timeout=60) as connection:
+        watch = Stopwatch()
         connection.sendall(
             b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: 60000\r\n\r\n"
         )
         assert connection.recv(4096).split()[1] == b"503"
+        assert watch.seconds < 5
 
 
 def test_a_refusal_has_all_that_an_answer_has(full: Server):

@@ -49,6 +49,12 @@ class Models:
         until(lambda: len(self.server.processes("kennel-model")) > before or future.done(), "its model process loads")
         return future
 
+    def is_emptied(self) -> bool:
+        """Unloads what is loaded; a model that still loads is there the next time."""
+        for name in self.names:
+            self.unload(name)
+        return not self.server.processes("kennel-model")
+
     def processes(self) -> list[psutil.Process]:
         """Every living one, of the front and of all models."""
         return psutil.Process(self.server.process.pid).children(recursive=True)

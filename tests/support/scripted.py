@@ -29,6 +29,12 @@ def scripted(model_dir: Path, folder: Path, environ: dict[str, str] | None = Non
     """Ready, with one front unless told otherwise."""
     path = folder / "script.json"
     Script().write(path)
-    wanted = {"program": "tests.support.scripted_server", "engine": "scripted", "fronts": 1, **settings}
+    wanted = {
+        "program": "tests.support.scripted_server",
+        "engine": "scripted",
+        "fronts": 1,
+        "stuck_after_seconds": 600,
+        **settings,
+    }
     with serving(model_dir, folder / "log", {VARIABLE: str(path), **(environ or {})}, **wanted) as server:
         yield Scripted(server, path)

@@ -2,13 +2,14 @@
 
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ import requests
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 120.0  # seconds; the machine may be busy
+UNHURRIED = {"stuck_after_seconds": 600, "request_timeout_seconds": 240, "graceful_timeout_seconds": 200}
+"""Settings of a server that stands still because a test wants it to, or because the machine is busy: nothing is given up."""
 
 
 def until(condition: Callable[[], object], what: str, patience: float = PATIENCE, pause: float = 0.02):
@@ -121,9 +124,12 @@ def _parsed(line: str) -> dict:
 
 
 def free_port() -> int:
-    """One that nobody listens on now."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
+    """One that nobody listens on now, and that nobody gets who leaves the choice to the kernel."""
+    chosen_by_kernel = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        port = random.SystemRandom().randrange(max(1024, chosen_by_kernel - 10_000), max(2048, chosen_by_kernel))
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """A model process as slow as a test wants it to be: stopped by SIGSTOP; and what the server tells of its photos meanwhile."""
 
 from contextlib import contextmanager
+from pathlib import Path
 
 import psutil
 import requests
@@ -13,6 +14,17 @@ SLOTS = 4
 
 def model(server: Server) -> psutil.Process:
     return until(lambda: server.processes("kennel-model"), "a model process")[0]
+
+
+def http_side(supervisor: int) -> psutil.Process:
+    """Of the server with this pid. While it is stopped its fronts answer, and the port stays open after SIGTERM."""
+    return next(child for child in psutil.Process(supervisor).children() if child.name() == "kennel-http")
+
+
+def was_sent(process: psutil.Process, number: int) -> bool:
+    """Whether a signal waits for a process that is stopped."""
+    lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+    return bool(int(next(line for line in lines if line.startswith("ShdPnd:")).split()[1], 16) >> (number - 1) & 1)
 
 
 @contextmanager
