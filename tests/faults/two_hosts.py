@@ -6,7 +6,6 @@ import contextlib
 import itertools
 import random
 import signal
-import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from tests.faults import invariants
 from tests.faults.invariants import hold
 from tests.faults.record import Lineage
 from tests.faults.trees import DEADLINE, Host, Started
+from tests.support.server import free_port
 
 NAMES = ("127.0.0.1", "127.0.0.2")
 """The first leads; all of 127.0.0.0/8 is this machine."""
@@ -76,10 +76,7 @@ class Pair:
 
     def _start(self, hosts: list[Host], count: int, restarts: int = 0) -> list[Started]:
         """`count` of the hosts, which record into one folder."""
-        with socket.socket() as probe:
-            probe.bind((NAMES[0], 0))
-            port = probe.getsockname()[1]
-        starts = []
+        port, starts = free_port(), []
         for name, host in zip(NAMES[:count], hosts, strict=False):
             flags = {"hosts": ",".join(NAMES[:count]), "current_host": name, "rendezvous_port": port, "max_restarts": restarts}
             environ = {"KENNEL_FAULTS_RECORD": str(starts[0].record)} if starts else {}
