@@ -37,7 +37,7 @@ from containers.serve import exchange
 
 HEADER_SECONDS = 10.0
 _DISCARD_SECONDS = 30.0  # for the rest of a body that was answered early; a slow client must send it all to see the answer
-_STALL_SECONDS = 2.0  # without a byte of it
+_STALL_SECONDS = 5.0  # without a byte of it
 _BUSY_DISCARD_SECONDS, _BUSY_STALL_SECONDS = 2.0, 0.25  # while a quarter of the threads or more is taken, and at the end
 _SILENT_SECONDS = 2.0
 _READER_SECONDS = 10.0  # a client that takes nothing of its answer for so long is hung up on
