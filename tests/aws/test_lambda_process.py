@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.lambda_runtime import LambdaFunction
 from tests.support.sagemaker_runtime import SageMakerRuntime
+from tests.support.server import until
 
 ROOT = Path(__file__).parents[2] / "lambda"
 PHOTO = b"\x89PNG not really"
@@ -127,6 +128,7 @@ def test_a_late_endpoint_is_504_before_lambda_itself_gives_up_and_is_not_asked_t
         application.released.clear()
         before = runtime.calls
         answer = process.invoke(url_event())
+        until(lambda: runtime.calls > before, "the service has met the call")
         application.released.set()
     assert answer["statusCode"] == 504
     assert runtime.calls == before + 1

@@ -12,14 +12,15 @@ from containers.core.manifest import GOLDEN_FILE
 from tests.support.artifacts import CLASSES, photo
 from tests.support.lambda_runtime import LambdaFunction
 from tests.support.sagemaker_runtime import SageMakerRuntime
-from tests.support.server import Server, serving, until
+from tests.support.server import UNHURRIED, Server, serving, until
 
 ROOT = Path(__file__).parents[2] / "lambda"
 
 
 @pytest.fixture(scope="module")
 def server(model_dir, tmp_path_factory):
-    with serving(model_dir, tmp_path_factory.mktemp("log") / "log", slots=1, max_body_mb=1, fronts=1) as running:
+    log = tmp_path_factory.mktemp("log") / "log"
+    with serving(model_dir, log, slots=1, max_body_mb=1, fronts=1, **UNHURRIED) as running:
         yield running
 
 

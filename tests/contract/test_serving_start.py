@@ -144,7 +144,9 @@ def test_settings_that_cannot_be_used_are_one_message(model_dir: Path, tmp_path:
 
 
 def test_sigterm_while_loading_exits_0(model_dir: Path, tmp_path: Path):
-    server = Server(model_dir, tmp_path / "log")
+    Script(may_load=False).write(tmp_path / "script.json")
+    environ = {VARIABLE: str(tmp_path / "script.json")}
+    server = Server(model_dir, tmp_path / "log", environ, program="tests.support.scripted_server", engine="scripted")
     assert server.await_event("listening")["quick_jpeg"] == (fast_jpeg.load() is not None)
     assert server.ping() == 503
     refused = server.invoke(b"photo")

@@ -27,7 +27,7 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     command += ["--architecture", "mobilenet_v3_small", "--pretrained", "none", "--head-epochs", "0", "--epochs", "1"]
     command += ["--engines", "fp32"]
     env = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(list(map(str, command)), cwd=server.ROOT, env=env, capture_output=True, text=True, timeout=280)
+    done = subprocess.run(list(map(str, command)), cwd=server.ROOT, env=env, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stdout + done.stderr
     return root / "model"
 

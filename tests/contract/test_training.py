@@ -74,9 +74,7 @@ def epochs(run: Job) -> int:
 
 
 def wait_for_epochs(run: Job, count: int) -> None:
-    while epochs(run) < count:
-        assert run.process.poll() is None, run.out
-        run.wait_for('"event": "epoch"', SECONDS)
+    run.wait_until(lambda: epochs(run) >= count, f"epoch {count}", SECONDS)
 
 
 def test_photos_of_every_kind_train_and_the_unreadable_are_named(undisturbed: Job) -> None:
