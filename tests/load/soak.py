@@ -94,8 +94,9 @@ def soak(server: Server, seconds: float, kill_every: float, mutants: int) -> Tal
             until(lambda: _whole(server), "every model process serves", patience=600)
             kind = (MODEL, FRONT)[len(tally.kills) % 2]
             victim = chance.choice(until(lambda kind=kind: server.processes(kind), kind))
-            tally.kills.append(Kill(time.monotonic(), kind, victim.pid))
+            at = time.monotonic()
             victim.kill()
+            tally.kills.append(Kill(at, kind, victim.pid, done=time.monotonic()))
 
     def scales() -> None:
         while time.monotonic() < began + seconds:

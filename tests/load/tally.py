@@ -22,9 +22,12 @@ _DIES_LIKE = {MODEL: {"500"}, FRONT: {"ConnectionError", "ChunkedEncodingError"}
 
 @dataclass(frozen=True)
 class Kill:
+    """At some moment from `at` to `done`: whoever kills may have to wait for a CPU."""
+
     at: float
     kind: str
     pid: int
+    done: float = 0.0
 
 
 @dataclass
@@ -73,7 +76,11 @@ class Tally:
         A process that is gone without having been killed is dead.
         """
         for sent, ended, status in self.failures:
-            near = (kill for kill in self.kills if sent - _SLACK_SECONDS <= kill.at <= ended + _SLACK_SECONDS)
+            near = [
+                kill
+                for kill in self.kills
+                if sent - _SLACK_SECONDS <= max(kill.at, kill.done) and kill.at <= ended + _SLACK_SECONDS
+            ]
             if any(status in _DIES_LIKE[kill.kind] for kill in near):
                 self.excused += 1
             else:

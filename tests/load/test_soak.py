@@ -42,6 +42,11 @@ def test_only_a_kill_of_the_right_kind_excuses_a_failure():
     assert tally((101.0, "ConnectionError"), kills=near).unexpected == ["ConnectionError"]
     assert tally((101.0, "ConnectionError"), kills=((100.2, FRONT),)).excused == 1
     assert tally((104.0, "500"), kills=near).unexpected == ["500"]
+    slow = Tally(megabytes=[1.0] * 9, descriptors=[1] * 9, kills=[Kill(100.2, MODEL, 0, done=103.5)])
+    slow.count(103.0, 104.0, "500", damaged=False)
+    slow.count(105.0, 106.0, "500", damaged=False)
+    slow.judge(alive=set())
+    assert (slow.excused, slow.unexpected) == (1, ["500"])
     assert tally((101.0, "504"), kills=near).unexpected == ["504"]
     assert tally((101.0, "400")).unexpected == ["400"]  # a good photo
     assert tally((101.0, "503"), (101.0, "200")).unexpected == []

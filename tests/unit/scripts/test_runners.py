@@ -14,7 +14,7 @@ def test_stop_ends_the_server_that_was_started_and_nothing_else(processes: runne
     with subprocess.Popen(["sleep", "60"]) as server:
         processes._pid_file.write_text(f"{server.pid} {runners._started(server.pid)} 8080")
         assert processes.stop() is True
-        assert server.wait(10) == -15
+        assert server.wait(60) == -15
     with subprocess.Popen(["sleep", "60"]) as other:  # the pid was given to another program
         processes._pid_file.write_text(f"{other.pid} 12345 8080")
         assert processes.stop() is False
@@ -34,7 +34,7 @@ def test_a_server_that_ended_shows_the_end_of_its_log(processes: runners.Process
 def test_a_server_that_could_not_be_found_again_is_not_left_behind(processes: runners.Processes, tmp_path: Path) -> None:
     with files_of_at_most(0), pytest.raises(OSError, match="too large"):
         processes.serve(tmp_path, 8080)
-    assert processes._server.wait(30) == -15
+    assert processes._server.wait(60) == -15
     assert processes.port() is None  # its file is empty
     assert processes.stop() is False
 

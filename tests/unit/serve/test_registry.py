@@ -42,7 +42,8 @@ def shell(script: str) -> Model:
     return Model("dogs", "/nowhere", 1, server)
 
 
-def test_the_reason_is_waited_for_that_comes_after_the_exit_code():
+def test_the_reason_is_waited_for_that_comes_after_the_exit_code(monkeypatch):
+    monkeypatch.setattr(registry, "_LAST_SECONDS", 60.0)
     with pytest.raises(BadRequest, match=r"^ArtifactError: the reason$"):
         registry._await_ready(shell("(sleep 0.5; echo 'kennel serve: ArtifactError: the reason' >&2) & exit 3"), 60)
 
@@ -54,7 +55,8 @@ def test_a_model_that_is_not_ready_in_time_is_said_so():
     Registry(ServeConfig())._end(slow)
 
 
-def test_a_model_has_its_own_graceful_timeout_and_a_moment_more_to_end():
+def test_a_model_has_its_own_graceful_timeout_and_a_moment_more_to_end(monkeypatch):
+    monkeypatch.setattr(registry, "_LAST_SECONDS", 60.0)
     slow = shell("trap 'sleep 1; exit 0' TERM; echo ready >&2; while :; do sleep 0.1; done")
     until(lambda: slow.last_words == "ready", "it runs")
     Registry(ServeConfig(graceful_timeout_seconds=0.1))._end(slow)

@@ -15,7 +15,7 @@ from PIL import Image
 
 from tests.support.server import free_port as free_port
 
-SECONDS = 120.0
+SECONDS = 240.0
 """A deadline for machines under load, not an expectation."""
 STOP_SECONDS = 20.0
 """What the issue allows from SIGTERM to the end; tiny workers need a fraction of it."""

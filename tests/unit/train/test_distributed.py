@@ -15,6 +15,9 @@ from containers.train.failure import Failure
 from tests.support.server import free_port
 from tests.support.training import DEADLINE, in_ranks
 
+LIMIT = 6
+"""Seconds. Ranks must also find each other within them, on a busy machine too."""
+
 
 def test_one_rank_needs_nobody():
     group = Group.alone()
@@ -62,10 +65,10 @@ def test_ranks_that_do_not_meet_say_what_is_known(monkeypatch, rank, says):
 
 
 def test_the_barrier_waits_for_rank_0_longer_than_any_step_does(monkeypatch):
-    monkeypatch.setattr(distributed, "_COLLECTIVE_TIMEOUT", timedelta(seconds=2))  # forked ranks inherit it
+    monkeypatch.setattr(distributed, "_COLLECTIVE_TIMEOUT", timedelta(seconds=LIMIT))  # forked ranks inherit it
 
     def body(group):
-        time.sleep(5 * group.is_first)
+        time.sleep(1.5 * LIMIT * group.is_first)
         group.barrier()
         return group.gather(group.rank)
 
@@ -74,7 +77,7 @@ def test_the_barrier_waits_for_rank_0_longer_than_any_step_does(monkeypatch):
 
 def test_a_rank_that_stands_still_ends_the_step_of_the_others(monkeypatch, tmp_path):
     """Its process lives, so no connection closes: only the time limit helps, also where ranks merely agree."""
-    monkeypatch.setattr(distributed, "_COLLECTIVE_TIMEOUT", timedelta(seconds=2))
+    monkeypatch.setattr(distributed, "_COLLECTIVE_TIMEOUT", timedelta(seconds=LIMIT))
     told = tmp_path / "told"
 
     def body(group):

@@ -83,13 +83,13 @@ def test_computing_is_not_taken_for_waiting_where_a_step_has_several_parts():
     def body(group):
         module = nn.Sequential(nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, 3))
         steps = stepper(module, group, micro_batch_size=1)
-        slow = module[1].register_forward_hook(lambda *_: time.sleep(0.2))  # the same on both: nobody waits
+        slow = module[1].register_forward_hook(lambda *_: time.sleep(0.6))  # the same on both: nobody waits
         group.barrier()
         steps.step(batch(5), 0.1, 0)
         slow.remove()
         return steps.clock.take_seconds()
 
-    assert max(in_ranks(2, body)) < 0.5  # of a second that was computed
+    assert max(in_ranks(2, body)) < 1.5  # of three seconds that were computed: a busy machine lets one of them wait a little
 
 
 def test_the_gradient_is_clipped_after_it_is_unscaled():

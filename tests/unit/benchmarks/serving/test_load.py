@@ -10,6 +10,9 @@ import pytest
 
 from benchmarks.serving.load import Load, request
 
+SECONDS = 3.0
+"""Of a load; a busy machine may stand still for one of them."""
+
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
@@ -52,19 +55,19 @@ def requests(*starts: bytes) -> list[bytes]:
 
 
 def test_closed_loop_counts_every_answer_by_status(port):
-    result = Load(port, requests(b"aaaaa", b"busy!", b"close")).closed(3, 1.0)
+    result = Load(port, requests(b"aaaaa", b"busy!", b"close")).closed(3, SECONDS)
     good, busy = len(result.seconds[200]), len(result.seconds[503])
     assert set(result.seconds) == {200, 503}
     assert _Handler.bodies == {b"aaaaa", b"busy!", b"close"}
     assert good + busy <= _Handler.seen <= good + busy + 3
     assert result.failures == busy
-    assert result.rate == good / 1.0
-    assert 0 < result.percentile_ms(0.5) <= result.percentile_ms(0.99) < 1000
+    assert result.rate == good / SECONDS
+    assert 0 < result.percentile_ms(0.5) <= result.percentile_ms(0.99) < SECONDS * 1000
 
 
 def test_open_loop_keeps_its_rate(port):
-    result = Load(port, requests(b"aaaaa")).open(rate=20, seconds=2.0, most=8)
-    assert 30 <= len(result.seconds[200]) <= 40
+    result = Load(port, requests(b"aaaaa")).open(rate=20, seconds=4.0, most=8)
+    assert 60 <= len(result.seconds[200]) <= 80
 
 
 def test_a_server_that_hangs_up_is_counted_as_lost():
