@@ -101,12 +101,14 @@ docker pull -q "$IMAGE"
 
 # 9. A spot notice (two minutes ahead) or a request to stop: the container is told, writes its checkpoint and ends
 # One whose latest.json is no newer than what it brought, or saved before, has nothing to save
-save() {
-  leads || return 0
-  [ "$ML/checkpoints/latest.json" -nt "$WORK/saved" ] || return 0
+# One at a time: a copy on the way that training's end overtakes would delete what the last one brings
+save() (
+  leads || exit 0
+  flock 9
+  [ "$ML/checkpoints/latest.json" -nt "$WORK/saved" ] || exit 0
   touch "$WORK/saving"
   aws s3 sync --only-show-errors --delete "$ML/checkpoints" "$CHECKPOINT_URI" && mv "$WORK/saving" "$WORK/saved"
-}
+) 9>"$WORK/lock"
 watch() {
   local why='' turn=0
   while sleep "${WATCH:-5}"; do

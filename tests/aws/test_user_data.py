@@ -179,6 +179,18 @@ def test_checkpoints_are_saved_on_the_way_when_there_is_a_new_one(tmp_path):
     assert (instance.bucket / BUCKET / "checkpoints/r0/c").read_text() == "state\n"
 
 
+def test_a_copy_on_the_way_is_over_before_the_last_one_begins(tmp_path):
+    """Training writes its last checkpoint, and ends, in the middle of it."""
+    begun = 'until grep -q "^aws s3 sync .*--delete" "$T/calls"; do sleep 0.1; done'
+    container = f'{WRITE_CHECKPOINT}; {begun}; sleep 1.1; echo last >"$ML/checkpoints/c"; touch "$ML/checkpoints/latest.json"'
+    instance = boot(tmp_path, script(), container=container, before=DATA, SLOW_SYNC="3")
+    copies = [call.split()[-1] for call in instance.calls if call == "synced" or "--delete" in call]
+    where = f"s3://{BUCKET}/checkpoints/r0"
+    last = copies.index(where)
+    assert copies[last : last + 4] == [where, "synced"] * 2, instance.calls
+    assert (instance.bucket / BUCKET / "checkpoints/r0/c").read_text() == "last\n"
+
+
 def test_a_peer_that_never_comes_ends_the_wait(tmp_path):
     instance = boot(tmp_path, script(nodes=2), before=DATA, POLL="0.001")
     assert instance.exit_code == 65

@@ -39,7 +39,9 @@ s3_sync() {
   [[ $from == s3://* ]] && from=$(path "$from")
   [[ $to == s3://* ]] && to=$(path "$to")
   mkdir -p "$to"
+  [ -z "${SLOW_SYNC:-}" ] || sleep "$SLOW_SYNC"
   [ ! -d "$from" ] || cp -r "$from/." "$to/"
+  [ -z "${SLOW_SYNC:-}" ] || echo synced >>"$T/calls"
 }
 docker_run() {
   PEERS=
