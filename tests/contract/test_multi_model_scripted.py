@@ -13,8 +13,8 @@ import pytest
 import requests
 
 from containers.core import host
-from tests.support.multi_model import JPEG, PATIENCE
-from tests.support.server import until
+from tests.support.multi_model import JPEG
+from tests.support.server import PATIENCE, until
 from tests.support.slow_model import stopped
 
 

@@ -7,8 +7,8 @@ import requests
 from prometheus_client.parser import text_string_to_metric_families
 
 from containers.serve import child
-from tests.support.multi_model import PATIENCE, Models
-from tests.support.server import until
+from tests.support.multi_model import Models
+from tests.support.server import PATIENCE, until
 
 pytestmark = pytest.mark.slow
 

@@ -16,7 +16,7 @@ import requests
 
 from tests.support.artifacts import photo
 from tests.support.scripted import Scripted, scripted
-from tests.support.server import free_port, until
+from tests.support.server import PATIENCE, free_port, until
 from tests.support.slow_model import gauge
 
 JPEG = photo(1, format="JPEG")
@@ -204,9 +204,9 @@ def test_without_its_http_side_the_server_ends_and_leaves_nothing_behind(model_d
         server = engine.server
         children = server.processes("kennel-")
         server.processes("kennel-http")[0].kill()
-        assert server.process.wait(60) == 1
+        assert server.process.wait(PATIENCE) == 1
         assert server.events("gunicorn ended by itself")
-        _, alive = psutil.wait_procs(children, timeout=60)
+        _, alive = psutil.wait_procs(children, timeout=PATIENCE)
         assert not alive
 
 

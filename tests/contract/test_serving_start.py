@@ -13,7 +13,7 @@ from pathlib import Path
 
 from containers.core import fast_jpeg
 from tests.support.scripted_server import VARIABLE, Script
-from tests.support.server import Server
+from tests.support.server import PATIENCE, Server
 
 
 def run_to_the_end(model_dir: Path, tmp_path: Path, script: Script | None = None, **environ: str) -> tuple[int, str]:
@@ -24,7 +24,7 @@ def run_to_the_end(model_dir: Path, tmp_path: Path, script: Script | None = None
         script.write(tmp_path / "script.json")
         environ |= {VARIABLE: str(tmp_path / "script.json")}
         server = Server(model_dir, tmp_path / "log", environ, program="tests.support.scripted_server", engine="scripted")
-    code = server.process.wait(120)
+    code = server.process.wait(PATIENCE)
     plain = [line for line in server.log.read_text().splitlines() if not line.startswith("{")]
     assert len(plain) == 1, server.log.read_text()
     return code, plain[0]

@@ -8,10 +8,9 @@ import requests
 
 from tests.support.artifacts import photo
 from tests.support.scripted import Scripted
-from tests.support.server import Server, until
+from tests.support.server import PATIENCE, Server, until
 
 JPEG = photo(1, format="JPEG")
-PATIENCE = 120
 
 
 class Models:

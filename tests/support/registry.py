@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.support.requirement import unavailable
+from tests.support.server import free_port
 
 DEADLINE_SECONDS = 60
 
@@ -33,9 +34,7 @@ def registry(root: Path, *, user: str = "", password: str = "") -> Iterator[str]
     program = shutil.which("docker-registry")
     if program is None:
         unavailable("docker-registry is not installed")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        host = f"127.0.0.1:{free.getsockname()[1]}"
+    host = f"127.0.0.1:{free_port()}"
     settings = {
         "version": 0.1,
         "log": {"level": "error", "accesslog": {"disabled": True}},

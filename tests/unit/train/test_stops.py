@@ -21,14 +21,14 @@ INTERRUPTED = 75
 @pytest.mark.parametrize("when", ["features", "epoch"])
 def test_sigterm_to_every_rank_leaves_at_one_agreed_step_with_checkpoint_and_model(job, index, when):
     endless = job(epochs=10_000, head_epochs=1, num_workers=2)
-    reached = endless.paths.scratch_dir / "reached"
+    reached, asked = endless.paths.scratch_dir / "reached", endless.paths.scratch_dir / "asked"
 
     def slowly(job_file):
         compute = features.FeatureCache._compute
 
         def one(*arguments):
             reached.touch()
-            time.sleep(0.2)
+            until(asked.exists, "every rank was asked to stop")
             return compute(*arguments)
 
         features.FeatureCache._compute, features.CHUNK = one, 1  # in a forked process of its own: 31 photos
@@ -42,6 +42,7 @@ def test_sigterm_to_every_rank_leaves_at_one_agreed_step_with_checkpoint_and_mod
     watch = Stopwatch()
     for process in workers.processes:
         os.killpg(process.pid, signal.SIGTERM)  # as torch's agent does: the loaders get it too
+    asked.touch()
     assert workers.wait() == [INTERRUPTED, INTERRUPTED], workers.text(0) + workers.text(1)
     assert watch.seconds < 60
     stops = [next(line["reason"] for line in workers.lines(rank) if line["event"] == "interrupted") for rank in (0, 1)]
