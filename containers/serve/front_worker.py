@@ -92,6 +92,16 @@ def _send(connection: socket.socket, data: bytes) -> None:
             raise BrokenPipeError(errno.EPIPE, "the client takes its answer too slowly")
 
 
+def _has_bytes(connection: socket.socket, milliseconds: int = 0) -> bool:
+    """Whether there is something to read by then, the end of the stream included. Also where a thread has closed it."""
+    waiter = select.poll()
+    try:
+        waiter.register(connection, select.POLLIN)
+    except ValueError:  # closed
+        return True
+    return bool(waiter.poll(milliseconds))
+
+
 @functools.lru_cache(maxsize=1)
 def _date(second: int) -> str:
     date: str = util.http_date(second)
@@ -139,9 +149,7 @@ class FrontWorker(ThreadWorker):  # type: ignore[misc]
             return False
         if conn.parser.unreader.buf.getvalue():  # read together with this one
             return True
-        waiter = select.poll()
-        waiter.register(conn.sock, select.POLLIN)
-        return bool(waiter.poll(_NEXT_REQUEST_MS))
+        return _has_bytes(conn.sock, _NEXT_REQUEST_MS)
 
     def _handle_one(self, conn: TConn) -> Any:
         self._reading[conn] = time.monotonic()
@@ -202,7 +210,10 @@ class FrontWorker(ThreadWorker):  # type: ignore[misc]
         return keepalive and not given_up
 
     def murder_pending(self) -> None:
-        """Called by the main loop at least once a second. When slow headers hold half the threads, none gets the full time."""
+        """Called by the main loop at least once a second. When slow headers hold half the threads, none gets the full time.
+
+        Where bytes are there that nobody has read, the thread is slow and not the client.
+        """
         if not self.alive:  # who has not said a word yet is not waited for
             for conn in self.pending_conns:
                 conn.timeout = min(conn.timeout, time.monotonic() + _SILENT_SECONDS)
@@ -210,7 +221,7 @@ class FrontWorker(ThreadWorker):  # type: ignore[misc]
         reading = list(self._reading.items())
         patience = HEADER_SECONDS if len(reading) < self.cfg.threads // 2 else 1.0
         for conn, since in reading:
-            if time.monotonic() - since > patience:
+            if time.monotonic() - since > patience and not _has_bytes(conn.sock):
                 with suppress(OSError):  # its thread reads the end of the stream now
                     conn.sock.shutdown(socket.SHUT_RDWR)
         patience = _BUSY_DISCARD_SECONDS if self._is_busy() else _DISCARD_SECONDS

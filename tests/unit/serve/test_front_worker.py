@@ -3,10 +3,15 @@
 import socket
 import subprocess
 import sys
+import time
+from collections import deque
+from contextlib import ExitStack
 
 import pytest
 import requests
+from gunicorn.config import Config
 
+from containers.serve.front_worker import FrontWorker
 from tests.support.server import ROOT, free_port, until
 
 
@@ -50,6 +55,27 @@ def test_an_application_that_fails_within_its_answer_breaks_it_off_and_no_second
     assert "the application failed within its answer" in log.read_text()
     assert "ValueError: after the head" in log.read_text()
     assert requests.get(f"http://127.0.0.1:{port}/", timeout=60).text == "halfdone"
+
+
+class Connection:
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+
+
+def test_headers_that_are_here_and_that_no_thread_has_read_are_not_called_slow():
+    """On a busy machine a thread may have to wait for its turn longer than a client has."""
+    worker = FrontWorker.__new__(FrontWorker)
+    worker.alive, worker.pending_conns, worker.cfg, worker._held, worker._discarding = True, deque(), Config(), set(), {}
+    with ExitStack() as stack:
+        ends = [[stack.enter_context(end) for end in socket.socketpair()] for _ in range(2)]
+        worker._reading = {Connection(server): time.monotonic() - 3600 for server, _ in ends}
+        (_, here), (_, slow) = ends
+        here.sendall(b"GET / HTTP/1.1")
+        worker.murder_pending()
+        assert slow.recv(1) == b""  # hung up on
+        here.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            here.recv(1)
 
 
 def test_an_application_that_fails_before_its_answer_is_500(front):
