@@ -102,7 +102,7 @@ def test_a_job_that_may_lose_a_host_goes_on_when_it_is_killed(start):
         second = job.start("algo-2")
         training(job, epochs=2)
         second.kill("SIGKILL")
-        docker_engine.exit_code(second, 30)
+        docker_engine.exit_code(second, 100)
         stops_alone(job)
 
 

@@ -107,7 +107,7 @@ def url(box: Container, port: int = 8080) -> str:
             raise RuntimeError(f"ended while starting; its log ends:\n{logs(box)[-2000:]}")
         return box.ports.get(f"{port}/tcp")
 
-    return f"http://127.0.0.1:{wait_until(published, 30, 'publishing the port')[0]['HostPort']}"
+    return f"http://127.0.0.1:{wait_until(published, 120, 'publishing the port')[0]['HostPort']}"
 
 
 def opt_ml(

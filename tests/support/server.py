@@ -19,7 +19,7 @@ import requests
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 240.0  # seconds; the machine may be busy
-UNHURRIED = {"stuck_after_seconds": 600, "request_timeout_seconds": 200, "graceful_timeout_seconds": 200}
+UNHURRIED = {"stuck_after_seconds": 600, "request_timeout_seconds": 200, "graceful_timeout_seconds": 100}
 """Settings of a server that stands still because a test wants it to, or because the machine is busy: nothing is given up."""
 
 
