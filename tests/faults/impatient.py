@@ -19,7 +19,7 @@ class Impatient:
         self._url, self._session = url, boto3.Session("test", "test", region_name="eu-west-1")
 
     def client(self, service: str, region_name: str, config: Config) -> Any:
-        patience = Config(connect_timeout=2, read_timeout=2, retries={"mode": "standard", "total_max_attempts": 3})
+        patience = Config(connect_timeout=4, read_timeout=4, retries={"mode": "standard", "total_max_attempts": 3})
         return self._session.client(service, region_name=region_name, config=config.merge(patience), endpoint_url=self._url)
 
 
