@@ -32,12 +32,15 @@ test: python ## every kind of test this machine can run; what it cannot is liste
 	@$(PYTHON) -m scripts.run_tests
 
 .PHONY: check
-check: setup ## format, lint, types, import contracts, quick unit and contract tests
+check: lint ## format, lint, types, import contracts, quick unit and contract tests
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pytest tests/unit tests/contract -m 'not slow and not docker' -q -n 2
+
+.PHONY: lint
+lint: setup ## format, lint, types, import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pytest tests/unit tests/contract -m 'not slow and not docker' -q -n 2
 
 .PHONY: setup
 setup: python ## a virtual environment with everything for development, from the locks
