@@ -1,6 +1,7 @@
 """Requests that schemathesis makes from the multi-model server's OpenAPI document, valid and not, against a real server."""
 
 import copy
+import random
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 from containers.serve import openapi
 from tests.support import documented
 from tests.support.multi_model import Models
+from tests.support.mutations import mutated, small_photos
 from tests.support.server import Server, until
 
 pytestmark = pytest.mark.slow
@@ -70,6 +72,14 @@ def test_loads_are_answered_as_the_document_says(case: schemathesis.Case, server
     response = case.call(base_url=server.url, session=session, timeout=120)
     assert response.status_code < 500, response.text
     case.validate_response(response, excluded_checks=[positive_data_acceptance])
+
+
+def test_damaged_photos_cause_no_server_error(server: Server, session: requests.Session):
+    chance, originals = random.Random(21), small_photos()
+    for _ in range(300):
+        body = mutated(chance.choice(originals), chance)
+        response = session.post(f"{server.url}/models/{NAME}/invoke", data=body, timeout=60)
+        assert response.status_code in (200, 400, 413, 415), response.text
 
 
 def test_the_document_is_served(server: Server, session: requests.Session):
