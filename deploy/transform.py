@@ -15,7 +15,7 @@ from deploy import costs, data, job_costs, jobs, quotas, releases
 from deploy.context import Context
 from deploy.engine import found
 from deploy.errors import DeployError, Refused, explained
-from deploy.instance_types import has_gpu
+from deploy.instance_types import has_gpu, has_own_disk
 from deploy.price_file import Prices
 from deploy.storage import TRANSFORM, tag_list
 
@@ -140,6 +140,10 @@ def transform_job(args: argparse.Namespace, context: Context, job: str, prefix: 
             hint = "give a CPU type with --instance-type"
             raise DeployError("transform", f"batch transform has no GPU driver for CUDA {release.cuda}", hint=hint)
         resources["TransformAmiVersion"] = _AMI_OF_CUDA_12
+    key = context.config.security.kms_key_arn  # SageMaker would take the account's own for S3, whatever the bucket's default is
+    if key and not has_own_disk(kind):
+        resources["VolumeKmsKeyId"] = key
+    output = {"S3OutputPath": names.uri(TRANSFORM, "out", job), "Accept": "application/json"}
     source = {"S3DataType": "S3Prefix", "S3Uri": f"s3://{names.bucket}/{prefix}/"}
     return {
         "TransformJobName": job,
@@ -147,7 +151,7 @@ def transform_job(args: argparse.Namespace, context: Context, job: str, prefix: 
         "BatchStrategy": "SingleRecord",
         "MaxPayloadInMB": _payload_mb(files),
         "TransformInput": {"DataSource": {"S3DataSource": source}, "ContentType": _media_type(files), "SplitType": "None"},
-        "TransformOutput": {"S3OutputPath": names.uri(TRANSFORM, "out", job), "Accept": "application/json"},
+        "TransformOutput": output | ({"KmsKeyId": key} if key else {}),
         "TransformResources": resources,
         "Tags": tag_list(context.tags),
     }

@@ -8,6 +8,7 @@ from tests.support.aws import REGION, Recorder
 from tests.support.released import push, will_answer
 
 MEGABYTE = 1_000_000
+KEY = "arn:aws:kms:eu-west-1:123456789012:key/11111111-2222-3333-4444-555555555555"
 
 
 @pytest.fixture
@@ -28,6 +29,18 @@ def test_the_job_takes_its_largest_photo(released, photos, size, payload):
     assert code == 0, err
     assert document["create_transform_job"]["MaxPayloadInMB"] == payload
     assert recorder.writes == []
+
+
+@pytest.mark.parametrize(("kind", "volume"), [("ml.g4dn.xlarge", None), ("ml.m5.xlarge", KEY)])
+def test_answers_and_disks_are_under_the_stages_key(released, photos, kind, volume):
+    code, document, err = released("transform", str(photos), "--instance-type", kind, "--dry-run")
+    assert code == 0, err
+    assert "kms" not in str(document["create_transform_job"]).lower()
+    released.stage.write_text(f'{released.stage.read_text()}[security]\nkms_key_arn = "{KEY}"\n')
+    code, document, err = released("transform", str(photos), "--instance-type", kind, "--dry-run")
+    assert code == 0, err
+    assert document["create_transform_job"]["TransformOutput"]["KmsKeyId"] == KEY
+    assert document["create_transform_job"]["TransformResources"].get("VolumeKmsKeyId") == volume
 
 
 def test_a_photo_that_no_job_takes_is_named_before_anything_is_uploaded(released, photos):
