@@ -15,6 +15,7 @@ from benchmarks.serving.load import Load, Result
 from benchmarks.serving.sides import Side
 
 _OVERLOADED = ("openvino-fp32", "openvino-int8")  # engines whose server is also offered twice its capacity
+_LEAD_SECONDS = 2.0
 
 
 @dataclass
@@ -79,7 +80,7 @@ def read(side: Side, plan: Plan, subject: Path, python: Path, logs: Path, *, ove
         reading.pss_mb = round(server.pss_mb(), 1)
         capacity = max(reading.rates.values())
         if overload and capacity:
-            result = load.open(2 * capacity, 2 * plan.seconds)
+            result = load.open(2 * capacity, 2 * plan.seconds, _LEAD_SECONDS)
             reading.overload = {
                 "offered": round(2 * capacity, 1),
                 "goodput_over_capacity": round(result.rate / capacity, 3),
@@ -95,7 +96,7 @@ def read(side: Side, plan: Plan, subject: Path, python: Path, logs: Path, *, ove
 
 def _window(server: machine.Server, reading: Reading, load: Load, concurrency: int, seconds: float) -> Result:
     began, busy, own, ours = time.perf_counter(), machine.busy_seconds(), time.process_time(), server.cpu_seconds()
-    result = load.closed(concurrency, seconds)
+    result = load.closed(concurrency, seconds, _LEAD_SECONDS)
     wall = (time.perf_counter() - began) * (os.cpu_count() or 1)
     spent = server.cpu_seconds() - ours
     foreign = (machine.busy_seconds() - busy - spent - (time.process_time() - own)) / wall

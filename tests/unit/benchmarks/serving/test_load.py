@@ -60,9 +60,20 @@ def test_closed_loop_counts_every_answer_by_status(port):
     assert set(result.seconds) == {200, 503}
     assert _Handler.bodies == {b"aaaaa", b"busy!", b"close"}
     assert good + busy <= _Handler.seen <= good + busy + 3
-    assert result.failures == busy
+    assert result.failures == busy + result.outside.get(503, 0)
+    assert _Handler.seen == result.answers
     assert result.rate == good / SECONDS
     assert 0 < result.percentile_ms(0.5) <= result.percentile_ms(0.99) < SECONDS * 1000
+
+
+def test_the_window_opens_while_the_load_goes_on(port):
+    result = Load(port, requests(b"aaaaa")).closed(2, SECONDS, lead=SECONDS)
+    assert result.outside[200] > len(result.seconds[200]) / 10
+    assert result.answers == _Handler.seen == result.outside[200] + len(result.seconds[200])
+    assert result.rate == len(result.seconds[200]) / SECONDS
+    late = Load(port, requests(b"aaaaa")).open(rate=20, seconds=2.0, lead=2.0, most=8)
+    assert 20 <= late.outside[200] <= 60
+    assert late.answers <= 80
 
 
 def test_open_loop_keeps_its_rate(port):
