@@ -30,7 +30,8 @@ def multi_model() -> dict[str, Any]:
         invocations | invoke | {"responses": invocations["responses"] | invoke["responses"]}
     )
     own["paths"] |= {path: shared["paths"][path] for path in _SHARED_PATHS}
-    own["components"]["schemas"] |= shared["components"]["schemas"]
+    schemas = shared["components"]["schemas"]
+    own["components"]["schemas"] |= {name: schemas[name] for name in schemas if name != "ExecutionParameters"}
     return {"openapi": shared["openapi"], "servers": shared["servers"], **own}
 
 
