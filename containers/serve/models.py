@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from flask import Flask, Response, g, request
+from werkzeug.routing import PathConverter
 
 from containers.serve import openapi, telemetry
 from containers.serve.app import base_app, json_response, read_body
@@ -30,6 +31,12 @@ _MOST_BYTES = 100_000
 _LONGEST = 4096  # bytes of a name or a path; a request line has no room for a longer name, Linux none for a longer path
 
 
+class _Name(PathConverter):
+    """A model's name where it ends the path: what ends in /invoke is another route, whatever the method."""
+
+    regex = r"(?!.+/invoke$)[^/].*?"
+
+
 def build(number: int, config: ServeConfig, sizing: Sizing, health: Health) -> Flask:
     """The application of the multi-model front; healthy also without any model."""
     registry = Registry(config)
@@ -40,6 +47,7 @@ def build(number: int, config: ServeConfig, sizing: Sizing, health: Health) -> F
         lambda: [(model.name, model.metrics) for model in registry.page(0, sys.maxsize)[0] if model.metrics],
     )
     app = base_app(lambda: not health.draining, gauges, openapi.multi_model())
+    app.url_map.converters["model"] = _Name
     app.url_map.merge_slashes = False  # a name may hold two in a row, and to be sent elsewhere is no answer
 
     @app.post("/models")
@@ -59,14 +67,14 @@ def build(number: int, config: ServeConfig, sizing: Sizing, health: Health) -> F
         answer: dict[str, object] = {"models": [_described(model) for model in models]}
         return json_response(answer if following is None else answer | {"nextPageToken": str(following)})
 
-    @app.get("/models/<path:name>")
+    @app.get("/models/<model:name>")
     def get(name: str) -> Response:
         try:
             return json_response(_described(registry.get(name)))
         except NotReady as error:  # GET /models does not name it either
             raise NotFound(str(error)) from None
 
-    @app.delete("/models/<path:name>")
+    @app.delete("/models/<model:name>")
     def unload(name: str) -> Response:
         _note(name)
         with unloaders.one():
@@ -118,13 +126,15 @@ def _wanted() -> tuple[str, str]:
     try:
         document = json.loads(read_body(_MOST_BYTES))
         name, url = document["model_name"], document["url"]
-        fit = name.isprintable() and not name.startswith("/") and url.startswith("/") and "\0" not in url
+        fit = name.isprintable() and url.startswith("/") and "\0" not in url
+        fit = fit and not (name.startswith("/") or name.endswith("/invoke"))  # which no path could say
         fit = fit and all(0 < len(text.encode()) < _LONGEST for text in (name, url))
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         fit = False
     if not fit:
         raise BadRequest(
-            'the JSON must be {"model_name": "…", "url": "/opt/ml/models/…/model"}, the URL a path from /, the name not'
+            'the JSON must be {"model_name": "…", "url": "/opt/ml/models/…/model"}, the URL a path from /; the name neither '
+            "begins with / nor ends in /invoke"
         )
     return name, url
 

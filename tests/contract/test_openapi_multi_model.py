@@ -97,7 +97,7 @@ def test_a_life_of_a_model_is_in_the_document(server: Server, session: requests.
         return response.status_code
 
     load = {"body": {"model_name": "a//b", "url": str(model_dir)}, "media_type": "application/json"}
-    named = {"path_parameters": {"name": "a//b"}}
+    named = {"path_parameters": {"name": "a%2F%2Fb"}}
     assert call("load", **load) == 200
     assert call("load", **load) == 409
     assert call("get", **named) == 200

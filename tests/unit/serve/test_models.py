@@ -93,11 +93,14 @@ def test_what_can_be_loaded_can_be_named_in_a_path(monkeypatch, client):
     asked = []
     monkeypatch.setattr(Registry, "load", lambda _, name, url: asked.append(name))
     monkeypatch.setattr(Registry, "unload", lambda _, name: asked.append(name))
-    for name in ("a//b", "a/invoke", "ü %", "a/"):
+    for name in ("a//b", "a/invoked", "invoke", "ü %", "a/"):
         assert client.post("/models", json={"model_name": name, "url": "/a"}).status_code == 200
         assert client.delete(f"/models/{quote(name, safe='')}").status_code == 200
         assert asked == [name, name]
         asked.clear()
-    assert client.post("/models", json={"model_name": "/a", "url": "/a"}).status_code == 400
+    for name in ("/a", "a/invoke"):
+        assert client.post("/models", json={"model_name": name, "url": "/a"}).status_code == 400
     assert client.delete("/models//a").status_code == 404
+    asked_wrongly = client.delete("/models/a/invoke")
+    assert (asked_wrongly.status_code, asked_wrongly.headers["Allow"]) == (405, "OPTIONS, POST")
     assert asked == []
