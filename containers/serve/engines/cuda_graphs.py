@@ -140,9 +140,22 @@ class CudaRecorder:
             try:
                 with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
                     answers = work()
+            except BaseException:
+                self._end_recording()
+                raise
             finally:
                 torch.cuda.set_stream(before)  # torch.cuda.graph leaves its own where the capture fails
         return graph.replay, answers
+
+    def _end_recording(self) -> None:
+        """Where CUDA itself gave a capture up, torch 2.10 goes on as if it were underway and its memory in use (pytorch 180395,
+        190348): nothing that torch keeps for later would be given back any more, neither now nor when memory runs out.
+        """
+        try:
+            torch._C._cuda_endAllocateToPool(self._device.index, self._pool)
+        except RuntimeError:  # torch has done it, as where not CUDA but the work failed
+            return
+        torch._C._cuda_releasePool(self._device.index, self._pool)
 
     @contextmanager
     def in_order(self) -> Iterator[None]:

@@ -208,6 +208,22 @@ def test_on_a_cpu_nothing_is_recorded(model_dir, manifest):
     assert eager.load(model_dir, manifest).record(manifest.preprocessing.shape, SIZES) == ()
 
 
+@pytest.mark.parametrize("underway", [True, False])
+def test_a_capture_that_cuda_gave_up_is_ended_for_torchs_memory_too(monkeypatch, underway: bool):
+    recorder, ended, released = CudaRecorder.__new__(CudaRecorder), [], []
+    recorder._device, recorder._pool = torch.device("cuda", 1), (0, 7)
+
+    def end(*pool: object) -> None:
+        if not underway:
+            raise RuntimeError("endAllocatePool: not currently recording to mempool_id")
+        ended.append(pool)
+
+    monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", end)
+    monkeypatch.setattr(torch._C, "_cuda_releasePool", lambda *pool: released.append(pool))
+    recorder._end_recording()
+    assert ended == released == [(1, (0, 7))] * underway
+
+
 @needs_gpu
 def test_on_a_gpu_graphs_answer_as_plain_torch_and_as_training_did(model_dir, manifest):
     engine = eager.load(model_dir, manifest, device="cuda")
