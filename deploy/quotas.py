@@ -17,7 +17,7 @@ from deploy.errors import Refused, code_of, explained
 
 Use = Literal["endpoint", "training job", "spot training job", "training warm pool", "transform job"]
 _FAMILIES = {  # of EC2 types → (code on demand, code for spot); the codes are the same in every account
-    r"(g|vt)\d": ("L-DB2E81BA", "L-3819A6DF"),
+    r"(gr?|vt)\d": ("L-DB2E81BA", "L-3819A6DF"),
     r"p[2-4]": ("L-417A185B", "L-7212CCBC"),
     r"p5": ("L-417A185B", "L-C4BD4855"),  # "Running On-Demand P instances", but "All P5 Spot Instance Requests"
     r"[acdhimrtz]\d": ("L-1216C47A", "L-34B43A08"),
