@@ -63,6 +63,11 @@ def class_weights(labels: Tensor, num_classes: int) -> Tensor:
     return torch.where(counts > 0, len(labels) / (present * counts.clamp(min=1)), 0.0).float()
 
 
+def ranks_meet_in(module: nn.Module) -> bool:
+    """Whether a forward pass of it waits for the same pass on the other ranks: then all must make equally many."""
+    return any(isinstance(layer, nn.SyncBatchNorm) for layer in module.modules())
+
+
 class CommunicationClock:
     """Measures how long a step waits for its peers after its own gradients are complete.
 
@@ -142,8 +147,7 @@ class Stepper:
         self.scaler = GradScaler(group.device.type, enabled=amp_dtype is torch.float16)
         self.clock = CommunicationClock(group.device, config.gradient_compression)
         self._peers = 1 if replicated else group.world_size
-        self._in_step = self._peers > 1 and any(isinstance(layer, nn.SyncBatchNorm) for layer in module.modules())
-        """The ranks meet within a forward pass: all must make equally many."""
+        self._in_step = self._peers > 1 and ranks_meet_in(module)
         self._network: nn.Module = self._distribute(module)
         self.sums = torch.zeros(3, dtype=torch.float64, device=group.device)
         """Of the epoch, on this rank: loss, photos classified rightly, photos."""

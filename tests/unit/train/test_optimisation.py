@@ -9,7 +9,14 @@ from containers.core.errors import AcceleratorError
 from containers.train.config import TrainConfig
 from containers.train.data import Batch
 from containers.train.distributed import Group
-from containers.train.optimisation import CommunicationClock, Stepper, class_weights, learning_rate, make_optimizer
+from containers.train.optimisation import (
+    CommunicationClock,
+    Stepper,
+    class_weights,
+    learning_rate,
+    make_optimizer,
+    ranks_meet_in,
+)
 from tests.support.training import in_ranks, same
 
 
@@ -159,21 +166,22 @@ def test_an_error_that_is_not_about_memory_is_not_tried_again():
     assert small.seen == [8]
 
 
-class _Meets(nn.SyncBatchNorm):
-    """Where ranks would meet at every forward pass; on a CPU only counted."""
+def test_ranks_meet_where_they_share_a_batch_norm():
+    module = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    assert not ranks_meet_in(module)
+    assert ranks_meet_in(nn.SyncBatchNorm.convert_sync_batchnorm(module))
+
+
+class _Counted(nn.Module):
+    """Stands where ranks would meet: a batch norm that they share is for GPUs only."""
 
     def __init__(self):
-        super().__init__(6, affine=False)
+        super().__init__()
         self.passes = 0
 
     def forward(self, x):
         self.passes += 1
         return x
-
-
-def _meeting():
-    first, tanh, last = net()
-    return nn.Sequential(first, _Meets(), tanh, last)
 
 
 @pytest.mark.parametrize(("count", "micro", "passes"), [(8, 0, 1), (5, 0, 1), (5, 2, 2), (7, 3, 2), (1, 4, 1)])
@@ -183,11 +191,13 @@ def test_ranks_that_meet_in_a_forward_pass_make_equally_many_of_them(count, micr
     stepper(alone, optimizer="sgd", momentum=0, backbone_lr_factor=1).step(batch(count), 0.1, 0)
 
     def body(group):
-        module, whole = _meeting(), batch(count)
+        first, tanh, last = net()
+        module, whole = nn.Sequential(first, _Counted(), tanh, last), batch(count)
         mine = list(range(group.rank, count, group.world_size))
         taken = mine or [0]
         part = Batch(whole.images[taken], whole.labels[taken], len(mine), count)
         steps = stepper(module, group, optimizer="sgd", momentum=0, backbone_lr_factor=1, micro_batch_size=micro)
+        steps._in_step = True
         steps.step(part, 0.1, 0)
         return module[1].passes, module[0].weight.detach(), group.sum(steps.sums)[2].item()
 
@@ -200,10 +210,12 @@ def test_ranks_that_meet_in_a_forward_pass_do_not_try_it_again():
     """A rank that made one more would meet its peers in the wrong place, and all would wait."""
 
     def body(group):
-        module = nn.Sequential(_Small(3), _Meets())
+        small = _Small(3)
+        steps = stepper(small, group)
+        steps._in_step = True
         with pytest.raises(AcceleratorError, match="set micro_batch_size to 4"):
-            stepper(module, group).step(Batch(batch().images, batch().labels, 8, 16), 0.1, 0)
-        return module[0].seen
+            steps.step(Batch(batch().images, batch().labels, 8, 16), 0.1, 0)
+        return small.seen
 
     assert in_ranks(2, body) == [[8], [8]]
 
