@@ -13,6 +13,8 @@ from containers.core import manifest
 from tests.support import engine as docker_engine
 from tests.support.hosts import ENDLESS, QUICK, START_SECONDS, events
 
+ROOMY = "200m"
+"""Three times what training asks for, and full in a moment, while a job of a dozen short epochs goes on."""
 _LOST = "checkpoint not written; the previous one stays the newest"
 
 _LATEST_IS_WHOLE = """
@@ -47,7 +49,7 @@ def test_a_disk_that_is_too_small_is_named_before_training(started):
 
 
 def test_a_disk_that_fills_up_costs_checkpoints_not_training(started):
-    with started("/opt/ml/checkpoints", "1100m") as (box, _):
+    with started("/opt/ml/checkpoints", ROOMY) as (box, _):
         docker_engine.wait_until(lambda: events(box, "epoch"), START_SECONDS, "the first epoch")
         box.exec_run(["sh", "-c", "cat /dev/zero > /opt/ml/checkpoints/somebody-elses"])
         docker_engine.wait_for_log(box, _LOST, START_SECONDS)
@@ -71,7 +73,7 @@ LONG_ENOUGH = QUICK | {"epochs": 12}
 
 
 def test_a_model_that_does_not_fit_is_said_and_written_by_the_next_start_with_room(started):
-    with started("/opt/ml/model", "1100m", LONG_ENOUGH) as (box, root):
+    with started("/opt/ml/model", ROOMY, LONG_ENOUGH) as (box, root):
         fill_model_disk(box)
         assert docker_engine.exit_code(box, START_SECONDS) == 1
         epochs = len(events(box, "epoch"))
@@ -88,7 +90,7 @@ def test_a_model_that_does_not_fit_is_said_and_written_by_the_next_start_with_ro
 
 
 def test_a_stop_is_orderly_though_the_model_does_not_fit(started):
-    with started("/opt/ml/model", "1100m") as (box, root):
+    with started("/opt/ml/model", ROOMY) as (box, root):
         fill_model_disk(box)
         box.kill("SIGTERM")
         assert docker_engine.exit_code(box, 120) == 0
