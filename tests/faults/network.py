@@ -57,6 +57,7 @@ class Network:
         self.proxy = FaultProxy((host, port), seed).__enter__()
         self._direct = boto3.Session("test", "test", region_name=fake.REGION)
         self._url = f"http://{host}:{port}"
+        self._session = Impatient(self.proxy.url)  # for every try, as it keeps the models of the services
         self._context().client("s3")  # loads the models before anything is timed
 
     def close(self) -> None:
@@ -147,9 +148,8 @@ class Network:
         return hold(False, "I7", f"not done after {MOST_TRIES} tries") or 0
 
     def _context(self, config: Any = None) -> Context:
-        session = Impatient(self.proxy.url)
         return Context(
-            config or fake.stage(), session=session, clock=fake.FakeClock(), console=fake.Screen(), out=fake.Screen()
+            config or fake.stage(), session=self._session, clock=fake.FakeClock(), console=fake.Screen(), out=fake.Screen()
         )
 
     def _s3(self) -> Any:
