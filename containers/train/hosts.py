@@ -11,6 +11,7 @@ n is the host's rank in the group. The store is new for every round of the rende
 """
 
 import hashlib
+import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -149,13 +150,15 @@ class Board:
         """Publish this host's end, wait as long as is needed, and return the first cause of all; None when all are done.
 
         A host that is done waits for every other, however long they write. A host that failed does not, except for
-        CAUSE_SECONDS where it only lost a peer, so that the peer's own account is not masked. The first host, which keeps the
-        store, stays until the others have read it.
+        CAUSE_SECONDS where it lost a peer, or may have, so that the peer's own account is not masked. The first host keeps the
+        store and stays until the others have read it.
         """
         lost: list[str] = []
         known: list[Failure] = []
+        heard = False
         try:
             self._store.set(f"end/{self._rank}", DONE if cause is None else cause.model_dump_json())
+            heard = True
             known, lost = self._collect(cause)
             self._store.set(f"left/{self._rank}", "1")
             self.close()
@@ -163,10 +166,11 @@ class Board:
                 self._stay()
         except RuntimeError as error:  # torch's DistError is one
             log.info("the first host's store is gone", extra={"reason": str(error)})
-            lost = lost or [self._cluster.rendezvous_host]
+            if not (heard and cause is not None and is_abort(cause)):  # it may have waited long enough for the others, and gone
+                lost = lost or [self._cluster.rendezvous_host]
         told = [*known, cause] if cause is not None else known
         first = failure.root_cause(told) if told else None
-        if lost and (first is None or (is_lost_peer(first) and not any(name in first.message for name in lost))):
+        if lost and (first is None or (_explains_nothing(first) and not any(name in first.message for name in lost))):
             why = f"host {', '.join(lost)} ended without a word; start the job again, it resumes"
             return Failure.of(PeerLost(f"{why} ({first.message})" if first is not None else why), host=self._here)
         return first
@@ -181,11 +185,14 @@ class Board:
             ends = self._wait(None, lambda ends: all(ends.values()) or any(end not in (None, DONE) for end in ends.values()))
             known = failures(ends)
             return known, [] if known else self._wordless(ends)
-        if not is_lost_peer(cause):
+        if not _explains_nothing(cause):
             return [], []
         # a peer that lost a peer itself explains nothing: with three hosts and more, that is what the first to answer says
-        ends = self._wait(CAUSE_SECONDS, lambda ends: all(ends.values()) or not all(map(is_lost_peer, failures(ends))))
-        return failures(ends), self._wordless(ends)
+        ends = self._wait(CAUSE_SECONDS, lambda ends: all(ends.values()) or not all(map(_explains_nothing, failures(ends))))
+        known = failures(ends)
+        if any(map(is_abort, [cause, *known])):  # it may be the cause: then others end late, and are not lost for that
+            return known, [self._name(rank) for rank, end in ends.items() if end is None and self._silent(rank)]
+        return known, self._wordless(ends)
 
     def _wordless(self, ends: Mapping[int, str | None]) -> list[str]:
         """Those that are silent; where all beat, those that have not said how they ended."""
@@ -231,3 +238,12 @@ def failures(ends: Mapping[int, str | None]) -> list[Failure]:
 def is_lost_peer(cause: Failure) -> bool:
     """And not an interruption, which needs no explanation by others."""
     return cause.category is Category.PEER and not cause.is_stop
+
+
+def is_abort(cause: Failure) -> bool:
+    """As NCCL ends a rank whose peer is lost, where that is noticed before gloo's next message; or native code of itself."""
+    return cause.category is Category.SIGNAL and signal.SIGABRT.name in cause.message
+
+
+def _explains_nothing(cause: Failure) -> bool:
+    return is_lost_peer(cause) or is_abort(cause)

@@ -1,9 +1,11 @@
 """How hosts learn of each other's ends: real stores, one thread per host, clocks that the tests move."""
 
+import signal
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from torch.distributed import TCPStore
@@ -136,6 +138,39 @@ def test_what_the_third_host_says_late_is_waited_for(store: TCPStore) -> None:
     echo = RuntimeError("Connection closed by peer [10.0.0.3]")
     seen = together(lambda: first.finish(a_failure(echo, 0)), lambda: second.finish(a_failure(echo, 1)), late)
     assert [each.kind for each in seen] == ["ValueError"] * 3
+
+
+def aborted(rank: int) -> Failure:
+    return failure.of_process(-signal.SIGABRT, Path("/nowhere"), rank=rank, host=NAMES[rank])
+
+
+def test_where_nccl_aborts_for_a_lost_host_that_host_is_named(store: TCPStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One rank is aborted, another hears of it from gloo: neither is the cause."""
+    silence(board(store, 2, 3))
+    monkeypatch.setattr(hosts, "BEAT_SECONDS", 0.005)
+    first, second = (board(store, rank, 3, FastClock(lambda seconds: seconds / 20)) for rank in (0, 1))
+    seen = together(
+        lambda: first.finish(aborted(0)),
+        lambda: second.finish(a_failure(RuntimeError("Connection closed by peer [10.0.0.3]"), 1)),
+    )
+    assert [(each.kind, each.exit_code) for each in seen] == [("PeerLost", 75)] * 2
+    for each in seen:
+        assert each.message.startswith("host algo-3 ended without a word")
+
+
+def test_an_abort_is_the_cause_where_every_host_tells_of_its_end(store: TCPStore) -> None:
+    first, second = board(store, 0), board(store, 1)
+    seen = together(
+        lambda: first.finish(aborted(0)), lambda: second.finish(a_failure(RuntimeError("Connection reset by peer"), 1))
+    )
+    assert [(each.kind, each.rank, each.exit_code) for each in seen] == [("WorkerFailed", 0, 1)] * 2
+
+
+def test_an_abort_is_the_cause_where_a_host_lives_and_ends_late(store: TCPStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hosts, "BEAT_SECONDS", 0.005)
+    board(store, 1)
+    seen = board(store, 0, clock=FastClock(lambda seconds: seconds / 20)).finish(aborted(0))
+    assert (seen.kind, seen.exit_code) == ("WorkerFailed", 1)
 
 
 @pytest.mark.parametrize("kind", [Interrupted, Uncommitted])
