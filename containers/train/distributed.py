@@ -21,6 +21,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from containers.core.accelerator import Accelerator
+from containers.core.errors import AcceleratorError
 from containers.train.errors import PeerLost
 
 _COLLECTIVE_TIMEOUT = timedelta(minutes=10)
@@ -158,6 +159,18 @@ def _not_met(rank: int, world_size: int, said: str) -> str:
     what = f"not all of {world_size} ranks came to {first}" if rank == 0 else f"rank {rank} could not meet {first}"
     words = said.partition("\n")[0].rstrip(". ")
     return f"{what} ({words}): hosts of a job must reach each other on every port; see the logs of all hosts"
+
+
+def no_shared_memory(error: RuntimeError) -> AcceleratorError | None:
+    """NCCL's lack of room with its remedy. GPUs of one host that cannot reach each other's memory talk through /dev/shm, as T4s
+    do. Docker gives a container 64 MB of it, and NCCL wants 10 for each of their ways.
+    """
+    if not (isinstance(error, dist.DistBackendError) and "shared memory segment" in str(error)):
+        return None
+    return AcceleratorError(
+        "this host's GPUs found no room in /dev/shm to talk through: start the container with --shm-size 1g or --ipc host "
+        f"({str(error).splitlines()[-1]})"
+    )
 
 
 class StopRequest:

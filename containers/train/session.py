@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from containers.core import logs
-from containers.train import data, pretrained, results, resume, room, run
+from containers.train import data, distributed, pretrained, results, resume, room, run
 from containers.train.checkpoint import Checkpoints
 from containers.train.distributed import StopRequest, StopRequested
 from containers.train.errors import Interrupted, NonFiniteLoss, NotBegun
@@ -30,7 +30,7 @@ def train(job_file: Path) -> int:
     try:
         complete = _train(this, request, trainer, checkpoints, recorder)
     except RuntimeError as error:
-        if named := data.died(error):
+        if named := data.died(error) or distributed.no_shared_memory(error):
             raise named from error
         raise
     this.group.barrier()  # no rank leaves before rank 0 has written everything

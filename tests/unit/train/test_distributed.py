@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from containers.core import accelerator
 from containers.train import distributed
@@ -159,3 +160,25 @@ def test_work_that_can_be_abandoned_is_abandoned_at_once():
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+NO_ROOM = (
+    "NCCL error in: NCCLUtils.hpp, unhandled system error (run with NCCL_DEBUG=INFO for details), NCCL version 2.27.5\n"
+    "ncclSystemError: System call (e.g. socket, malloc) or external library call failed or device error.\n"
+    "Last error:\nError while creating shared memory segment /dev/shm/nccl-Qx1 (size 9637888)"
+)
+
+
+def test_gpus_without_room_to_talk_through_are_told_how_to_get_it():
+    named = distributed.no_shared_memory(dist.DistBackendError(NO_ROOM))
+    assert named is not None
+    assert named.exit_code == 4
+    assert str(named).startswith(
+        "this host's GPUs found no room in /dev/shm to talk through: start the container with --shm-size 1g"
+    )
+    assert str(named).endswith("(Error while creating shared memory segment /dev/shm/nccl-Qx1 (size 9637888))")
+
+
+@pytest.mark.parametrize("error", [dist.DistBackendError("ncclInternalError"), RuntimeError("no shared memory segment")])
+def test_other_errors_keep_their_names(error):
+    assert distributed.no_shared_memory(error) is None
