@@ -184,7 +184,7 @@ def test_more_hosts_cannot_be_left_than_there_are(aws):
     recorder = fake.Recorder()
     context = ready(recorder)
     with pytest.raises(ConfigError, match="min_hosts is 3 and the job has 2 hosts"):
-        training.run(arguments("--instances", "2", "--set", "min_hosts=3"), context)
+        training.run(arguments("--instances", "2", "--set", "min_hosts=3", "--detach"), context)
     assert recorder.writes == []
 
 
