@@ -41,7 +41,7 @@ def main() -> int:
         statuses.append(_pytest("Tests under the SageMaker SDK's local mode", environment.python_of(SDK_VENV), LOCAL_MODE))
     others = ["tests", "--ignore", LOCAL_MODE]
     if not (lack and lack.images and lack.broken):  # images of an earlier build would be tested. Without an engine they skip
-        statuses.append(_pytest("Container tests", python, *others, "-m", "docker"))  # one at a time: they share the engine
+        statuses.append(_pytest("Container tests", python, *others, "-m", "docker", "-n", "2"))  # many wait for a silent peer
     statuses.append(_pytest("All other tests", python, *others, "-m", "not docker", "-n", "2"))
     if lack:
         print(f"\nNot run: {LOCAL_MODE}{' and container tests' if lack.images else ''}, as {lack.why}")
