@@ -8,7 +8,7 @@ import argparse
 import base64
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,8 +27,10 @@ from deploy.registry import CUDA_LABEL
 IMAGES = ("train", "serve")
 ROOT = Path(__file__).parents[1]
 Login = dict[str, str] | None
-# Newer engines would push an index of image and attestation, and SageMaker takes a plain image only
+# Newer engines would push an index of image and attestation, and SageMaker takes a plain image only; and that only as Docker
+# writes it, not as OCI does (CreateModel: "Unsupported manifest media type", aws/amazon-sagemaker-feedback issue 180)
 _BUILD = {"DOCKER_BUILDKIT": "1", "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
+PLAIN = "application/vnd.docker.distribution.manifest.v2+json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,12 +74,13 @@ def run(args: argparse.Namespace, context: Context) -> None:
         with _engine_explained(f"image {image}"):
             if (digest := remote_digest(engine, f"{target}:{tag}", login)) is None:
                 if not args.no_build:
-                    build(image, f"{target}:{tag}", tag, args.build_arg)
+                    build(image, f"{target}:{tag}", tag, args.build_arg, output=output(engine))
                 image_trial.check(context, engine, image, f"{target}:{tag}")
                 digest, pushed = push(engine, target, tag, login, context), True
             else:
                 context.say(f"{target}:{tag} is in the registry already")
                 pushed = False
+            look_at_type(context, engine, f"{target}@{digest}", login)
             cuda = label(engine, f"{target}:{tag}", f"{target}@{digest}", login)
         results.append(Pushed(image=image, reference=f"{target}@{digest}", tag=tag, cuda=cuda, pushed=pushed))
     context.emit([asdict(result) for result in results], lambda: _table(results))
@@ -114,10 +117,19 @@ def connect() -> docker.DockerClient:
     return engine
 
 
-def build(image: str, name: str, version: str, build_args: list[str], root: Path = ROOT) -> None:
+def output(engine: docker.DockerClient) -> list[str]:
+    """Flags of `docker build` with which the engine keeps the image as Docker writes it.
+
+    Only one that keeps images in containerd needs any (the default since version 29), and only such a one knows them.
+    """
+    containerd = ["driver-type", "io.containerd.snapshotter.v1"] in (engine.info().get("DriverStatus") or [])
+    return ["--output", "type=image,oci-mediatypes=false"] if containerd else []
+
+
+def build(image: str, name: str, version: str, build_args: list[str], *, output: Sequence[str] = (), root: Path = ROOT) -> None:
     """`docker build --target IMAGE`; its progress goes to the terminal. Raises DeployError."""
     command = ["docker", "build", "--file", str(root / "containers/Dockerfile"), "--target", image, "--tag", name]
-    command += ["--build-arg", f"VERSION={version}"]
+    command += [*output, "--build-arg", f"VERSION={version}"]
     for argument in build_args:
         command += ["--build-arg", argument]
     try:
@@ -149,6 +161,16 @@ def remote_digest(engine: docker.DockerClient, name: str, login: Login) -> str |
         raise DeployError(
             name, f"the registry cannot be asked: {error.explanation or error}", hint=_hint(str(error))
         ) from error
+
+
+def look_at_type(context: Context, engine: docker.DockerClient, by_digest: str, login: Login) -> None:
+    """Says where SageMaker may not take the image's manifest: somebody else built it, or an engine that we do not know."""
+    kind = engine.images.get_registry_data(by_digest, auth_config=login).attrs["Descriptor"]["mediaType"]
+    if kind != PLAIN:
+        context.say(
+            f"{by_digest} is of type {kind}, and SageMaker's CreateModel is known to take {PLAIN} only: where `release` is "
+            "refused, build it again with `docker buildx build --provenance=false --output type=image,oci-mediatypes=false`"
+        )
 
 
 def push(engine: docker.DockerClient, target: str, tag: str, login: Login, context: Context) -> str:

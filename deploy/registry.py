@@ -132,7 +132,7 @@ def labels(context: Context, uri: str) -> dict[str, str]:
         hint = f"push it to {context.names.registry} with `python -m deploy images`"
         raise DeployError(f"image {uri}", "is not in this stage's registry", hint=hint)
     ecr = context.client("ecr")
-    manifest = _manifest(ecr, repository, digest, f"image {uri}")
+    manifest = _manifest(ecr, repository, digest, f"image {uri}")["imageManifest"]
     try:
         blob = json.loads(manifest)["config"]["digest"]
         url = ecr.get_download_url_for_layer(repositoryName=repository, layerDigest=blob)["downloadUrl"]
@@ -146,14 +146,15 @@ def labels(context: Context, uri: str) -> dict[str, str]:
         raise DeployError(f"image {uri}", "has no configuration that can be read", hint=hint) from error
 
 
-def _manifest(ecr: Any, repository: str, digest: str, where: str) -> str:
-    """As it was pushed. Raises DeployError where there is no such image."""
+def _manifest(ecr: Any, repository: str, digest: str, where: str) -> dict[str, str]:
+    """As it was pushed, `imageManifest`, with its type. Raises DeployError where there is no such image."""
     answer = ecr.batch_get_image(
         repositoryName=repository, imageIds=[{"imageDigest": digest}], acceptedMediaTypes=list(_MANIFESTS)
     )
     if not answer["images"]:
         raise DeployError(where, "does not exist", hint="`python -m deploy images` builds and pushes it")
-    return str(answer["images"][0]["imageManifest"])
+    kept = ("imageManifest", "imageManifestMediaType")
+    return {name: str(value) for name, value in answer["images"][0].items() if name in kept}
 
 
 def newest(context: Context, image: str) -> str:
@@ -178,5 +179,5 @@ def keep(context: Context, uri: str) -> None:
         there = ecr.describe_images(repositoryName=repository, imageIds=[{"imageDigest": digest}])["imageDetails"]
         if any(tag in row.get("imageTags", []) for row in there):
             return
-        manifest = _manifest(ecr, repository, digest, f"image {uri}")
-        ecr.put_image(repositoryName=repository, imageManifest=manifest, imageTag=tag, imageDigest=digest)
+        manifest = _manifest(ecr, repository, digest, f"image {uri}")  # of which OCI's need not say its own type, and ECR asks
+        ecr.put_image(repositoryName=repository, **manifest, imageTag=tag, imageDigest=digest)

@@ -24,6 +24,14 @@ def context() -> Context:
     return Context(load("dev", {"stage": {"region": "eu-west-1"}}, where="test"))
 
 
+class Screened:
+    """What of a Context is asked to say something."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.say = self.lines.append
+
+
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
     (tmp_path / "containers").mkdir()
@@ -52,6 +60,8 @@ def test_build_push_digest_label_and_errors(context, source, tmp_path, monkeypat
             digest = images.push(engine, target, "v1", login, context)
             assert digest == images.remote_digest(engine, f"{target}:v1", login) == served_digest(host, "right")
             assert images.label(engine, f"{target}:v1", f"{target}@{digest}", login) == "12.8"
+            images.look_at_type(said := Screened(), engine, f"{target}@{digest}", login)
+            assert said.lines == [], "SageMaker would not take it"
 
             arguments = ["images", "train", "--no-build", "--tag", "v1", "--registry", host, "--json"]
             capfd.readouterr()

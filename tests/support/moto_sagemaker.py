@@ -2,6 +2,7 @@
 
 from moto.applicationautoscaling.models import applicationautoscaling_backends
 from moto.core.responses import ActionResult, EmptyResult
+from moto.ecr.models import ecr_backends
 from moto.sagemaker.exceptions import ResourceInUseException, ValidationError
 from moto.sagemaker.models import FakeEndpoint, FakeEndpointConfig
 from moto.sagemaker.models import SageMakerModelBackend as Backend
@@ -56,7 +57,18 @@ def advance(thing) -> None:
 def create_model(self, model_name, *args, **kwargs):
     if model_name in self._models:
         raise ValidationError(message=f'Cannot create already existing model "{model_name}".')
+    refuse_if_oci(self, kwargs.get("primary_container") or {})
     return plain["create_model"](self, model_name, *args, **kwargs)
+
+
+def refuse_if_oci(self, container) -> None:
+    """Of an image in the account's ECR (aws/amazon-sagemaker-feedback issue 180)."""
+    repository, _, digest = container.get("Image", "").partition("/")[2].partition("@")
+    found = ecr_backends[self.account_id][self.region_name].repositories.get(repository)
+    for image in found.images if found else []:
+        if image.get_image_digest() == digest and "oci" in str(image.image_manifest_media_type):
+            kind = f"Unsupported manifest media type {image.image_manifest_media_type} for image {container['Image']}"
+            raise ValidationError(message=f"{kind}. Ensure that valid manifest media type is used for specified image.")
 
 
 def create_endpoint_config(self, endpoint_config_name, production_variants, *args, **kwargs):

@@ -37,7 +37,7 @@ def push(name="serve", cuda="12.8", content="a") -> str:
     config = json.dumps({"config": {"Labels": labels}, "content": content}).encode()
     config_digest = f"sha256:{hashlib.sha256(config).hexdigest()}"
     moto_ext.LAYERS[config_digest] = config
-    kind = "application/vnd.oci.image.manifest.v1+json"
+    kind = "application/vnd.docker.distribution.manifest.v2+json"
     manifest = json.dumps({"schemaVersion": 2, "mediaType": kind, "config": {"digest": config_digest}, "layers": []})
     digest = f"sha256:{hashlib.sha256(manifest.encode()).hexdigest()}"
     client("ecr").put_image(

@@ -7,6 +7,27 @@ import pytest
 from deploy import images
 
 
+class Engine:
+    def __init__(self, *status) -> None:
+        self._status = [list(pair) for pair in status]
+
+    def info(self):
+        return {"DriverStatus": self._status}
+
+
+def test_an_engine_that_keeps_images_in_containerd_is_told_to_write_them_as_docker_does(tmp_path, monkeypatch):
+    """OCI's manifests, its default, are none that SageMaker's CreateModel takes. Others do not know the flag."""
+    docker = tmp_path / "docker"
+    docker.write_text(f'#!/bin/sh\necho "$@" >>{tmp_path}/calls\n')
+    docker.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    for engine in (Engine(("driver-type", "io.containerd.snapshotter.v1")), Engine(("Backing Filesystem", "extfs"))):
+        images.build("train", "host/train:v1", "v1", [], output=images.output(engine), root=tmp_path)
+    new, old = (tmp_path / "calls").read_text().splitlines()
+    assert " --tag host/train:v1 --output type=image,oci-mediatypes=false --build-arg " in new
+    assert "--output" not in old
+
+
 def test_a_build_makes_a_plain_image_without_an_attestation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """With one, newer engines push an index, which SageMaker does not take."""
     docker = tmp_path / "docker"
