@@ -39,7 +39,7 @@ def ec2(scope: Scope) -> Document:
               [names.arn("ec2", f"{kind}/*") for kind in ("instance", "launch-template", "security-group")],
               StringEquals=ours),
         allow_s3(scope, "Runs", ["s3:GetObject", "s3:PutObject"], names.s3_arn(f"{EC2}/*")),
-        service_linked(scope, "spot.amazonaws.com"),  # made by an account's first spot request
+        service_linked(scope, "RoleOfSpot", "spot.amazonaws.com"),  # made by an account's first spot request
         key(scope),
         key_of_disks(scope),
     )  # fmt: skip

@@ -12,6 +12,7 @@ from deploy.deployer_statements import (
     job_arns,
     key,
     key_grants,
+    key_to_read,
     log_arns,
     own_log_arns,
     pass_role,
@@ -29,7 +30,7 @@ DUTIES = ("guard", "watch", "foundation", "images", "data", "training", "release
 
 
 def deployer(scope: Scope, duty: str) -> Document:
-    """`duty` is one of DUTIES. Each document fits one managed policy (6,144 characters)."""
+    """`duty` is one of DUTIES. Each document fits one managed policy (`policies.MANAGED`) unless the stage lists many keys."""
     return {
         "guard": _guard,
         "watch": _watch,
@@ -112,13 +113,14 @@ def _watch(scope: Scope) -> Document:
                 "lambda:GetFunctionUrlConfig",
                 "lambda:GetPolicy",
                 "lambda:GetProvisionedConcurrencyConfig",
+                "lambda:ListTags",  # of a function with tags, GetFunction asks for it too (Lambda's guide, "Using tags")
                 "lambda:ListVersionsByFunction",
             ],
             function_arns(scope),
         ),
         allow_s3(scope, "Health", "s3:GetObject", names.s3_arn(f"{EC2}/*/status.json")),
-        allow("Logs", "logs:GetLogEvents", log_arns(scope)),
-        allow("LogStreams", "logs:DescribeLogStreams", log_arns(scope)),
+        key_to_read(scope),
+        allow("Logs", ["logs:DescribeLogStreams", "logs:GetLogEvents"], log_arns(scope)),
     )
 
 
@@ -217,7 +219,8 @@ def _release(scope: Scope) -> Document:
         allow("SignedAddress", ["lambda:CreateFunctionUrlConfig", "lambda:UpdateFunctionUrlConfig"], function_arns(scope),
               StringEquals={"lambda:FunctionUrlAuthType": "AWS_IAM"}),
         scaling(scope),
-        [service_linked(scope, f"{service}.application-autoscaling.amazonaws.com") for service in ("sagemaker", "lambda")],
+        service_linked(scope, "RolesOfScaling",
+                       *(f"{service}.application-autoscaling.amazonaws.com" for service in ("sagemaker", "lambda"))),
         allow("Alarms", ["cloudwatch:DeleteAlarms", "cloudwatch:PutMetricAlarm", "cloudwatch:TagResource"],
               [names.arn("cloudwatch", f"alarm:{name}") for name in (f"{names.base}-*", *tracked)]),
         key(scope),

@@ -15,17 +15,22 @@ def pass_role(scope: Scope, principal: str, sid: str | None = None) -> Statement
     )
 
 
-def service_linked(scope: Scope, name: str) -> Statement:
-    """The service (a principal's host name) acts through a role of its own, made at an account's first use."""
-    arn = scope.names.arn("iam", f"role/aws-service-role/{name}/*", region="")
-    sid = f"RoleOf{name.partition('.')[0].capitalize()}"
-    return allow(sid, "iam:CreateServiceLinkedRole", arn, StringEquals={"iam:AWSServiceName": name})
+def service_linked(scope: Scope, sid: str, *services: str) -> Statement:
+    """Each of the services (a principal's host name) acts through a role of its own, made at an account's first use."""
+    arns = [scope.names.arn("iam", f"role/aws-service-role/{name}/*", region="") for name in services]
+    return allow(sid, "iam:CreateServiceLinkedRole", arns, StringEquals={"iam:AWSServiceName": list(services)})
 
 
 def key(scope: Scope) -> list[Statement]:
     if not scope.kms_keys:
         return []
     return [allow("Key", ["kms:Decrypt", "kms:GenerateDataKey"], list(scope.kms_keys), StringEquals=_via(scope, "s3"))]
+
+
+def key_to_read(scope: Scope) -> list[Statement]:
+    if not scope.kms_keys:
+        return []
+    return [allow("KeyToRead", "kms:Decrypt", list(scope.kms_keys), StringEquals=_via(scope, "s3"))]
 
 
 def key_grants(scope: Scope) -> list[Statement]:

@@ -241,4 +241,7 @@ def _kms(scope: Scope, *, volumes: bool = False) -> list[Statement]:
     if volumes:
         grant = {"kms:GrantIsForAWSResource": "true"}
         statements.append(allow("KeyForVolumes", "kms:CreateGrant", keys, Bool=grant))
+        # What SageMaker wants of whoever names a key for output (API reference, OutputDataConfig.KmsKeyId); by whom it is then
+        # called is not said, so no service is asked for. It can hide nothing: whoever may only encrypt reads nothing
+        statements.append(allow("KeyForOutput", "kms:Encrypt", keys))
     return statements

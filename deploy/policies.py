@@ -8,6 +8,9 @@ from deploy import deployer_policies, iam
 from deploy.context import Context
 from deploy.errors import DeployError
 
+MANAGED = 6144
+"""Characters of one managed policy, white space not counted (IAM user guide, "IAM and AWS STS quotas")."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     kinds = [*iam.PRINCIPALS, "boundary", *(f"deployer-{duty}" for duty in deployer_policies.DUTIES)]
@@ -23,6 +26,11 @@ def run(args: argparse.Namespace, context: Context) -> None:
         raise DeployError("policies", f"no such document: {', '.join(unknown)}", hint=f"there are {', '.join(documents)}")
     chosen = {name: documents[name] for name in args.which or documents}
     text = json.dumps(chosen if len(chosen) > 1 else next(iter(chosen.values())), indent=2)
+    for name, document in chosen.items():
+        if (size := len(json.dumps(document, separators=(",", ":")))) > MANAGED:
+            context.say(
+                f"{name} has {size} characters, a managed policy takes {MANAGED}: give it as an inline one, or shorten names"
+            )
     context.emit(chosen, lambda: text)
 
 

@@ -56,9 +56,16 @@ def test_every_role_still_reads_what_the_earlier_key_encrypted(principal):
         assert not granted(documents, Need("kms:Decrypt", NEW, VIA_S3))
 
 
-@pytest.mark.parametrize("duty", ["data", "training", "release", "ec2"])
+@pytest.mark.parametrize("duty", ["watch", "data", "training", "release", "ec2"])
 def test_so_do_those_who_deploy(duty):
     both = {"kms_key_arn": NEW, "earlier_kms_key_arns": [OLD]}
     scope = iam.Scope.of(context().names_in("123456789012"), stage(security=both))
     for key in (OLD, NEW):
         assert granted([deployer_policies.deployer(scope, duty)], Need("kms:Decrypt", key, VIA_S3))
+
+
+def test_whoever_only_watches_writes_nothing_with_the_key():
+    scope = iam.Scope.of(context().names_in("123456789012"), stage(security={"kms_key_arn": NEW}))
+    watch = [deployer_policies.deployer(scope, "watch")]
+    assert not granted(watch, Need("kms:GenerateDataKey", NEW, VIA_S3))
+    assert not granted(watch, Need("kms:Decrypt", NEW, {"kms:ViaService": "ec2.eu-west-1.amazonaws.com"}))

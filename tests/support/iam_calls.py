@@ -93,10 +93,37 @@ def needs(call, names) -> list[Need]:
         found.append(Need("s3:PutBucketOwnershipControls", resources[0], conditions))
     if call.operation == "DeleteObjects" and any("VersionId" in row for row in call.parameters["Delete"]["Objects"]):
         found += [Need("s3:DeleteObjectVersion", resource, conditions) for resource in resources]
+    if (
+        call.operation == "GetFunction"
+    ):  # whose functions all have tags (Lambda's guide, "Permissions required for working with tags")
+        found += [Need("lambda:ListTags", resource) for resource in resources]
+    found += _of_the_key(service, call, names)
     tagging = _tagging(service, call)
     if tagging and action != tagging:
         found.append(Need(tagging, resources[0], conditions))
     return found + _passed(call, names)
+
+
+def _of_the_key(service, call, names) -> list[Need]:
+    """What S3 asks of the bucket's own key, with the caller's rights (S3 user guide, "Protecting data with SSE-KMS").
+
+    HeadObject only for the checksum (API reference, ChecksumMode).
+    """
+    wanted = {"GetObject": ["Decrypt"], "PutObject": ["GenerateDataKey"], "CopyObject": ["Decrypt", "GenerateDataKey"]}
+    if call.parameters.get("ChecksumMode"):
+        wanted["HeadObject"] = ["Decrypt"]
+    key = service == "s3" and call.operation in wanted and _key_of(call.parameters["Bucket"])
+    via = {"kms:ViaService": f"s3.{names.region}.{names.dns_suffix}"}
+    return [Need(f"kms:{action}", key, via) for action in wanted[call.operation]] if key else []
+
+
+def _key_of(bucket: str) -> str | None:
+    from moto.core import DEFAULT_ACCOUNT_ID
+    from moto.s3.models import s3_backends
+
+    found = s3_backends[DEFAULT_ACCOUNT_ID]["aws"].buckets.get(bucket)
+    rule = ((found and found.encryption) or {}).get("Rule", {})
+    return rule.get("ApplyServerSideEncryptionByDefault", {}).get("KMSMasterKeyID")
 
 
 def _tagging(service, call) -> str | None:

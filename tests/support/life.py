@@ -64,7 +64,8 @@ def interrupt(clock) -> None:
 
 def live(life, tmp_path) -> None:
     """A stage's life from the first plan to the last destroy, through every command that needs no Docker."""
-    key = {"kms_key_arn": client("kms").create_key()["KeyMetadata"]["Arn"]}
+    life.key = client("kms").create_key()["KeyMetadata"]["Arn"]
+    key = {"kms_key_arn": life.key}
     on = {"url": True, "provisioned_maximum": 6, "reserved_concurrency": 30}
     life.write(function=on, security=key)
     for command in ("plan", "costs", "policies", "export-cfn", "apply"):
