@@ -26,6 +26,7 @@ from deploy.training_request import Run, check_hosts
 from deploy.training_tables import Ec2
 
 _SHORT_OF_MINUTES = 5  # a machine counts from its boot, we from a little later or, after a wait for its end, earlier
+_BY_DESIGN = ("Client.InstanceInitiatedShutdown", "Client.UserInitiatedShutdown")
 _APPEAR_SECONDS = 120.0  # EC2 lists a new instance with some delay; one that is not listed by then is gone
 
 
@@ -122,12 +123,21 @@ class Ec2Job:
         lines = [line for line in log.splitlines() if line.strip() and " ended with exit code " not in line]
         return own.strip() or (lines or ["it left no log"])[-1]
 
+    def what_ec2_says(self) -> str:
+        """Why instances of the run ended, where it was neither they themselves nor a person. EC2 tells it for about an hour."""
+        with explained(f"run {self.name}"):
+            rows = self._instances.ended(self.name)
+        reasons = {str(row.get("StateReason", {}).get("Message", "")) for row in rows}
+        return "; ".join(sorted(text for text in reasons if text and not text.startswith(_BY_DESIGN)))
+
     def _read(self, key: str) -> str:
         answer = found(self._s3.get_object, **self._context.names.in_bucket, Key=f"{EC2}/{self.name}/{key}")
         return answer["Body"].read().decode(errors="replace") if answer else ""
 
 
 def _why_silent(job: Ec2Job, machines: Ec2) -> str:
+    if told := job.what_ec2_says():
+        return f"EC2 says: {told}"
     if job.minutes >= machines.max_minutes - _SHORT_OF_MINUTES:
         return f"[ec2] max_minutes ({machines.max_minutes}) has ended it: raise that"
     if machines.spot:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -15,7 +16,10 @@ from deploy.ec2_template import LaunchTemplate
 from deploy.engine import Engine, State
 from deploy.errors import Refused, code_of, explained
 
-_NO_ROOM = ("InsufficientInstanceCapacity", "Unsupported", "SpotMaxPriceTooLow", "MaxSpotInstanceCountExceeded")
+_NO_ROOM = (  # "Unsupported": this zone has no such type
+    "InsufficientInstanceCapacity", "InsufficientFreeAddressesInSubnet", "Unsupported", "SpotMaxPriceTooLow",
+    "MaxSpotInstanceCountExceeded",
+)  # fmt: skip
 
 
 def machine_image(context: Context) -> tuple[str, str]:
@@ -58,7 +62,7 @@ def launch(context: Context, request: dict[str, Any], run: str) -> list[str]:
         for number, subnet in enumerate(subnets):
             once = {"SubnetId": subnet, "ClientToken": f"{run}-{number}"}  # a repeated call is the same call
             try:
-                answer = ec2.run_instances(**request, **once)
+                answer = context.patiently("the instance profile", partial(ec2.run_instances, **request, **once))
             except ClientError as error:
                 if code_of(error) not in _NO_ROOM or subnet == subnets[-1]:
                     raise
@@ -76,8 +80,9 @@ def _readable(planned: State) -> Group:
 
 
 def _rehearse(ec2: Any, request: dict[str, Any]) -> None:
+    """What this one zone lacks, EC2 says here too (awslabs/engineering-development-hub issue 77): another zone may have it."""
     try:
         ec2.run_instances(**request, DryRun=True)
     except ClientError as error:
-        if code_of(error) != "DryRunOperation":  # how EC2 says that it would have worked
+        if code_of(error) not in ("DryRunOperation", *_NO_ROOM):  # the first is how EC2 says that it would have worked
             raise

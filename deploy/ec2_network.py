@@ -200,10 +200,14 @@ class Instances(Resource):
         """Ids, of one run or of all."""
         return [row["InstanceId"] for row in instances(self.context, {"run": run} if run else {})]
 
+    def ended(self, run: str) -> list[dict[str, Any]]:
+        """Rows of one run's that ended within about an hour."""
+        return instances(self.context, {"run": run}, ("terminated",))
 
-def instances(context: Context, tags: dict[str, str]) -> list[dict[str, Any]]:
-    """DescribeInstances' rows of this stage's that live and carry `tags`."""
+
+def instances(context: Context, tags: dict[str, str], states: Sequence[str] = _ALIVE) -> list[dict[str, Any]]:
+    """DescribeInstances' rows of this stage's that are in one of these states and carry `tags`."""
     filters = [{"Name": f"tag:{key}", "Values": [value]} for key, value in (context.names.tags | tags).items()]
-    filters.append({"Name": "instance-state-name", "Values": list(_ALIVE)})
+    filters.append({"Name": "instance-state-name", "Values": list(states)})
     pages = context.client("ec2").get_paginator("describe_instances").paginate(Filters=filters)
     return [row for page in pages for reservation in page["Reservations"] for row in reservation["Instances"]]

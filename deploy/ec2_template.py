@@ -11,7 +11,6 @@ from typing import Any
 from deploy.config import StageConfig
 from deploy.context import Context
 from deploy.engine import Changes, Resource, State, found
-from deploy.errors import Refused
 from deploy.names import Names, content_id
 from deploy.stage_tables import Ec2Serving
 from deploy.storage import tag_list
@@ -84,11 +83,19 @@ class LaunchTemplate(Resource):
         self._ec2.delete_launch_template(LaunchTemplateName=self._name)
 
     def named(self) -> dict[str, str]:
-        """RunInstances' LaunchTemplate: the version that has the wanted content. Raises Refused where there is none."""
-        number = (self._versions() or {}).get(self.desired()["content"])
-        if number is None:
-            raise Refused(self.key, "has no such version", hint="run the command again")
-        return {"LaunchTemplateName": self._name, "Version": str(number)}
+        """RunInstances' LaunchTemplate: the version that has the wanted content. EC2 lists a new one with some delay.
+
+        Raises TimedOut.
+        """
+        wanted, number = self.desired()["content"], ""
+
+        def listed() -> str:
+            nonlocal number
+            number = str((self._versions() or {}).get(wanted, ""))
+            return "there" if number else "absent"
+
+        self.context.wait(f"{self.key} to be listed", listed, until={"there"}, limit_seconds=60, every_seconds=3)
+        return {"LaunchTemplateName": self._name, "Version": number}
 
     def planned(self) -> State:
         """What `create` or `update` would send."""

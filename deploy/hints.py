@@ -14,6 +14,11 @@ _CODES = {
     "or choose another instance type",
     "BucketAlreadyExists": "another account owns this bucket name: choose another project name",
     "ServiceQuotaExceededException": "ask for a higher quota in Service Quotas",
+    "AuthFailure.ServiceLinkedRoleCreationNotPermitted": "an account's first spot machine needs a role that somebody makes "
+    "once: `aws iam create-service-linked-role --aws-service-name spot.amazonaws.com`, or this identity with the policy "
+    "`deployer-ec2` that `python -m deploy policies` prints",
+    "InsufficientFreeAddressesInSubnet": "the subnet has no address left: set [security] subnet_ids to larger ones",
+    "PendingVerification": "AWS looks at an account before its first machines in a region, mostly for minutes: try again then",
     "ModelError": "the container answered with an error: `python -m deploy logs endpoint` has its reason",
     "ModelNotReadyException": "the model is still being loaded: try again in a minute",
 }

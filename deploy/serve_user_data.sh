@@ -11,7 +11,8 @@ SERVED=$ROOT/var/lib/kennel/served # there from its first healthy answer on
 AT_BOOT=$ROOT/var/lib/cloud/scripts/per-boot/kennel-serve
 INSTANCE=unknown ADDRESS=unknown STATE=starting
 [ ! -e "$SERVED" ] || STATE=rebooted
-export AWS_DEFAULT_REGION=$REGION
+# else the AWS CLI asks for its credentials once, and waits a second
+export AWS_DEFAULT_REGION=$REGION AWS_METADATA_SERVICE_TIMEOUT=5 AWS_METADATA_SERVICE_NUM_ATTEMPTS=5
 mkdir -p "$WORK" "${LOG%/*}"
 exec >>"$LOG" 2>&1 # all of it is brought to the bucket: what Docker says before there is a container, too
 
@@ -82,7 +83,8 @@ watch() { # $1: the life of the container that has answered; none after a reboot
     fi
   done
 }
-# Docker starts the container again after a reboot; one that has served is never ended here
+# Cloud-init does not wait for Docker, which starts the container again after a reboot; one that has served is never ended here
+systemctl start docker || say 'Docker could not be started'
 if [ "$STATE" = rebooted ]; then
   watch none
   exit

@@ -8,7 +8,8 @@ ROOT=${ROOT:-} # tests run below a directory of their own
 LOG=$ROOT/var/log/kennel-train.log
 WORK=$ROOT/run/kennel
 HOST=unknown INSTANCE=unknown
-export AWS_DEFAULT_REGION=$REGION
+# else the AWS CLI asks for its credentials once, and waits a second
+export AWS_DEFAULT_REGION=$REGION AWS_METADATA_SERVICE_TIMEOUT=5 AWS_METADATA_SERVICE_NUM_ATTEMPTS=5
 mkdir -p "$WORK" "${LOG%/*}"
 exec >>"$LOG" 2>&1 # all of it is brought to the bucket: what Docker says before there is a container, too
 
@@ -72,9 +73,14 @@ if [ "$NODES" -gt 1 ]; then
   done
 fi
 
-# 6. What SageMaker lays out under /opt/ml, on the instance's own fast disk where the machine image has mounted one
+# 6. What SageMaker lays out under /opt/ml, on the instance's own fast disk where the machine image mounts one: maybe just now,
+# and what was written there before would be hidden
+for _ in $(seq 60); do
+  [ "$(systemctl is-active dlami-nvme)" = activating ] || break
+  sleep "${POLL:-1}"
+done
 ML=$ROOT/opt/ml
-[ -d "$ROOT/opt/dlami/nvme" ] && ML=$ROOT/opt/dlami/nvme/ml
+mountpoint -q "$ROOT/opt/dlami/nvme" && ML=$ROOT/opt/dlami/nvme/ml
 mkdir -p "$ML"/{input/config,input/data,model,output/data,checkpoints}
 printf '%s' @HYPERPARAMETERS@ >"$ML/input/config/hyperparameters.json"
 printf '%s' @CHANNELS@ >"$ML/input/config/inputdataconfig.json"
@@ -95,7 +101,8 @@ if [ "$NODES" -gt 1 ]; then
   iptables -I OUTPUT -d 169.254.169.254 -m owner --uid-owner 10001 -j REJECT || { say 'metadata cannot be closed off'; exit 68; }
 fi
 
-# 8. The image, by digest; the password never stands on a command line
+# 8. The image, by digest; the password never stands on a command line. Cloud-init does not wait for Docker
+systemctl start docker || say 'Docker could not be started'
 aws ecr get-login-password | docker login --username AWS --password-stdin "${IMAGE%%/*}"
 docker pull -q "$IMAGE"
 

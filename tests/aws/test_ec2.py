@@ -15,6 +15,7 @@ from deploy.ec2_template import LaunchTemplate
 from deploy.errors import DeployError, Refused
 from deploy.training_request import Run
 from tests.support import aws as fake
+from tests.support import moto_ext
 
 IMAGE = f"{fake.ACCOUNT}.dkr.ecr.{fake.REGION}.amazonaws.com/kennel/dev/train@sha256:" + "a" * 64
 RUN = Run(name="r1", image=IMAGE, dataset="dogs", channels=("train",), hyperparameters=TrainConfig(), checkpoints="r1")
@@ -149,6 +150,33 @@ def test_the_next_zone_is_tried_where_one_has_no_room():
     assert started == ["i-1"]
     assert zones.asked == [("subnet-a", "r1-0"), ("subnet-b", "r1-1")]  # another request needs another token
     assert "trying the next zone" in context.console.text
+
+
+def test_a_first_zone_without_such_a_type_ends_nothing():
+    """EC2 says so in the rehearsal already; us-east-1e has few types with a GPU, and any zone may be the first."""
+    zones = Zones(full=1, refusal="Unsupported")
+    started, _ = launch(zones)
+    assert (started, len(zones.asked)) == (["i-1"], 2)
+
+
+@pytest.mark.parametrize("message", ["Invalid IAM Instance Profile name", "IAM Instance Profile x has no associated IAM Roles"])
+@pytest.mark.parametrize("rehearsed", [True, False])
+def test_an_instance_profile_that_ec2_does_not_know_yet_is_waited_for(aws, message, rehearsed):
+    """Whether the rehearsal looks at it is EC2's secret."""
+    unknown, well = ("InvalidParameterValue", message), ("DryRunOperation", "Request would have succeeded")
+    moto_ext.YOUNG["RunInstances"] = [unknown, unknown] if rehearsed else [well, unknown, unknown]
+    context = ready()
+    training.run(arguments("--detach"), context)
+    assert len(instances()) == 1
+    assert "waiting for the instance profile" in context.console.text
+
+
+def test_a_launch_template_that_ec2_does_not_list_yet_is_waited_for(aws):
+    context = ready()
+    missing = ("InvalidLaunchTemplateName.NotFoundException", "At least one of the launch templates does not exist.")
+    moto_ext.YOUNG["DescribeLaunchTemplateVersions"] = [missing, missing]  # it is looked for, made, and looked for again
+    training.run(arguments("--detach"), context)
+    assert len(instances()) == 1
 
 
 def test_no_room_anywhere_and_no_permission_are_explained():

@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import pytest
+from moto.ec2.models import ec2_backends
 
 from containers.train.config import TrainConfig
 from deploy import ec2
@@ -133,6 +134,17 @@ def test_what_probably_ended_them_is_said(aws, machines, minutes, says):
     context.clock.on_sleep = end
     with pytest.raises(DeployError, match=says):
         watch(context, job, **machines)
+
+
+def test_what_ec2_says_of_their_end_is_told(aws):
+    context, job = started(1)
+    job.poll()
+    Instances(context).delete()
+    reason = "Server.SpotInstanceTermination: Instance terminated by its spot interruption"
+    for instance in ec2_backends[fake.ACCOUNT][fake.REGION].all_instances():
+        instance.state_reason.message = reason
+    with pytest.raises(DeployError, match=f"EC2 says: {reason}"):
+        watch(context, job, spot=True)
 
 
 def test_a_network_that_fails_is_not_the_runs_end(aws):

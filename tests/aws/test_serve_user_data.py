@@ -149,7 +149,7 @@ def test_after_a_reboot_only_the_watch_begins_again(tmp_path):
 
 def booted_again(folder, pings, **trouble):
     """What user data left for the next boot, run; `calls` are those of this boot."""
-    for name in ("calls", "naps"):
+    for name in ("calls", "naps", "docker-runs"):
         (folder / name).unlink(missing_ok=True)
     shutil.rmtree(folder / "bin")
     again = folder / "root/var/lib/cloud/scripts/per-boot/kennel-serve"

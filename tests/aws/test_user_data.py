@@ -108,6 +108,15 @@ def test_what_stops_it_before_training(tmp_path, trouble, code, says):
     assert says in (instance.bucket / BUCKET / "ec2/r1/output/algo-1/instance.log").read_text()
 
 
+def test_the_instances_own_disk_is_used_once_it_is_mounted(tmp_path):
+    """The machine image mounts it while user data runs."""
+    instance = boot(tmp_path, script(), before=DATA, DISK_AFTER="2")
+    assert instance.exit_code == 0, instance.output
+    assert sum(call.startswith("systemctl is-active") for call in instance.calls) == 3
+    assert f"-v {instance.root}/opt/dlami/nvme/ml:/opt/ml" in instance.call("docker run")
+    assert (instance.root / "opt/dlami/nvme/ml/input/data/train/pug/a.jpg").exists()
+
+
 def test_a_cpu_type_asks_for_no_gpu(tmp_path):
     instance = boot(tmp_path, script(kind="c6i.large"), before=DATA, NO_GPU="1")
     assert instance.exit_code == 0

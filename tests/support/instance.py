@@ -2,7 +2,8 @@
 
 `aws s3` works on a directory, so what the script brings to the bucket can be looked at; `docker run` runs a shell snippet
 that plays the container; `/ping` answers what `pings` says, one line each (`crashed`: nothing, and Docker has started the
-container again); every call is noted in `calls`. Where `sleep` is a stand-in too, it succeeds NAPS times.
+container again); every call is noted in `calls`. Where `sleep` is a stand-in too, it succeeds NAPS times. Docker runs only once
+`systemctl` has started it; DISK_AFTER is how often the instance's own disk is asked for before it is mounted.
 """
 
 import os
@@ -16,7 +17,7 @@ from pathlib import Path
 from deploy.ec2_request import USER_DATA_LIMIT_BYTES
 from tests.support.requirement import unavailable
 
-PROGRAMS = ("aws", "docker", "curl", "shutdown", "nvidia-smi", "iptables", "ip", "chown")
+PROGRAMS = ("aws", "docker", "curl", "shutdown", "nvidia-smi", "iptables", "ip", "chown", "systemctl", "mountpoint")
 STAND_IN = r"""#!/bin/bash
 name=$(basename "$0")
 { printf '%s' "$name"; printf ' %q' "$@"; echo; } >>"$T/calls"
@@ -54,7 +55,15 @@ docker_run() {
   touch "$T/running" "$T/container" "$T/lives"
   bash -c "$CONTAINER"
 }
+case "$name" in docker)
+  [ -e "$T/docker-runs" ] || { echo "Cannot connect to the Docker daemon. Is the docker daemon running?" >&2; exit 1; } ;;
+esac
 case "$name $1 ${2:-}" in
+  "systemctl start docker") touch "$T/docker-runs" ;;
+  "systemctl is-active dlami-nvme") echo >>"$T/asked"
+    [ -n "${DISK_AFTER:-}" ] && [ "$(wc -l <"$T/asked")" -le "$DISK_AFTER" ] && echo activating && exit 3
+    [ -z "${DISK_AFTER:-}" ] || touch "$T/mounted" ;;
+  "mountpoint -q "*) [ -e "$T/mounted" ] ;;
   "aws s3 cp") shift 2; s3_cp "$@" ;;
   "aws s3 sync") shift 2; s3_sync "$@" ;;
   "aws ecr "*) echo secret-password ;;

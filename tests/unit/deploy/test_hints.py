@@ -57,6 +57,9 @@ def test_what_is_its_own_fault_is_tried_again(errors):
     [
         ("RequestLimitExceeded", 503, "limiting calls"),
         ("VcpuLimitExceeded", 400, "Service Quotas"),
+        ("AuthFailure.ServiceLinkedRoleCreationNotPermitted", 403, "create-service-linked-role --aws-service-name spot"),
+        ("InsufficientFreeAddressesInSubnet", 400, "subnet_ids"),
+        ("PendingVerification", 400, "try again"),
         ("MaxSpotInstanceCountExceeded", 400, "Service Quotas"),
         ("ResourceLimitExceeded", 400, "endpoint usage"),
         ("InsufficientInstanceCapacity", 500, "no such machine free"),
