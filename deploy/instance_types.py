@@ -6,7 +6,9 @@ import re
 _GPU = re.compile(r"(ml\.)?(?!g4ad)(gr?[3-9]|p[2-9])")
 # Types whose disk is their own: SageMaker takes no volume size and no volume key for them, it is encrypted in hardware
 # (API reference: ResourceConfig of training, KmsKeyId of CreateEndpointConfig)
-_OWN_DISK = re.compile(r"(ml\.)?(g4dn|g5|g6e?|p4de?|p5(e|en)?|trn[0-9]n?|[a-z]+[0-9]+i?d)\.")
+_OWN_DISK = re.compile(
+    r"(ml\.)?(g4dn|g5|gr?6[ef]?|g7e?|p3dn|p4de?|p5(e|en)?|p6e?-[a-z0-9]+|dl1|trn[0-9]n?|[a-z]+[0-9]+[agi]?d)\."
+)
 
 
 def has_gpu(instance_type: str) -> bool:

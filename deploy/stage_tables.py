@@ -31,6 +31,13 @@ def _caller(text: str) -> str:
     return str(network)
 
 
+def _not_reserved(text: str) -> str:
+    """EC2 takes no security group named sg-…, S3 no bucket named sthree-… or amzn-s3-demo-…; ours begin with the project."""
+    if taken := [start for start in ("sg-", "sthree-", "amzn-s3-") if f"{text}-".startswith(start)]:
+        raise ValueError(f"AWS keeps names that begin with {taken[0]} for itself: choose another")
+    return text
+
+
 def _tag_value(text: str) -> str:
     r"""IAM's pattern, [\p{L}\p{Z}\p{N}_.:/=+\-@]*, the strictest of the services that we tag. Raises ValueError."""
     if bad := sorted({letter for letter in text if unicodedata.category(letter)[0] not in "LZN" and letter not in "_.:/=+-@"}):
@@ -39,7 +46,7 @@ def _tag_value(text: str) -> str:
 
 
 class Stage(Settings):
-    project: Name = "kennel"
+    project: Annotated[Name, AfterValidator(_not_reserved)] = "kennel"
     """Start of every name. Change it to run two projects in one account."""
     region: str
     """Where everything lives."""
