@@ -28,7 +28,10 @@ class Alarm(Resource):
 
     def observe(self) -> State | None:
         alarms = self._cloudwatch.describe_alarms(AlarmNames=[self._name])["MetricAlarms"]
-        return {name: alarms[0].get(name) for name in self.desired()} if alarms else None
+        if not alarms:
+            return None
+        dimensions = sorted(alarms[0].get("Dimensions", []), key=lambda dimension: str(dimension["Name"]))  # a set, to AWS
+        return {name: alarms[0].get(name) for name in self.desired()} | {"Dimensions": dimensions}
 
     def create(self) -> None:
         self._cloudwatch.put_metric_alarm(AlarmName=self._name, Tags=tag_list(self.context.tags), **self.desired())
@@ -119,7 +122,7 @@ def _definition(namespace: str, metric: str, dimensions: list[dict[str, str]], *
     return {
         "Namespace": namespace,
         "MetricName": metric,
-        "Dimensions": dimensions,
+        "Dimensions": sorted(dimensions, key=lambda dimension: dimension["Name"]),
         "Period": 60,
         "EvaluationPeriods": 1,
         "DatapointsToAlarm": 1,

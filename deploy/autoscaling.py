@@ -98,19 +98,21 @@ class ScalableTarget(Resource):
         return {"minimum": seen[0], "maximum": seen[1]}
 
     def create(self) -> None:
-        wanted = self.desired()
-        self._client.register_scalable_target(
-            MinCapacity=wanted["minimum"], MaxCapacity=wanted["maximum"], Tags=self.context.tags, **self._where
-        )
+        self._register(Tags=self.context.tags)  # only a new target takes tags
 
     def update(self, changes: Changes) -> None:
         del changes
-        wanted = self.desired()
-        self._client.register_scalable_target(MinCapacity=wanted["minimum"], MaxCapacity=wanted["maximum"], **self._where)
+        self._register()
 
     def delete(self) -> None:
         """Takes its policies, their alarms and its scheduled actions with it."""
         self._client.deregister_scalable_target(**self._where)
+
+    def _register(self, **more: Any) -> None:
+        wanted = self.desired()
+        bounds = {"MinCapacity": wanted["minimum"], "MaxCapacity": wanted["maximum"]}
+        register = self._client.register_scalable_target
+        self.context.patiently("the role of Application Auto Scaling", lambda: register(**bounds, **self._where, **more))
 
 
 class TrackingPolicy(Resource):
@@ -146,14 +148,12 @@ class TrackingPolicy(Resource):
         return policy and {"tracking": known(policy["TargetTrackingScalingPolicyConfiguration"], self.desired()["tracking"])}
 
     def create(self) -> None:
-        self._client.put_scaling_policy(
-            PolicyName=POLICY,
-            ServiceNamespace="sagemaker",
-            ResourceId=self.names.variant_resource,
-            ScalableDimension=DIMENSION,
-            PolicyType="TargetTrackingScaling",
-            TargetTrackingScalingPolicyConfiguration=self.desired()["tracking"],
-        )
+        tracking = {
+            "PolicyName": POLICY,
+            "PolicyType": "TargetTrackingScaling",
+            "TargetTrackingScalingPolicyConfiguration": self.desired()["tracking"],
+        }
+        put_policy(self.context, tracking | variant_target(self.context))
 
     def update(self, changes: Changes) -> None:
         del changes
@@ -183,14 +183,12 @@ class WakeUp(Resource):
         return policy and {"step": known(policy["StepScalingPolicyConfiguration"], self.desired()["step"])}
 
     def create(self) -> None:
-        self._client.put_scaling_policy(
-            PolicyName=WAKE_UP,
-            ServiceNamespace="sagemaker",
-            ResourceId=self.names.variant_resource,
-            ScalableDimension=DIMENSION,
-            PolicyType="StepScaling",
-            StepScalingPolicyConfiguration=self.desired()["step"],
-        )
+        step = {
+            "PolicyName": WAKE_UP,
+            "PolicyType": "StepScaling",
+            "StepScalingPolicyConfiguration": self.desired()["step"],
+        }
+        put_policy(self.context, step | variant_target(self.context))
 
     def update(self, changes: Changes) -> None:
         del changes
@@ -203,6 +201,12 @@ class WakeUp(Resource):
 
     def delete(self) -> None:
         """Goes with the target."""
+
+
+def put_policy(context: Context, policy: dict[str, Any]) -> None:
+    """`policy`: PutScalingPolicy's arguments. Its target was made a moment ago, in a new account the role behind it too."""
+    client = context.client("application-autoscaling")
+    context.patiently("the scaling target", lambda: client.put_scaling_policy(**policy))
 
 
 def known(seen: State, wanted: State) -> State:

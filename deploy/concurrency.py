@@ -6,7 +6,7 @@ and the old one is cooled after.
 
 from typing import Any
 
-from deploy.autoscaling import known
+from deploy.autoscaling import known, put_policy
 from deploy.context import Context
 from deploy.engine import Changes, Resource, State, found
 from deploy.errors import Refused
@@ -214,15 +214,17 @@ class ProvisionedScaling(Resource):
 
     def _register(self, **more: Any) -> None:
         low, high = self.desired()["bounds"]
-        self._scaling.register_scalable_target(MinCapacity=low, MaxCapacity=high, **more, **self._where)
+        request = {"MinCapacity": low, "MaxCapacity": high} | more | self._where
+        role = "the role of Application Auto Scaling"
+        self.context.patiently(role, lambda: self._scaling.register_scalable_target(**request))
 
     def _track(self) -> None:
-        self._scaling.put_scaling_policy(
-            PolicyName=POLICY,
-            PolicyType="TargetTrackingScaling",
-            TargetTrackingScalingPolicyConfiguration=self.desired()["tracking"],
-            **self._where,
-        )
+        policy = {
+            "PolicyName": POLICY,
+            "PolicyType": "TargetTrackingScaling",
+            "TargetTrackingScalingPolicyConfiguration": self.desired()["tracking"],
+        }
+        put_policy(self.context, policy | self._where)
 
 
 def check_account(context: Context, function: Lambda) -> None:

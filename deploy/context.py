@@ -17,6 +17,18 @@ from deploy.errors import DeployError, Refused, TimedOut, explained
 from deploy.names import Names, dns_suffix_of, partition_of
 from deploy.whole_answers import insist
 
+_NOT_YET = (
+    "assume role", "assume iam role", "assumed by", "sts:assumerole",  # SageMaker, Application Auto Scaling, Lambda
+    "does not grant ecr:", "invalid for creategrant",  # SageMaker, Lambda
+    "invalid iam instance profile", "no associated iam roles",  # EC2
+    "(nosuchentity)", "not attachable",  # IAM, of what it made itself
+    "(nosuchbucket)", "(operationaborted)",  # S3
+    "could not find",  # SageMaker, whose API reference says so of CreateEndpointConfig and CreateEndpoint
+    "(objectnotfoundexception)", "(failedresourceaccessexception)",  # Application Auto Scaling
+)  # fmt: skip
+"""What AWS answers, in small letters, while what was made a moment ago has not spread. The Terraform provider waits for the
+same (internal/service/{lambda,ec2,iam,s3,appautoscaling}), up to two minutes.
+"""
 _RETRIES = Config(retries={"mode": "standard", "total_max_attempts": 6}, connect_timeout=5, read_timeout=60)
 
 
@@ -127,16 +139,15 @@ class Context:
         """A line for people, kept out of stdout."""
         self.console.print(message)
 
-    def patiently(self, what: str, call: Callable[[], Any], *, limit_seconds: float = 60.0) -> Any:
-        """Call again while AWS has not yet spread a role that was made a moment ago (IAM is eventually consistent)."""
+    def patiently(self, what: str, call: Callable[[], Any], *, limit_seconds: float = 120.0) -> Any:
+        """Call again while AWS does not know yet what was made a moment ago (IAM above all is eventually consistent)."""
         started = self.clock.monotonic()
         while True:
             try:
                 return call()
             except ClientError as error:
                 text = str(error).lower()
-                young = any(words in text for words in ("assume role", "assumed by", "invalid iam instance profile"))
-                if not young or self.clock.monotonic() - started > limit_seconds:
+                if not any(words in text for words in _NOT_YET) or self.clock.monotonic() - started > limit_seconds:
                     raise
                 self.say(f"waiting for {what} to be usable")
                 self.clock.sleep(3)

@@ -93,8 +93,8 @@ class Endpoint(Resource):
             quotas.require_endpoint(self.context, self.key, self._live_variant() if live else None)
 
     def create(self) -> None:
-        tags = tag_list(self.context.tags)
-        self._sagemaker.create_endpoint(EndpointName=self._name, EndpointConfigName=self._wanted.name, Tags=tags)
+        request = {"EndpointName": self._name, "EndpointConfigName": self._wanted.name, "Tags": tag_list(self.context.tags)}
+        self.context.patiently("its configuration", lambda: self._sagemaker.create_endpoint(**request))
 
     def update(self, changes: Changes) -> None:
         del changes  # what was in flight when it was observed may have ended since
@@ -114,15 +114,14 @@ class Endpoint(Resource):
         excluded = ["DataCaptureConfig"]  # capture follows the new configuration, the instance count follows scaling
         if self.context.config.scaling.profile == "none":
             excluded.append("DesiredInstanceCount")
-        deployment = self._deployment()
+        request = self._deployment() | {
+            "EndpointName": self._name,
+            "EndpointConfigName": self._wanted.name,
+            "RetainAllVariantProperties": True,
+            "ExcludeRetainedVariantProperties": [{"VariantPropertyType": kind} for kind in excluded],
+        }
         try:
-            self._sagemaker.update_endpoint(
-                EndpointName=self._name,
-                EndpointConfigName=self._wanted.name,
-                RetainAllVariantProperties=True,
-                ExcludeRetainedVariantProperties=[{"VariantPropertyType": kind} for kind in excluded],
-                **deployment,
-            )
+            self.context.patiently("its configuration", lambda: self._sagemaker.update_endpoint(**request))
         except ClientError:
             self._scale_again()
             raise

@@ -154,11 +154,11 @@ class Function(Resource):
         if "code" in changes:
             client.update_function_code(FunctionName=function.name, ZipFile=function.code)
             function.wait_until_usable("takes the new code")
-        if set(changes) & set(function.settings):
-            client.update_function_configuration(FunctionName=function.name, **function.settings)
-        if "tags" in changes:
+        if "tags" in changes:  # before what Lambda needs time for: until then it may refuse any other change
             arn = self.names.arn("lambda", f"function:{function.name}")
             client.tag_resource(Resource=arn, Tags=self.context.tags)
+        if set(changes) & set(function.settings):
+            client.update_function_configuration(FunctionName=function.name, **function.settings)
 
     def settle(self) -> None:
         self._function.wait_until_usable("becomes usable")

@@ -99,13 +99,10 @@ class Role(Resource):
 
     def create(self) -> None:
         limit = {"PermissionsBoundary": self._scope.boundary} if self._scope.boundary else {}
-        self._iam.create_role(
-            RoleName=self._name,
-            AssumeRolePolicyDocument=json.dumps(self._trust),
-            Tags=tag_list(self.context.tags),
-            **limit,
-        )
-        self._put_policy()
+        role = {"RoleName": self._name, "AssumeRolePolicyDocument": json.dumps(self._trust)}
+        tags = tag_list(self.context.tags)
+        self.context.patiently("the boundary", lambda: self._iam.create_role(**role, **limit, Tags=tags))
+        self.context.patiently(self.key, self._put_policy)
 
     def update(self, changes: Changes) -> None:
         if "boundary" in changes and self._scope.boundary:
@@ -170,7 +167,7 @@ class InstanceProfile(Resource):
 
     def create(self) -> None:
         self._iam.create_instance_profile(InstanceProfileName=self._name, Tags=tag_list(self.context.tags))
-        self._iam.add_role_to_instance_profile(InstanceProfileName=self._name, RoleName=self._name)
+        self._add_role()
 
     def update(self, changes: Changes) -> None:
         if "tags" in changes:
@@ -179,13 +176,17 @@ class InstanceProfile(Resource):
             return
         if other := changes["role"].seen:
             self._iam.remove_role_from_instance_profile(InstanceProfileName=self._name, RoleName=other)
-        self._iam.add_role_to_instance_profile(InstanceProfileName=self._name, RoleName=self._name)
+        self._add_role()
 
     def delete(self) -> None:
         seen = self.observe()
         if seen and seen["role"]:
             self._iam.remove_role_from_instance_profile(InstanceProfileName=self._name, RoleName=seen["role"])
         self._iam.delete_instance_profile(InstanceProfileName=self._name)
+
+    def _add_role(self) -> None:
+        both = {"InstanceProfileName": self._name, "RoleName": self._name}
+        self.context.patiently(self.key, lambda: self._iam.add_role_to_instance_profile(**both))
 
 
 def _plain(policy: Any) -> Any:

@@ -79,7 +79,7 @@ class Scheduled(_OfTarget):
             request["StartTime"] = action.start
         if action.end:
             request["EndTime"] = action.end
-        self._client.put_scheduled_action(**request, **self._where)
+        self.context.patiently("the scaling target", lambda: self._client.put_scheduled_action(**request, **self._where))
 
     def update(self, changes: Changes) -> None:
         del changes

@@ -179,8 +179,8 @@ class EndpointConfig(Resource):
         return None if found(self._sagemaker.describe_endpoint_config, EndpointConfigName=self.name) is None else {}
 
     def create(self) -> None:
-        tags = tag_list(self.context.tags)
-        self._sagemaker.create_endpoint_config(EndpointConfigName=self.name, Tags=tags, **self.request)
+        request = self.request | {"EndpointConfigName": self.name, "Tags": tag_list(self.context.tags)}
+        self.context.patiently(self._model.key, lambda: self._sagemaker.create_endpoint_config(**request))
 
     def delete(self) -> None:
         self._sagemaker.delete_endpoint_config(EndpointConfigName=self.name)

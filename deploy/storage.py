@@ -1,6 +1,7 @@
 """The stage's bucket: private, TLS only, encrypted, versioned, with a lifecycle. Data, checkpoints, models, captures."""
 
 import json
+from functools import partial
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -86,7 +87,7 @@ class Bucket(Resource):
         extra = {} if self.names.region == "us-east-1" else {"CreateBucketConfiguration": where}  # us-east-1 refuses it
         self._s3.create_bucket(Bucket=self._name, ObjectOwnership="BucketOwnerEnforced", **extra)
         for name in self.desired():
-            self._put(name)
+            self.context.patiently(self.key, partial(self._put, name))
 
     def update(self, changes: Changes) -> None:
         for name in changes:

@@ -186,6 +186,18 @@ def test_defaults_that_aws_adds_to_a_scaling_policy_are_no_drift():
     assert autoscaling.known(seen, {"TargetValue": 30.0, "ScaleInCooldown": 30}) != {"TargetValue": 30.0}
 
 
+def test_the_order_of_an_alarms_dimensions_is_no_drift(aws):
+    """To CloudWatch they are a set."""
+    apply()
+    (alarm,) = client("cloudwatch").describe_alarms(AlarmNames=["kennel-dev-endpoint-5xx"])["MetricAlarms"]
+    sent = {name: alarm[name] for name in (
+        "AlarmName", "AlarmDescription", "ActionsEnabled", "AlarmActions", "MetricName", "Namespace", "Statistic", "Dimensions",
+        "Period", "EvaluationPeriods", "DatapointsToAlarm", "Threshold", "ComparisonOperator", "TreatMissingData",
+    )}  # fmt: skip
+    client("cloudwatch").put_metric_alarm(**sent | {"Dimensions": sent["Dimensions"][::-1]})
+    assert writes_of(apply) == []
+
+
 def test_credentials_of_another_account_are_refused(aws):
     with pytest.raises(Refused, match="belong to account 123456789012"):
         _ = context(stage(stage={"account": "999999999999"})).names

@@ -1,5 +1,7 @@
 """The fake account: moto still lacks what we add, and what AWS refuses is refused."""
 
+import json
+import re
 import subprocess
 import sys
 
@@ -49,6 +51,10 @@ POLICY = {
     "PolicyName": "p", "ServiceNamespace": "sagemaker", "ResourceId": "endpoint/e/variant/v",
     "PolicyType": "TargetTrackingScaling", "ScalableDimension": "sagemaker:variant:DesiredInstanceCount",
 }  # fmt: skip
+ALARM = {
+    "AlarmName": "a", "MetricName": "m", "Namespace": "n", "Statistic": "Sum", "Period": 60, "EvaluationPeriods": 1,
+    "Threshold": 1.0, "ComparisonOperator": "GreaterThanThreshold",
+}  # fmt: skip
 JOB = {
     "TrainingJobName": "j", "RoleArn": "arn:aws:iam::123456789012:role/r", "StoppingCondition": {},
     "AlgorithmSpecification": {"TrainingInputMode": "File"}, "OutputDataConfig": {"S3OutputPath": "s3://b/x"},
@@ -72,6 +78,24 @@ JOB = {
             "InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 1}}),
         ("lambda", "update_function_configuration", {"FunctionName": "f", "Timeout": 9999}),
         ("lambda", "update_function_configuration", {"FunctionName": "f", "Runtime": "python3.99"}),
+        ("lambda", "update_function_configuration", {"FunctionName": "f", "Environment": {"Variables": {"A_B": "x" * 4096}}}),
+        ("s3", "create_bucket", {"Bucket": "sthree-dev"}),
+        ("s3", "create_bucket", {"Bucket": "b" * 64}),
+        ("iam", "create_policy", {"PolicyName": "p", "PolicyDocument": json.dumps(["x" * 6144])}),
+        ("iam", "put_role_policy", {"RoleName": "r", "PolicyName": "p", "PolicyDocument": json.dumps(["x" * 10_240])}),
+        ("iam", "create_role", {"RoleName": "r", "AssumeRolePolicyDocument": json.dumps(["x" * 2048])}),
+        ("ec2", "run_instances", {"MinCount": 1, "MaxCount": 1, "ClientToken": "t" * 65}),
+        ("ec2", "run_instances", {"MinCount": 1, "MaxCount": 1, "UserData": "u" * 16_385}),
+        ("ec2", "run_instances", {"MinCount": 1, "MaxCount": 1, "TagSpecifications": [
+            {"ResourceType": "instance", "Tags": [{"Key": "model", "Value": "v" * 257}]}]}),
+        ("ec2", "create_security_group", {"GroupName": "sg-dev-train", "Description": "d"}),
+        ("ec2", "create_security_group", {"GroupName": "g", "Description": "two\nlines"}),
+        ("cloudwatch", "put_metric_alarm", ALARM | {"ExtendedStatistic": "p99"}),
+        ("cloudwatch", "put_metric_alarm", ALARM | {"DatapointsToAlarm": 2}),
+        ("logs", "put_retention_policy", {"logGroupName": "g", "retentionInDays": 31}),
+        ("ecr", "put_lifecycle_policy", {"repositoryName": "r", "lifecyclePolicyText": json.dumps({"rules": [
+            {"rulePriority": 1, "selection": {"tagStatus": "any"}},
+            {"rulePriority": 2, "selection": {"tagStatus": "tagged"}}]})}),
     ],
 )  # fmt: skip
 def test_requests_that_aws_would_not_take_are_not_sent(aws, service, operation, arguments):
@@ -88,6 +112,18 @@ def endpoint(aws):
         sagemaker.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[VARIANT])
     sagemaker.create_endpoint(EndpointName="e", EndpointConfigName="one")
     return sagemaker
+
+
+def test_an_image_as_oci_writes_it_is_no_model(aws):
+    client("ecr").create_repository(repositoryName="own")
+    kind = "application/vnd.oci.image.manifest.v1+json"
+    manifest = json.dumps({"schemaVersion": 2, "mediaType": kind, "config": {"digest": "sha256:1"}, "layers": []})
+    digest = f"sha256:{'a' * 64}"
+    client("ecr").put_image(repositoryName="own", imageManifest=manifest, imageManifestMediaType=kind, imageDigest=digest)
+    container = {"Image": f"123456789012.dkr.ecr.eu-west-1.amazonaws.com/own@{digest}"}
+    role = "arn:aws:iam::123456789012:role/service"
+    with pytest.raises(ClientError, match=f"Unsupported manifest media type {re.escape(kind)}"):
+        client("sagemaker").create_model(ModelName="m", ExecutionRoleArn=role, PrimaryContainer=container)
 
 
 def settled(sagemaker):

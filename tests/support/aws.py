@@ -15,7 +15,7 @@ from rich.console import Console
 from deploy import config as stage_config
 from deploy.context import Context
 from deploy.serving import Release
-from tests.support import moto_ext, strict_parameters
+from tests.support import moto_ext, moto_young, strict_parameters
 
 ACCOUNT = "123456789012"
 REGION = "eu-west-1"
@@ -94,6 +94,7 @@ class SharedSession:
             moto_ext.install()
             cls._session = boto3.Session(region_name=REGION)
             strict_parameters.install(cls._session)
+            cls._session.events.register("before-call", moto_young.refuse)
             cls._session.events.register("provide-client-params.*.*", lambda **event: cls.recorder and cls.recorder(**event))
         if (service, region_name) not in cls._clients:
             cls._clients[service, region_name] = cls._session.client(service, region_name=region_name, config=config)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from moto import mock_aws
 
-from tests.support import moto_ec2, moto_lambda, moto_quotas, moto_sagemaker, moto_small
+from tests.support import moto_ec2, moto_lambda, moto_quotas, moto_sagemaker, moto_small, moto_young
 
 POLLS = moto_sagemaker.POLLS
 FAIL = moto_sagemaker.FAIL
@@ -17,6 +17,7 @@ LAYERS = moto_small.LAYERS
 ACCOUNT = moto_lambda.ACCOUNT
 COLD = moto_lambda.COLD
 QUOTAS = moto_quotas.APPLIED
+YOUNG = moto_young.YOUNG
 _installed = False
 
 
@@ -37,6 +38,7 @@ def reset() -> None:
     COLD.clear()
     LAYERS.clear()
     QUOTAS.clear()
+    YOUNG.clear()
     moto_quotas.DEFAULT.clear()
     ACCOUNT.update(moto_lambda.ORDINARY_ACCOUNT)
 

@@ -1,9 +1,12 @@
-"""botocore knows every enum, pattern and limit of AWS's API and does not check them. Tests do.
+"""botocore knows every enum, pattern and limit of AWS's API and does not check them. Tests do, and what it does not know, too
+(`strict_limits`).
 
 `install(session)` makes every client of the session raise `NotWhatAwsTakes` before a wrong request is sent.
 """
 
 import re
+
+from tests.support import strict_limits
 
 
 class NotWhatAwsTakes(AssertionError):
@@ -16,6 +19,7 @@ def install(session) -> None:
 
 def _check(params, model, **_) -> None:
     found = list(_problems(model.input_shape, params, model.name)) if model.input_shape is not None else []
+    found += strict_limits.problems(model, params)
     if found:
         raise NotWhatAwsTakes("; ".join(found))
 

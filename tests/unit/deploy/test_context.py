@@ -53,9 +53,12 @@ def test_a_role_made_a_moment_ago_is_waited_for_and_other_refusals_are_not():
         return answer
 
     assert context().patiently("the role", call) == "made"
-    answers[:] = [client_error("ValidationException", "no such instance type")]
-    with pytest.raises(ClientError):
-        context().patiently("the role", call)
+    for other in (client_error("ValidationException", "no such instance type"), client_error("AccessDenied")):
+        made = context()
+        answers[:] = [other]
+        with pytest.raises(ClientError):
+            made.patiently("the role", call)
+        assert made.clock.seconds == 0
 
 
 def test_a_role_that_never_comes_is_given_up():

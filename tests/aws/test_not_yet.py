@@ -1,0 +1,63 @@
+"""What was made a moment ago is not known everywhere at once: the first apply and release of an account wait for it."""
+
+import pytest
+
+from deploy.errors import DeployError
+from tests.support import moto_ext
+from tests.support.applied import FULL, apply, settled, writes_of
+from tests.support.aws import stage
+
+ROLE, LINKED = "arn:aws:iam::123456789012:role/kennel-dev-serve", "arn:aws:iam::123456789012:role/aws-service-role/x"
+DATA = (
+    f'Could not access model data at s3://b/k. Please ensure that the role "{ROLE}" exists and that its trust relationship '
+    'policy allows the action "sts:AssumeRole" for the service principal "sagemaker.amazonaws.com".'
+)
+VARIABLES = (
+    "Lambda was unable to configure access to your environment variables because the KMS key is invalid for CreateGrant. "
+    "Please check your KMS key settings. KMS Exception: InvalidArnException"
+)
+NOT_YET = {  # operation → AWS's answers meanwhile, as users and the Terraform provider's sources report them
+    "CreateRole": [("NoSuchEntity", "Scope ARN: arn:aws:iam::1:policy/x does not exist or is not attachable.")],
+    "PutRolePolicy": [("NoSuchEntity", "The role with name kennel-dev-train cannot be found.")],
+    "AddRoleToInstanceProfile": [("NoSuchEntity", "The role with name kennel-dev-ec2 cannot be found.")],
+    "PutPublicAccessBlock": [("NoSuchBucket", "The specified bucket does not exist")],
+    "PutBucketVersioning": [("OperationAborted", "A conflicting conditional operation is currently in progress")],
+    "CreateModel": [
+        ("ValidationException", f"Could not assume role {ROLE}. Please ensure that the role exists."),
+        ("ValidationException", DATA),
+        ("ValidationException", f'The role "{ROLE}" does not grant ecr:GetDownloadUrlForLayer permission'),
+    ],
+    "CreateEndpointConfig": [("ValidationException", 'Could not find model "kennel-dev-0".')],
+    "CreateEndpoint": [("ValidationException", 'Could not find endpoint configuration "kennel-dev-0".')],
+    "RegisterScalableTarget": [("ValidationException", f"Unable to assume IAM role: {LINKED}")] * 2,
+    "PutScalingPolicy": [
+        ("FailedResourceAccessException", "… is not authorized to perform: cloudwatch:DescribeAlarms"),
+        ("ObjectNotFoundException", "No scalable target found for service namespace: sagemaker"),
+    ],
+    "PutScheduledAction": [("ObjectNotFoundException", "No scalable target registered")],
+    "CreateFunction": [
+        ("InvalidParameterValueException", "The role defined for the function cannot be assumed by Lambda."),
+        ("InvalidParameterValueException", VARIABLES),
+    ],
+}
+
+
+def test_the_first_apply_and_release_wait_for_what_has_not_spread(aws):
+    moto_ext.YOUNG.update({operation: list(answers) for operation, answers in NOT_YET.items()})
+    apply(stage(**FULL))
+    assert not any(moto_ext.YOUNG.values()), "an answer was never given: the operation is not called"
+    assert writes_of(apply, stage(**FULL)) == []
+
+
+def test_so_does_an_update_to_a_configuration_made_a_moment_ago(aws):
+    apply()
+    before = settled()
+    moto_ext.YOUNG["UpdateEndpoint"] = [("ValidationException", 'Could not find endpoint configuration "kennel-dev-0".')]
+    apply(which="b")
+    assert settled() != before
+
+
+def test_what_never_comes_is_told_in_aws_words(aws):
+    moto_ext.YOUNG["CreateEndpoint"] = [("ValidationException", "Could not find endpoint configuration")] * 1000
+    with pytest.raises(DeployError, match="AWS answered ValidationException to CreateEndpoint: Could not find endpoint conf"):
+        apply()
