@@ -141,7 +141,7 @@ class Context:
 
     def patiently(self, what: str, call: Callable[[], Any], *, limit_seconds: float = 120.0) -> Any:
         """Call again while AWS does not know yet what was made a moment ago (IAM above all is eventually consistent)."""
-        started = self.clock.monotonic()
+        started, told = self.clock.monotonic(), ""
         while True:
             try:
                 return call()
@@ -149,7 +149,9 @@ class Context:
                 text = str(error).lower()
                 if not any(words in text for words in _NOT_YET) or self.clock.monotonic() - started > limit_seconds:
                     raise
-                self.say(f"waiting for {what} to be usable")
+                if (reason := str(error.response["Error"].get("Message", ""))) != told:
+                    self.say(f"waiting for {what} to be usable: {reason}")
+                told = reason
                 self.clock.sleep(3)
 
     def wait(

@@ -166,6 +166,9 @@ def conclude(context: Context, this: Run, job: Ec2Job, machines: Ec2) -> None:
     lost = [host for host in job.hosts if not job.went_well(host)] if whole else []
     if lost:
         context.say(f"{this.name} went on to its end without {', '.join(lost)}, as min_hosts allows")
+        for host in lost:
+            if host in job.statuses and job.statuses[host]["exit_code"]:
+                context.say(f"  {host}: {job.failure(host)}")
     interrupted = not whole and _interrupted(context, this, job, machines, again)
     status = "Stopped" if interrupted else "Completed"
     model = None if interrupted else model_uri(context.names, this.name)

@@ -102,6 +102,12 @@ def _check(args: argparse.Namespace, context: Context, release: Release) -> None
     if release.model_data.endswith("/"):
         hint = "name one archive: --job NAME, or --model-data s3://…/model.tar.gz"
         raise DeployError("release", f"{release.model_data} holds many models, and an instance serves one", hint=hint)
+    limit, loads_within = config.ec2_serving.start_minutes * 60, config.serving_on_ec2.load_timeout_seconds
+    if loads_within >= limit:
+        problem = f"[serving] load_timeout_seconds = {loads_within:g}, but the instance ends itself after {limit} s"
+        raise DeployError(
+            "release", problem, hint="raise [ec2_serving] start_minutes, and leave load_timeout_seconds out: it follows"
+        )
     kind = config.ec2_serving.instance_type
     if has_gpu(kind) and release.cuda == "none":
         hint = "set [ec2_serving] instance_type to a CPU type, or release an image built with CUDA"

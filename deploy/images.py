@@ -169,7 +169,7 @@ def look_at_type(context: Context, engine: docker.DockerClient, by_digest: str, 
     if kind != PLAIN:
         context.say(
             f"{by_digest} is of type {kind}, and SageMaker's CreateModel is known to take {PLAIN} only: where `release` is "
-            "refused, build it again with `docker buildx build --provenance=false --output type=image,oci-mediatypes=false`"
+            "refused, build and push it again under another tag: `python -m deploy images --tag ANOTHER`"
         )
 
 

@@ -1,6 +1,7 @@
 """Roles with their inline policy and boundary, the boundary itself, and EC2's instance profile."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from deploy import iam
@@ -99,14 +100,15 @@ class Role(Resource):
 
     def create(self) -> None:
         limit = {"PermissionsBoundary": self._scope.boundary} if self._scope.boundary else {}
-        role = {"RoleName": self._name, "AssumeRolePolicyDocument": json.dumps(self._trust)}
+        role = {"RoleName": self._name, "AssumeRolePolicyDocument": json.dumps(self._trust), **limit}
         tags = tag_list(self.context.tags)
-        self.context.patiently("the boundary", lambda: self._iam.create_role(**role, **limit, Tags=tags))
+        self._bounded(lambda: self._iam.create_role(**role, Tags=tags))
         self.context.patiently(self.key, self._put_policy)
 
     def update(self, changes: Changes) -> None:
         if "boundary" in changes and self._scope.boundary:
-            self._iam.put_role_permissions_boundary(RoleName=self._name, PermissionsBoundary=self._scope.boundary)
+            wanted = {"RoleName": self._name, "PermissionsBoundary": self._scope.boundary}
+            self._bounded(lambda: self._iam.put_role_permissions_boundary(**wanted))
         elif "boundary" in changes:
             self._iam.delete_role_permissions_boundary(RoleName=self._name)
         if "trust" in changes:
@@ -121,6 +123,13 @@ class Role(Resource):
     def delete(self) -> None:
         self._strip()
         self._iam.delete_role(RoleName=self._name)
+
+    def _bounded(self, call: Callable[[], Any]) -> None:
+        """Our boundary may have been made a moment ago; the organisation's is there, or its name is wrong."""
+        if self.context.config.security.boundary_arn:
+            call()
+        else:
+            self.context.patiently("the boundary", call)
 
     def _strip(self, keep: str | None = None) -> None:
         """IAM deletes no role that still has policies."""

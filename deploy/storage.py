@@ -85,7 +85,8 @@ class Bucket(Resource):
     def create(self) -> None:
         where = {"LocationConstraint": self.names.region}
         extra = {} if self.names.region == "us-east-1" else {"CreateBucketConfiguration": where}  # us-east-1 refuses it
-        self._s3.create_bucket(Bucket=self._name, ObjectOwnership="BucketOwnerEnforced", **extra)
+        request = {"Bucket": self._name, "ObjectOwnership": "BucketOwnerEnforced"} | extra
+        self.context.patiently(self.key, lambda: self._s3.create_bucket(**request))
         for name in self.desired():
             self.context.patiently(self.key, partial(self._put, name))
 

@@ -132,9 +132,10 @@ class Function:
 
     def _model(self, in_body: Any, in_header: str) -> str:
         """TargetModel of the call; empty where the endpoint serves one model. Who names one there means another answer."""
-        named = in_body or in_header
-        if named and not self._settings.many_models:
-            where = '"model" in the JSON body' if in_body else "the header X-Amzn-SageMaker-Target-Model"
+        says = in_body not in (None, "")
+        named = in_body if says else in_header
+        if named != "" and not self._settings.many_models:
+            where = '"model" in the JSON body' if says else "the header X-Amzn-SageMaker-Target-Model"
             remedy = 'MANY_MODELS of this function must be true ([endpoint] kind = "multi-model" in the stage\'s file)'
             raise Refused(400, "BadRequest", f"this endpoint serves one model: leave {where} out; if it serves many, {remedy}")
         if not isinstance(named, str):

@@ -59,7 +59,9 @@ def detect(requested: str = "auto", *, local_rank: int = 0) -> Accelerator:
                 f"which torch {torch.__version__} (CUDA {torch.version.cuda}) cannot use{_chosen()}: {_REMEDY}"
             )
         if requested == "cuda":
-            raise AcceleratorError("a GPU was asked for, but this host has none: run with --gpus all, or set the device to cpu")
+            raise AcceleratorError(
+                f"a GPU was asked for, but this host has none{_chosen()}: run with --gpus all, or set the device to cpu"
+            )
         return _cpu()
     capability, name = torch.cuda.get_device_capability(local_rank), torch.cuda.get_device_name(local_rank)
     check_architecture(capability, torch.cuda.get_arch_list(), name)

@@ -81,8 +81,9 @@ def test_a_run_that_went_on_without_a_node_is_complete_where_it_may_lose_one(aws
     if lost == "silent":
         Instances(context).delete()
     else:
-        report("algo-3", *{"taken": (0, "spot notice"), "given up": (75,)}[lost])
+        report("algo-3", *{"taken": (0, "spot notice"), "given up": (75,)}[lost], failure="PeerLost: no word from algo-1")
     watch(context, job, run=ELASTIC)
+    assert ("algo-3: PeerLost: no word from algo-1" in context.console.text) is (lost == "given up")
     assert "Completed" in context.out.text
     assert "training/r1/output/model.tar.gz" in context.out.text
     assert "lost: algo-3" in context.out.text

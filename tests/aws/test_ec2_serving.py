@@ -176,3 +176,14 @@ def test_killed_anywhere_the_next_release_leaves_one_instance(on_ec2):
     assert code == 0, err
     assert len(document["retired"]) == 2
     assert [row["InstanceId"] for row in machines("pending", "running")] == [document["instance"]]
+
+
+def test_a_model_that_may_load_longer_than_the_instance_waits_is_refused(on_ec2):
+    artifact, image = upload(), push()
+    on_ec2.stage.write_text(
+        on_ec2.stage.read_text() + "\n[serving]\nload_timeout_seconds = 1500\n[endpoint]\nstartup_timeout_seconds = 3600\n"
+    )
+    recorder = Recorder()
+    code, _, err = on_ec2("release", "--on", "ec2", "--model-data", artifact, "--image", image, "--yes-cost", recorder=recorder)
+    assert (code, recorder.writes) == (1, [])
+    assert "load_timeout_seconds = 1500, but the instance ends itself after 1200 s" in " ".join(err.split())

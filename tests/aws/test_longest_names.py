@@ -18,7 +18,7 @@ KEY = f"arn:aws:kms:{fake.REGION}:{fake.ACCOUNT}:key/11111111-2222-3333-4444-555
 MOST = FULL | {
     "security": {"kms_key_arn": KEY, "subnet_ids": ["subnet-1"], "security_group_ids": ["sg-1"]},
     "ec2": {"instance_count": 2, "spot": True},
-}  # fmt: skip
+}
 
 
 def longest(**tables):

@@ -20,6 +20,7 @@ NOT_YET = {  # operation → AWS's answers meanwhile, as users and the Terraform
     "CreateRole": [("NoSuchEntity", "Scope ARN: arn:aws:iam::1:policy/x does not exist or is not attachable.")],
     "PutRolePolicy": [("NoSuchEntity", "The role with name kennel-dev-train cannot be found.")],
     "AddRoleToInstanceProfile": [("NoSuchEntity", "The role with name kennel-dev-ec2 cannot be found.")],
+    "CreateBucket": [("OperationAborted", "A conflicting conditional operation is currently in progress against it.")],
     "PutPublicAccessBlock": [("NoSuchBucket", "The specified bucket does not exist")],
     "PutBucketVersioning": [("OperationAborted", "A conflicting conditional operation is currently in progress")],
     "CreateModel": [
@@ -61,3 +62,17 @@ def test_what_never_comes_is_told_in_aws_words(aws):
     moto_ext.YOUNG["CreateEndpoint"] = [("ValidationException", "Could not find endpoint configuration")] * 1000
     with pytest.raises(DeployError, match="AWS answered ValidationException to CreateEndpoint: Could not find endpoint conf"):
         apply()
+
+
+def test_a_boundary_of_our_own_is_waited_for_where_the_roles_were_there_before(aws):
+    apply(stage(security={"boundary": False}))
+    moto_ext.YOUNG["PutRolePermissionsBoundary"] = [("NoSuchEntity", "policy x does not exist or is not attachable.")]
+    apply()
+    assert not moto_ext.YOUNG["PutRolePermissionsBoundary"]
+
+
+def test_the_organisations_boundary_is_there_or_its_name_is_wrong(aws):
+    moto_ext.YOUNG["CreateRole"] = [("NoSuchEntity", "policy x does not exist or is not attachable.")] * 2
+    with pytest.raises(DeployError, match="does not exist or is not attachable"):
+        apply(stage(security={"boundary_arn": "arn:aws:iam::123456789012:policy/organisation"}))
+    assert len(moto_ext.YOUNG["CreateRole"]) == 1

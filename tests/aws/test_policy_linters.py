@@ -148,7 +148,7 @@ def test_cloudsplaining_sees_a_planted_fault(scope, change, finding):
     assert ("lambda", finding) in cloudsplaining_says("lambda", text)
 
 
-def test_cloudsplaining_sees_all_but_some_actions(scope, capsys):
+def test_cloudsplaining_sees_all_but_some_actions(scope):
     text = iam.role_policy(scope, "lambda")
     text["Statement"][0]["NotAction"] = text["Statement"][0].pop("Action")
     found = {row[1].partition(":")[0] for row in cloudsplaining_says("lambda", text)}

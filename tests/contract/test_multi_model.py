@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory):
     log = tmp_path_factory.mktemp("log") / "log"
-    first = min(free_port(), 65_000)
+    first = free_port()
     environ = {"SAGEMAKER_MULTI_MODEL": "true", "SAGEMAKER_SAFE_PORT_RANGE": f"{first}-{first + 200}"}
     with serving(Path("/nowhere"), log, environ, fronts=0, model_processes=0, **UNHURRIED) as server:
         yield server

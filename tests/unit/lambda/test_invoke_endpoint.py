@@ -144,6 +144,8 @@ def passed_on(document: dict) -> dict:
         (True, url_event(), "serves many models: name one"),
         (True, {"image": BASE64, "model": "ü"}, "ASCII"),
         (True, {"image": BASE64, "model": 7}, "model must be a text"),
+        (True, {"image": BASE64, "model": {}}, "model must be a text"),
+        (False, {"image": BASE64, "model": False}, 'leave "model" in the JSON body out'),
         (False, {"image": BASE64, "model": "pug.tar.gz"}, "serves one model"),
         (False, {"image": BASE64, "model": "pug.tar.gz"}, 'leave "model" in the JSON body out'),
         (False, passed_on({"instances": [], "model": "pug.tar.gz"}), 'leave "model" in the JSON body out'),
