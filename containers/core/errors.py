@@ -63,5 +63,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
     The driver's own "out of memory" leaves the context whole (CUDA Runtime API, cudaErrorMemoryAllocation).
     """
-    known = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    return known or any(words in str(error) for words in _NO_MEMORY)
+    kind = type(error).__name__
+    if kind == "DistBackendError":  # what NCCL lacks is other memory (locked, shared), which fewer photos do not give back
+        return False
+    return isinstance(error, MemoryError) or kind == "OutOfMemoryError" or any(words in str(error) for words in _NO_MEMORY)

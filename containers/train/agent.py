@@ -23,7 +23,7 @@ from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
 from torch.distributed.elastic.rendezvous import RendezvousClosedError, RendezvousConnectionError, RendezvousTimeoutError
 
 from containers.core import logs
-from containers.core.errors import Error
+from containers.core.errors import ConfigError, Error
 from containers.train import failure, farewell, gathering
 from containers.train.errors import Interrupted, PeerLost
 from containers.train.failure import Category, Failure
@@ -230,7 +230,10 @@ def _run(agent: Agent) -> Failure | None:
     """Why this host's workers did not succeed, as far as it knows by itself. Raises HostsLost and AlreadyDone."""
     here = agent.cluster.current_host
     try:
-        result = agent.run()
+        result: RunResult | None = agent.run()
+        if result is None:  # torch's way out for a host that a complete group has no place for
+            why = "the hosts' group was complete without this one: give all hosts one list (--hosts), each a name of its own"
+            return Failure.of(ConfigError(why), host=here)
         return failure.root_cause(agent.failures) if result.is_failed() else None
     except PeerEnded as ended:
         return ended.failure

@@ -168,7 +168,7 @@ def no_shared_memory(error: RuntimeError) -> AcceleratorError | None:
     if not (isinstance(error, dist.DistBackendError) and "shared memory segment" in str(error)):
         return None
     return AcceleratorError(
-        "this host's GPUs found no room in /dev/shm to talk through: start the container with --shm-size 1g or --ipc host "
+        "this host's GPUs found no room in /dev/shm to talk through: start the container with --shm-size 2g or --ipc host "
         f"({str(error).splitlines()[-1]})"
     )
 

@@ -158,7 +158,7 @@ class Board:
         heard = False
         try:
             self._store.set(f"end/{self._rank}", DONE if cause is None else cause.model_dump_json())
-            heard = True
+            heard = self._get(f"end/{self._rank}") is not None  # `set` waits for no answer
             known, lost = self._collect(cause)
             self._store.set(f"left/{self._rank}", "1")
             self.close()

@@ -94,8 +94,8 @@ class Launcher:
                 extra={"lost": ended.lost, "remaining": ended.hosts},
             )
             if self._stop.is_set():
-                gathering = "stopped while the hosts that are left were to gather; the last checkpoint stands"
-                return Failure.of(Interrupted(gathering), host=job.cluster.current_host)
+                stopped = "stopped while the hosts that are left were to gather; the last checkpoint stands"
+                return Failure.of(Interrupted(stopped), host=job.cluster.current_host)
             self._before.append(self._agent)
             restarts = self._agent.restarts_left
             job = job.model_copy(update={"cluster": job.cluster.model_copy(update={"hosts": ended.hosts})})
@@ -111,9 +111,9 @@ class Launcher:
         self._set_environment(chosen.environment)
         if len(cluster.hosts) > 1 and not self._before:
             network.wait_for_leader(cluster, rendezvous.JOIN_SECONDS)
-        log.info("starting workers", extra={"hosts": chosen.hosts, "processes": chosen.processes, "endpoint": chosen.endpoint})
         handler = chosen.handler()
         gathering.came(handler, chosen.run_id, cluster.current_host)
+        log.info("starting workers", extra={"hosts": chosen.hosts, "processes": chosen.processes, "endpoint": chosen.endpoint})
         spec = WorkerSpec(
             role="worker",
             local_world_size=chosen.processes,

@@ -223,9 +223,12 @@ class Stepper:
     def _out_of_memory(self, micro: int, error: RuntimeError) -> AcceleratorError:
         per_rank = math.ceil(self._config.batch_size / self._peers)
         words = str(error).partition("\n")[0]
+        remedy = f"set micro_batch_size to {micro // 2}; the result stays the same but for batch norm"
+        if micro == 1:
+            remedy = "lower image_size, or use a machine with more memory"
         return AcceleratorError(
             f"out of memory with {micro} photos at once (batch_size {self._config.batch_size}, {per_rank} per rank): "
-            f"set micro_batch_size to {max(1, micro // 2)}; the result stays the same but for batch norm ({words})"
+            f"{remedy} ({words})"
         )
 
     def _micro_batch(self, images: Tensor, labels: Tensor, counted: int, total: int, *, last: bool) -> Tensor:

@@ -72,8 +72,8 @@ class Run:
     def forward(self, module: nn.Module, amp_dtype: torch.dtype | None) -> Callable[[Tensor], Tensor]:
         """uint8 photos → what `module` makes of them, in float32, without gradients. `module` must be in eval mode.
 
-        A full GPU computes fewer of them at once, from then on. Raises AcceleratorError where one is too many, StopRequested
-        where the run may be left in the middle of work.
+        A full GPU computes fewer of them at once, for the rest of this pass. Raises AcceleratorError where one is too many,
+        StopRequested where the run may be left in the middle of work.
         """
         device = self.group.device
         rows = _CPU_ROWS if device.type == "cpu" else _EVALUATION_BATCH
@@ -93,7 +93,9 @@ class Run:
                     if not is_out_of_memory(error):
                         raise
                     if rows == 1:
-                        raise AcceleratorError("out of memory with one photo: lower image_size, or use a larger GPU") from error
+                        words = str(error).partition("\n")[0]
+                        why = f"out of memory with one photo: lower image_size, or use a machine with more memory ({words})"
+                        raise AcceleratorError(why) from error
                 rows = min(rows, len(images)) // 2 or 1
                 torch.cuda.empty_cache()
                 _log.warning("out of memory: evaluating fewer photos at once", extra={"photos_at_once": rows})

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import socket
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ import requests
 from containers.core import manifest
 from tests.support.compose import Project, project
 from tests.support.hosts import QUICK
+from tests.support.server import free_port
 
 
 @pytest.fixture
@@ -21,9 +21,7 @@ def compose(tmp_path):
 
 @pytest.fixture
 def port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
+    return str(free_port())
 
 
 def readable(folder: Path) -> Path:

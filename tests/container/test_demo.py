@@ -7,7 +7,6 @@ import hashlib
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import uuid
@@ -23,6 +22,7 @@ from containers.core import manifest
 from scripts.environment import STAMPS
 from scripts.machine import ROOT
 from tests.support.requirement import unavailable
+from tests.support.server import free_port
 
 PHOTOS = ROOT / "examples" / "photos"
 CLASSES = ("brick", "grass", "gravel")
@@ -36,9 +36,7 @@ class Clone:
             unavailable("this tree is no git checkout, so there is nothing to clone")
         subprocess.run(["git", "clone", "--quiet", ROOT, folder], check=True)
         self.folder, self.project = folder, f"kennel-test-{uuid.uuid4().hex[:8]}"
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         ours = ("KENNEL_", "SERVE_", "SAGEMAKER_", "MAKE", "MODEL_DIR", "DATA", "PORT", "BASE_IMAGE", "MFLAGS")
         self.environ = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
         self.environ |= {"COMPOSE_PROJECT_NAME": self.project, "CUDA_VISIBLE_DEVICES": ""}

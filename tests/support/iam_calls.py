@@ -93,9 +93,7 @@ def needs(call, names) -> list[Need]:
         found.append(Need("s3:PutBucketOwnershipControls", resources[0], conditions))
     if call.operation == "DeleteObjects" and any("VersionId" in row for row in call.parameters["Delete"]["Objects"]):
         found += [Need("s3:DeleteObjectVersion", resource, conditions) for resource in resources]
-    if (
-        call.operation == "GetFunction"
-    ):  # whose functions all have tags (Lambda's guide, "Permissions required for working with tags")
+    if call.operation == "GetFunction":  # all have tags (Lambda's guide, "Permissions required for working with tags")
         found += [Need("lambda:ListTags", resource) for resource in resources]
     found += _of_the_key(service, call, names)
     tagging = _tagging(service, call)

@@ -18,7 +18,7 @@ from tests.support.server import free_port as free_port
 SECONDS = 240.0
 """A deadline for machines under load, not an expectation."""
 STOP_SECONDS = 20.0
-"""What the issue allows from SIGTERM to the end; tiny workers need a fraction of it."""
+"""From SIGTERM to the end; tiny workers need a fraction of it."""
 
 
 def photo(path: Path, seed: int, size: tuple[int, int] = (40, 36), mode: str = "RGB") -> Path:

@@ -16,7 +16,7 @@ from containers.train.failure import Failure
 from tests.support.server import free_port
 from tests.support.training import DEADLINE, in_ranks
 
-LIMIT = 6
+LIMIT = 12
 """Seconds. Ranks must also find each other within them, on a busy machine too."""
 
 

@@ -13,9 +13,6 @@ from containers.train.failure import FAILURE_BYTES, Category, Failure
 NOT_MET = "retrieving ncclUniqueId from [0] via c10d key-value store by key '0', but store->get('0') got error: wait timeout"
 """Of a rank whose rank 0 did not come: torch 2.10, ProcessGroupNCCL.cpp."""
 
-NOT_MET = "retrieving ncclUniqueId from [0] via c10d key-value store by key '0', but store->get('0') got error: wait timeout"
-"""Of a rank whose rank 0 did not come: torch 2.10, ProcessGroupNCCL.cpp."""
-
 
 def a_failure(message: str = "no", category: Category = Category.OWN, moment: float = 0.0, **fields: object) -> Failure:
     given = {"kind": "ValueError", "message": message, "exit_code": 1, "category": category, "moment": moment}

@@ -83,7 +83,7 @@ def start(stack: ExitStack, folder: Path, data: Path, programs: tuple[str, ...])
 @pytest.mark.slow
 def test_a_host_that_never_comes_is_named_by_all_that_did(tmp_path: Path, data: Path) -> None:
     """The first host gives up first, and the store goes with it: the second must not take it for the one that is missing."""
-    impatient = "from containers.train import rendezvous\nrendezvous.JOIN_SECONDS = 20"
+    impatient = "from containers.train import rendezvous\nrendezvous.JOIN_SECONDS = 45"
     with ExitStack() as stack:
         first, second = start(stack, tmp_path, data, (impatient, "pass"))
         assert (first.wait(), second.wait()) == (75, 75), first.out + second.out
@@ -95,7 +95,7 @@ def test_a_host_that_never_comes_is_named_by_all_that_did(tmp_path: Path, data: 
 @pytest.mark.slow
 def test_a_host_that_is_lost_while_the_group_forms_is_named_by_the_others(tmp_path: Path, data: Path) -> None:
     """Killed when all have met and before ranks are shared out: both others wait at the first one's store, which lives."""
-    quick = "from containers.train import rendezvous\nrendezvous.ANSWER_SECONDS = 10"
+    quick = "from containers.train import rendezvous\nrendezvous.ANSWER_SECONDS = 40"
     killed = """
 import os, signal
 from containers.train.agent import Agent

@@ -218,6 +218,19 @@ def test_a_lost_store_is_a_lost_first_host(ours: Exception | None, kind: str, wo
     assert (seen.kind, words in seen.message) == (kind, True)
 
 
+class JustLostStore(LostStore):
+    """What is sent to it goes into the network's buffers."""
+
+    def set(self, *_: object) -> None:
+        pass
+
+
+def test_an_abort_that_nobody_heard_of_is_explained_by_the_lost_first_host() -> None:
+    seen = Board(JustLostStore(), 1, Cluster(hosts=NAMES[:2], current_host=NAMES[1])).finish(aborted(1))
+    assert (seen.kind, seen.exit_code) == ("PeerLost", 75)
+    assert "host algo-1 ended without a word" in seen.message
+
+
 def test_a_peer_that_falls_silent_during_work_is_given_up(store: TCPStore) -> None:
     clock = Clock()
     first = board(store, 0, clock=clock)

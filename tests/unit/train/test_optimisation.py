@@ -152,9 +152,9 @@ def test_a_full_gpu_halves_the_micro_batch_and_the_step_is_the_same(caplog, full
     assert small.seen == [2, 2, 2, 2]
 
 
-@pytest.mark.parametrize("room", [3, 0])
-def test_where_the_size_was_chosen_or_one_photo_is_too_many_the_error_names_it(room):
-    wanted = r"out of memory with \d photos at once \(batch_size 8.*micro_batch_size to.*\(CUDA out of memory\)"
+@pytest.mark.parametrize(("room", "remedy"), [(3, "set micro_batch_size to 2;"), (0, "lower image_size")])
+def test_where_the_size_was_chosen_or_one_photo_is_too_many_the_error_says_what_helps(room, remedy):
+    wanted = rf"out of memory with \d photos at once \(batch_size 8.*{remedy}.*\(CUDA out of memory\)"
     with pytest.raises(AcceleratorError, match=wanted):
         stepper(_Small(room), micro_batch_size=4 if room else 0).step(batch(), 0.1, 0)
 

@@ -157,7 +157,6 @@ def test_hosts_that_count_different_hosts_end_at_once(tmp_path: Path, data: Path
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize("lost", ["leader", "other"])
 def test_a_host_that_stands_still_is_given_up_and_named(tmp_path: Path, data: Path, lost: str) -> None:
     """As a host behind a partition looks: its connections live, and nothing answers. A minute, not TCP's quarter of an hour."""
