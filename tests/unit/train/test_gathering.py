@@ -24,10 +24,16 @@ def stores() -> tuple[TCPStore, TCPStore]:
     return first, TCPStore("127.0.0.1", first.port, is_master=False, wait_for_workers=False, timeout=timedelta(seconds=30))
 
 
+def arrived(store: TCPStore) -> None:
+    """What was set over this connection is there: `set` waits for no answer, but a connection's words are taken in turn."""
+    store.check(["any"])
+
+
 def test_who_did_not_come_is_named_and_nobody_else() -> None:
     first, second = stores()
     handler = SimpleNamespace(_store=second)
     gathering.came(SimpleNamespace(_store=first), "job", NAMES[0])
+    arrived(first)
     gathering.came(handler, "another job", NAMES[2])
     assert gathering.why_late(handler, "job", THREE).startswith(
         "host 127.0.0.2, 127.0.0.3 did not come while the others gathered"
@@ -53,6 +59,7 @@ def test_who_came_and_does_not_take_part_is_named() -> None:
     assert gathering.why_apart(handler, "job", None, THREE).startswith("host 127.0.0.3 did not come")
     gathering.takes_part(first, NAMES[0])
     gathering.takes_part(first, NAMES[2])
+    arrived(first)
     assert gathering.why_apart(handler, "job", second, THREE).startswith("host 127.0.0.2 came and was lost again")
     gathering.takes_part(second, NAMES[1])
     assert gathering.why_apart(handler, "job", second, THREE).startswith(

@@ -52,6 +52,7 @@ def board(store: TCPStore, rank: int, size: int = 2, clock: FastClock | None = N
     client = TCPStore("127.0.0.1", store.port, is_master=False, wait_for_workers=False, timeout=timedelta(seconds=30))
     cluster = Cluster(hosts=NAMES[:size], current_host=NAMES[rank])
     made = Board(client, rank, cluster, **({"clock": clock, "pause": clock.pause} if clock else {}))
+    client.check(["any"])  # what it set is there: `set` waits for no answer
     _made.append(made)
     return made
 

@@ -47,6 +47,7 @@ def board(store: TCPStore, rank: int, size: int = 3, least: int = 2, clock: Cloc
     clock = clock or Clock()
     cluster = Cluster(hosts=NAMES[:size], current_host=NAMES[rank])
     made = ElasticBoard(client, rank, cluster, least, clock=clock, pause=clock.pause)
+    client.check(["any"])  # what it set is there: `set` waits for no answer
     _made.append(made)
     return made
 
