@@ -43,14 +43,17 @@ print(json.dumps({"code": code, "left": [p.pid for p in psutil.Process().childre
     assert result(in_a_process(program, child, tmp_path / "error.json")) == {"code": 3, "left": []}
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_stop_is_written_down_and_passed_on(tmp_path: Path, number: signal.Signals) -> None:
-    child = """
+STOPPABLE = """
 import signal, sys, time
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
 print("ready", flush=True)
 time.sleep(600)
 """
+"""A child that ends with 75 when it is asked to stop."""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_is_written_down_and_passed_on(tmp_path: Path, number: signal.Signals) -> None:
     program = (
         PRELUDE
         + """
@@ -59,7 +62,7 @@ code = boss.run([sys.executable, "-c", sys.argv[1]], Path(sys.argv[2]))
 print(json.dumps({"code": code, "stop_file": boss.stop_file.exists(), "requested": boss.stop_requested_at is not None}))
 """
     )
-    process = in_a_process(program, child, tmp_path / "error.json", tmp_path / "stop")
+    process = in_a_process(program, STOPPABLE, tmp_path / "error.json", tmp_path / "stop")
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     process.send_signal(number)
@@ -68,12 +71,6 @@ print(json.dumps({"code": code, "stop_file": boss.stop_file.exists(), "requested
 
 def test_a_stop_is_passed_on_though_its_file_cannot_be_written(tmp_path: Path) -> None:
     """The scratch folder is full, or was cleaned up: that must not kill the first process."""
-    child = """
-import signal, sys, time
-signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
-print("ready", flush=True)
-time.sleep(600)
-"""
     program = (
         PRELUDE
         + """
@@ -81,7 +78,7 @@ boss.stop_file = Path(sys.argv[3])
 print(json.dumps(boss.run([sys.executable, "-c", sys.argv[1]], Path(sys.argv[2]))))
 """
     )
-    process = in_a_process(program, child, tmp_path / "error.json", tmp_path / "gone/stop")
+    process = in_a_process(program, STOPPABLE, tmp_path / "error.json", tmp_path / "gone/stop")
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGTERM)
