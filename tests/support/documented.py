@@ -4,6 +4,7 @@ import base64
 import json
 from typing import Any
 
+import requests
 import schemathesis
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -32,3 +33,10 @@ def examples(count: int) -> settings:
 def unfit(case: schemathesis.Case) -> list[Any]:
     """Checks that do not fit: in a batch, what is wrong with one photo is said in its place."""
     return [negative_data_rejection] if case.media_type in ("application/json", "application/jsonlines") else []
+
+
+def answers(case: schemathesis.Case, url: str, session: requests.Session) -> None:
+    """The server at `url` answers `case` as its document says, and not with a 5xx."""
+    response = case.call(base_url=url, session=session, timeout=60)
+    assert response.status_code < 500, response.text
+    case.validate_response(response, excluded_checks=unfit(case))
