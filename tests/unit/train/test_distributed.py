@@ -174,7 +174,7 @@ def test_gpus_without_room_to_talk_through_are_told_how_to_get_it():
     assert named is not None
     assert named.exit_code == 4
     assert str(named).startswith(
-        "this host's GPUs found no room in /dev/shm to talk through: start the container with --shm-size 1g"
+        "this host's GPUs found no room in /dev/shm to talk through: start the container with --shm-size 2g or --ipc host"
     )
     assert str(named).endswith("(Error while creating shared memory segment /dev/shm/nccl-Qx1 (size 9637888))")
 
