@@ -7,24 +7,10 @@ from botocore.exceptions import ClientError
 
 from deploy import iam, stack
 from deploy.errors import DeployError, Refused
-from deploy.function import Lambda
 from deploy.serving import EndpointConfig
-from lambda_settings import Settings
-from tests.support import moto_ext, moto_lambda, moto_sagemaker
+from tests.support import moto_ext, moto_sagemaker
 from tests.support.applied import FULL, apply, destroy, endpoint, grow_old, plan, writes_of
-from tests.support.aws import Killed, Recorder, client, context, everything, release, stage
-
-
-def test_new_code_is_a_new_version(aws, tmp_path):
-    apply()
-    (tmp_path / "invoke_endpoint.py").write_text("handler = None\n")
-    ctx = context()
-    engine = stack.engine(ctx, release())
-    for resource in engine.resources:
-        if hasattr(resource, "_function"):
-            resource._function.source = tmp_path
-    list(engine.apply())
-    assert client("lambda").get_alias(FunctionName="kennel-dev-invoke", Name="live")["FunctionVersion"] == "2"
+from tests.support.aws import Recorder, client, context, everything, release, stage
 
 
 def test_a_release_keeps_the_instances_that_scaling_has_reached(aws):
@@ -156,65 +142,6 @@ def test_an_endpoint_cannot_change_its_kind(aws):
             engine.check(engine.plan())
 
 
-def test_the_new_version_is_warm_before_the_alias_flips_and_the_old_one_cools_after(aws):
-    config = stage(function={"provisioned_maximum": 5})
-    apply(config)
-    written = writes_of(apply, stage(function={"provisioned_maximum": 5, "memory_mb": 1024}))
-    assert [name for name in written if not name.startswith("monitoring")] == [
-        "lambda:UpdateFunctionConfiguration",
-        "lambda:PublishVersion",
-        "lambda:PutProvisionedConcurrencyConfig",
-        "lambda:UpdateAlias",
-        "application-autoscaling:DeregisterScalableTarget",
-        "lambda:DeleteProvisionedConcurrencyConfig",
-        "application-autoscaling:RegisterScalableTarget",
-        "application-autoscaling:PutScalingPolicy",
-    ]
-    functions = client("lambda")
-    assert functions.get_alias(FunctionName="kennel-dev-invoke", Name="live")["FunctionVersion"] == "2"
-    warm = functions.get_provisioned_concurrency_config(FunctionName="kennel-dev-invoke", Qualifier="2")
-    assert (warm["Status"], warm["RequestedProvisionedConcurrentExecutions"]) == ("READY", 3)
-
-
-MORE_MEMORY = {"function": {"memory_mb": 1024}}
-
-
-def live_and_warm(version):
-    """What `live` points to, and how warm `version` is."""
-    functions = client("lambda")
-    warm = functions.get_provisioned_concurrency_config(FunctionName="kennel-dev-invoke", Qualifier=version)
-    return functions.get_alias(FunctionName="kennel-dev-invoke", Name="live")["FunctionVersion"], warm["Status"]
-
-
-def test_the_alias_never_flips_to_a_version_that_could_not_be_warmed(aws):
-    apply()
-    moto_ext.COLD.extend(["the handler does not start"] * 2)
-    for _ in range(2):  # the second run finds the failed one, and asks again
-        with pytest.raises(DeployError, match=r"(?s)ended as FAILED.*AWS said: the handler does not start"):
-            apply(stage(**MORE_MEMORY))
-        assert live_and_warm("2") == ("1", "FAILED")
-    written = writes_of(apply, stage(**MORE_MEMORY))
-    assert written[:2] == ["lambda:PutProvisionedConcurrencyConfig", "lambda:UpdateAlias"]
-    assert live_and_warm("2") == ("2", "READY")
-    assert writes_of(apply, stage(**MORE_MEMORY)) == []
-
-
-def test_a_version_that_still_warms_up_is_only_waited_for(aws, monkeypatch):
-    apply()
-    monkeypatch.setattr(moto_lambda, "POLLS", 20)
-    ctx = context(stage(**MORE_MEMORY))
-
-    def killed():
-        raise Killed
-
-    ctx.clock.on_sleep = killed
-    with pytest.raises(Killed):
-        list(stack.engine(ctx, release()).apply())
-    assert live_and_warm("2") == ("1", "IN_PROGRESS")
-    assert writes_of(apply, stage(**MORE_MEMORY)) == ["lambda:UpdateAlias", "lambda:DeleteProvisionedConcurrencyConfig"]
-    assert live_and_warm("2") == ("2", "READY")
-
-
 def test_what_the_file_turns_off_is_taken_away(aws):
     apply(stage(**FULL))
     off = stage(function={"provisioned_concurrency": 0}, scaling={"profile": "none"})
@@ -265,43 +192,6 @@ def test_other_kinds_of_endpoint(aws, kind):
     assert isolated == (kind == "async"), "AWS refuses it for serverless endpoints, and later models need the network"
     destroy()
     assert not any(everything().values())
-
-
-def test_the_function_is_told_whether_its_endpoint_has_many_models(aws):
-    many = {"kind": "multi-model", "instance_type": "ml.m5.xlarge"}
-    for tables, wanted in (
-        ({}, (False, "")),
-        ({"endpoint": many}, (True, "")),
-        ({"endpoint": many, "function": {"target_model": "pug.tar.gz"}}, (True, "pug.tar.gz")),
-    ):
-        variables = Lambda(context(stage(**tables))).settings["Environment"]["Variables"]
-        settings = Settings.from_environment(variables)
-        assert (settings.many_models, settings.target_model) == wanted
-
-
-def test_origins_that_the_file_no_longer_names_are_shut_out(aws):
-    def open_to(*origins):
-        return stage(function={"url": True, "cors_origins": origins})
-
-    def cors():
-        where = {"FunctionName": "kennel-dev-invoke", "Qualifier": "live"}
-        return client("lambda").get_function_url_config(**where).get("Cors") or {}
-
-    apply(open_to("https://dogs.example"))
-    assert cors()["AllowOrigins"] == ["https://dogs.example"]
-    assert writes_of(apply, open_to("https://dogs.example")) == []
-    assert "lambda:UpdateFunctionUrlConfig" in writes_of(apply, open_to())
-    assert not cors().get("AllowOrigins")
-    assert writes_of(apply, open_to()) == []
-
-
-def test_an_address_that_comes_back_finds_its_permissions(aws):
-    """Lambda keeps them when an address is deleted, and refuses a second statement of the same name."""
-    apply(stage(**FULL))
-    apply(stage())
-    written = writes_of(apply, stage(**FULL))
-    assert "lambda:CreateFunctionUrlConfig" in written
-    assert "lambda:AddPermission" not in written
 
 
 def test_a_boundary_that_is_turned_off_goes_once_no_role_carries_it(aws):

@@ -1,0 +1,86 @@
+"""What the endpoint's errors become, with fakes for the handler's two clients."""
+
+import json
+
+import pytest
+from botocore.exceptions import EndpointConnectionError, ReadTimeoutError
+
+from tests.support.lambda_events import Context, Runtime, function, model_error, service_error, url_event
+
+
+@pytest.mark.parametrize("status", [400, 405, 406, 413, 415, 500, 503, 504, 507])
+def test_the_models_own_status_and_message_are_kept(status):
+    said = json.dumps({"error": {"kind": "UnsupportedMediaType", "message": "not a photo"}})
+    runtime = Runtime(model_error(status, said))
+    answer = function(runtime)(url_event(), Context())
+    assert (answer["statusCode"], answer["body"]) == (status, said)
+    assert answer["headers"].get("retry-after") == ("1" if status == 503 else None)
+    assert len(runtime.calls) == 1
+
+
+def test_a_model_error_that_is_not_json_is_wrapped():
+    answer = function(Runtime(model_error(500, "<html>oops")))(url_event(), Context())
+    described = {"kind": "ModelError", "message": "<html>oops", "request_id": Context.aws_request_id}
+    assert json.loads(answer["body"]) == {"error": described}
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (model_error(0, "Your invocation timed out while waiting for a response from container primary."), 504),
+        (model_error(0, "connection reset"), 502),
+        (ReadTimeoutError(endpoint_url="https://runtime"), 504),
+        (service_error("ValidationError"), 502),
+        (service_error("AccessDeniedException", 403), 502),
+        (service_error("ValidationError", 413), 413),
+    ],
+)
+def test_what_may_have_cost_work_or_cannot_succeed_is_not_tried_again(error, status, capsys):
+    runtime = Runtime(error)
+    answer = function(runtime)(url_event(), Context())
+    assert answer["statusCode"] == status
+    assert len(runtime.calls) == 1
+    assert "123456789012" not in answer["body"]
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (service_error("ThrottlingException"), 429),
+        (service_error("ModelNotReadyException", 429), 503),
+        (service_error("ServiceUnavailable", 503), 503),
+        (service_error("InternalFailure", 500), 502),
+        (EndpointConnectionError(endpoint_url="https://runtime"), 502),
+    ],
+)
+def test_what_the_model_never_saw_is_tried_again_then_said(error, status):
+    pauses: list[float] = []
+    runtime = Runtime(error)
+    assert function(runtime, pauses=pauses)(url_event(), Context())["statusCode"] == 200
+    assert len(runtime.calls) == 2
+    assert len(pauses) == 1
+    assert 0 <= pauses[0] <= 0.4
+    runtime = Runtime(error, error, error)
+    answer = function(runtime)(url_event(), Context())
+    assert answer["statusCode"] == status
+    assert len(runtime.calls) == 2
+    assert answer["headers"].get("retry-after") == ("1" if status in (429, 503) else None)
+    assert "123456789012" not in answer["body"]
+
+
+def test_too_little_time_sends_nothing():
+    runtime = Runtime()
+    answer = function(runtime, read_timeout_seconds=20)(url_event(), Context(22.9))
+    assert answer["statusCode"] == 504
+    assert runtime.calls == []
+
+
+def test_no_second_attempt_when_it_would_not_fit():
+    runtime = Runtime(service_error("ThrottlingException"))
+    assert function(runtime, read_timeout_seconds=20)(url_event(), Context(23.5, 23.5, 22))["statusCode"] == 429
+    assert len(runtime.calls) == 1
+
+
+def test_an_answer_that_lambda_cannot_carry_is_an_error_of_ours():
+    answer = function(Runtime(answer=bytes(6 * 1024 * 1024), media_type="application/x-npy"))(url_event(), Context())
+    assert answer["statusCode"] == 502
