@@ -187,10 +187,7 @@ class Agent(LocalElasticAgent):
             elastic.heed_losses()
         if self.board is None or (self._remaining_restarts == 0 and not (elastic and lost_peer)):
             return True
-        if not lost_peer:
-            self.board.say_restarting()
-            return True
-        return self.board.peer_restarts()
+        return self.board.peer_restarts() if lost_peer else self.board.say_restarting(aborted=self._aborted)
 
     def _stops_too(self) -> bool:
         """Whether this host is asked to stop as well: who ends a job asks one host after the other."""

@@ -81,6 +81,10 @@ class Group:
             )
         except (dist.DistStoreError, dist.DistNetworkError) as error:
             raise PeerLost(_not_met(rank, world_size, str(error))) from error
+        except dist.DistBackendError as error:  # with a `device_id`, NCCL connects at once
+            if named := no_shared_memory(error):
+                raise named from error
+            raise
         return cls(rank, world_size, local_rank, device, control, patient)
 
     @property

@@ -90,6 +90,16 @@ class Failure(BaseModel):
         return self.kind in (Interrupted.__name__, Uncommitted.__name__, NotBegun.__name__)
 
     @property
+    def is_lost_peer(self) -> bool:
+        """And not an interruption, which needs no explanation by others."""
+        return self.category is Category.PEER and not self.is_stop
+
+    @property
+    def is_abort(self) -> bool:
+        """As NCCL ends a rank whose peer is lost, where it notices before gloo's next message; or native code of itself."""
+        return self.category is Category.SIGNAL and signal.SIGABRT.name in self.message
+
+    @property
     def where(self) -> str:
         parts = [f"rank {self.rank}"] * (self.rank is not None) + [f"host {self.host}"] * (self.host is not None)
         return f" [{' '.join(parts)}]" if parts else ""

@@ -6,7 +6,7 @@ The supervisor starts it where one of several hosts failed before it gathered: i
 ERROR_FILE and CODE say why. Others are gathering, or will be, at the store of the first host. They end with the failure told
 here, and not after half an hour. A host that gives up while it gathers (`agent`) says so itself, to those that have come.
 
-    key (below the job's name)   value        written
+    key (below the group's name) value        written
     unfit/<host>                 a Failure    by the host that is not fit, which then closes the rendezvous
     gave-up/<host>               a Failure    by a host that had gathered, likewise
     heard/<host>                 "1"          by each host that ends for it, the first one too
@@ -41,21 +41,21 @@ _POLL_SECONDS = 0.2
 
 def say(handler: RendezvousHandler, job: TrainingJob, why: Failure) -> None:
     """Leave `why` for every host that gathers, or will, and let none of them wait. On the first host: until all have heard."""
-    _close(handler, job, f"unfit/{job.cluster.current_host}", why)
-    _heard(_store(handler, job), job.cluster, job.cluster.hosts, STAY_SECONDS)
+    _close(handler, f"unfit/{job.cluster.current_host}", why)
+    _heard(_store(handler), job.cluster, job.cluster.hosts, STAY_SECONDS)
 
 
 def give_up(handler: RendezvousHandler, job: TrainingJob, why: Failure, there: Collection[str]) -> None:
     """The same of a host that has gathered. On the first host: until those that are `there` have heard."""
-    _close(handler, job, f"gave-up/{job.cluster.current_host}", why)
-    _heard(_store(handler, job), job.cluster, there, GAVE_UP_SECONDS)
+    _close(handler, f"gave-up/{job.cluster.current_host}", why)
+    _heard(_store(handler), job.cluster, there, GAVE_UP_SECONDS)
 
 
 def hear(handler: RendezvousHandler, job: TrainingJob, there: Collection[str] = ()) -> Failure | None:
     """Why the rendezvous was closed while the hosts that are `there` gathered: the first host's failure that was said; None
     where none was.
     """
-    store = _store(handler, job)
+    store = _store(handler)
     for how, hosts, seconds in (("unfit", job.cluster.hosts, STAY_SECONDS), ("gave-up", there, GAVE_UP_SECONDS)):
         told = [f"{how}/{host}" for host in job.cluster.hosts if store.check([f"{how}/{host}"])]
         if told:
@@ -65,15 +65,15 @@ def hear(handler: RendezvousHandler, job: TrainingJob, there: Collection[str] = 
     return None
 
 
-def _close(handler: RendezvousHandler, job: TrainingJob, key: str, why: Failure) -> None:
-    _store(handler, job).set(key, why.model_dump_json())
+def _close(handler: RendezvousHandler, key: str, why: Failure) -> None:
+    _store(handler).set(key, why.model_dump_json())
     gathering: Any = handler  # torch types neither
     gathering.set_closed()
 
 
-def _store(handler: RendezvousHandler, job: TrainingJob) -> Store:
+def _store(handler: RendezvousHandler) -> Store:
     gathering: Any = handler  # torch 2.10 has no public way to the store that a rendezvous is held at
-    return PrefixStore(f"kennel.{job.name}", gathering._store)
+    return PrefixStore(f"kennel.{handler.get_run_id()}", gathering._store)
 
 
 def _heard(

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch.distributed import PrefixStore, Store
 
+from containers.train import rendezvous
 from containers.train.job import Cluster
 
 
@@ -44,7 +45,7 @@ def why_late(handler: Any, name: str, cluster: Cluster) -> str:
     try:
         late = missing(handler, name, cluster.hosts)
     except RuntimeError:
-        return _gone(cluster)
+        return rendezvous.gone(cluster.rendezvous_host)
     if not late:
         return "a host that had come was lost again while the others gathered: see the hosts' logs, and start the job again"
     return f"host {', '.join(late)} did not come while the others gathered: see its log, and start the job again"
@@ -57,14 +58,10 @@ def why_apart(handler: Any, name: str, met: Store | None, cluster: Cluster) -> s
     try:
         there = present(handler, name, met, cluster.hosts)
     except RuntimeError:
-        return _gone(cluster)
+        return rendezvous.gone(cluster.rendezvous_host)
     if lost := [host for host in cluster.hosts if host not in there]:
         return f"host {', '.join(lost)} came and was lost again while the group formed: see its log, and start the job again"
     return "the hosts' group came apart though all of them were there: see the hosts' logs, and start the job again"
-
-
-def _gone(cluster: Cluster) -> str:
-    return f"host {cluster.rendezvous_host}, which keeps the hosts together, is gone: see its log, and start the job again"
 
 
 def _gathering(handler: Any, name: str) -> Store:

@@ -11,10 +11,9 @@ n is the host's rank in the group. The store is new for every round of the rende
 """
 
 import hashlib
-import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from torch.distributed import Store
 
@@ -22,7 +21,7 @@ from containers.core import logs
 from containers.core.errors import ConfigError
 from containers.train import failure
 from containers.train.errors import PeerLost
-from containers.train.failure import Category, Failure
+from containers.train.failure import Failure
 from containers.train.job import Cluster
 
 log = logs.get(__name__)
@@ -117,8 +116,17 @@ class Board:
         except RuntimeError:
             self.close()
 
-    def say_restarting(self) -> None:
-        self._store.set(f"end/{self._rank}", RESTARTING)
+    def say_restarting(self, *, aborted: bool) -> bool:
+        """Tell the others that this host starts its workers again. False where one was `aborted` and a host is lost, for which
+        NCCL aborts the ranks of those that are left: they would gather for a host that never comes.
+        """
+        try:
+            if aborted and self.unheard(self._peers):
+                return False
+            self._store.set(f"end/{self._rank}", RESTARTING)
+        except RuntimeError:
+            return False
+        return True
 
     def peer_restarts(self) -> bool:
         """Whether a peer says within CAUSE_SECONDS that it restarts; a host that says nothing is lost, and cannot."""
@@ -166,7 +174,7 @@ class Board:
                 self._stay()
         except RuntimeError as error:  # torch's DistError is one
             log.info("the first host's store is gone", extra={"reason": str(error)})
-            if not (heard and cause is not None and is_abort(cause)):  # it may have waited long enough for the others, and gone
+            if not (heard and cause is not None and cause.is_abort):  # it may have waited long enough for the others, and gone
                 lost = lost or [self._cluster.rendezvous_host]
         told = [*known, cause] if cause is not None else known
         first = failure.root_cause(told) if told else None
@@ -190,7 +198,9 @@ class Board:
         # a peer that lost a peer itself explains nothing: with three hosts and more, that is what the first to answer says
         ends = self._wait(CAUSE_SECONDS, lambda ends: all(ends.values()) or not all(map(_explains_nothing, failures(ends))))
         known = failures(ends)
-        if any(map(is_abort, [cause, *known])):  # it may be the cause: then others end late, and are not lost for that
+        if cause.is_abort or any(
+            each.is_abort for each in known
+        ):  # that may be the cause: then others end late, and are not lost
             return known, [self._name(rank) for rank, end in ends.items() if end is None and self._silent(rank)]
         return known, self._wordless(ends)
 
@@ -222,6 +232,15 @@ class Board:
         self._beats[rank] = (beat, since)
         return now - since > seconds
 
+    def unheard(self, ranks: Iterable[int]) -> set[int]:
+        """Those of `ranks` that do not beat while we look, SILENT_SECONDS at most: several may be lost together."""
+        before, started = {rank: self._get(f"beat/{rank}") for rank in ranks}, self._clock()
+        left = set(before)
+        while left and self._clock() - started < SILENT_SECONDS:
+            self._pause(POLL_SECONDS)
+            left = {rank for rank in left if self._get(f"beat/{rank}") == before[rank]}
+        return left
+
     def _name(self, rank: int) -> str:
         return self._get(f"host/{rank}") or f"of rank {rank}"
 
@@ -235,15 +254,5 @@ def failures(ends: Mapping[int, str | None]) -> list[Failure]:
     return [Failure.model_validate_json(end) for end in ends.values() if end not in (None, DONE, RESTARTING)]
 
 
-def is_lost_peer(cause: Failure) -> bool:
-    """And not an interruption, which needs no explanation by others."""
-    return cause.category is Category.PEER and not cause.is_stop
-
-
-def is_abort(cause: Failure) -> bool:
-    """As NCCL ends a rank whose peer is lost, where that is noticed before gloo's next message; or native code of itself."""
-    return cause.category is Category.SIGNAL and signal.SIGABRT.name in cause.message
-
-
 def _explains_nothing(cause: Failure) -> bool:
-    return is_lost_peer(cause) or is_abort(cause)
+    return cause.is_lost_peer or cause.is_abort

@@ -3,6 +3,7 @@
 Shared memory is looked at where its use is planned (`data.plan_loader`).
 """
 
+import json
 import shutil
 import socket
 import subprocess
@@ -23,6 +24,18 @@ log = logs.get(__name__)
 LEAST_BYTES = 64 << 20
 """Of any job: with less, a disk counts as full. What this one needs is known when its model is built (`room`)."""
 RESOLVE_SECONDS = 300.0
+LOOK_SECONDS = 180.0
+"""Torch's import and the first use of all GPUs; a driver that hangs never answers."""
+_LOOK = r"""
+import json, sys, torch
+from containers.core import accelerator, errors
+try:
+    print(json.dumps([accelerator.detect(sys.argv[1], local_rank=gpu).name for gpu in range(torch.cuda.device_count() or 1)]))
+except errors.AcceleratorError as error:
+    sys.exit(str(error))
+except RuntimeError as error:
+    sys.exit("torch cannot use the GPU: " + str(error).partition("\n")[0])
+"""
 
 
 def check_disk(paths: JobPaths, *, checkpoints: int = LEAST_BYTES, model: int = LEAST_BYTES) -> None:
@@ -49,21 +62,23 @@ def check_disk(paths: JobPaths, *, checkpoints: int = LEAST_BYTES, model: int = 
 def check_accelerator(device: str) -> int:
     """How many GPUs torch has here; 0 on a CPU. Torch is loaded in another process, and only for a GPU.
 
-    Raises AcceleratorError where the host's GPU cannot be used.
+    Raises AcceleratorError where one of the host's GPUs cannot be used.
     """
     if device == "cpu" or (device == "auto" and not host_shows_gpu()):
         return 0
-    program = "import sys, torch\nfrom containers.core import accelerator, errors\n"
-    program += "try: print(torch.cuda.device_count(), accelerator.detect(sys.argv[1]).name)\n"
-    program += "except errors.AcceleratorError as error: sys.exit(str(error))\n"
-    program += "except RuntimeError as error: sys.exit('torch cannot use the GPU: ' + str(error).partition('\\n')[0])\n"
-    found = subprocess.run([sys.executable, "-c", program, device], capture_output=True, text=True, check=False)  # noqa: S603
+    command = [sys.executable, "-c", _LOOK, device]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, check=False, timeout=LOOK_SECONDS)  # noqa: S603
+    except subprocess.TimeoutExpired:
+        raise AcceleratorError(
+            f"the GPU's driver did not answer within {LOOK_SECONDS:.0f} s: restart this host, or take another"
+        ) from None
     if found.returncode:
         lines = found.stderr.strip().splitlines() or [f"torch ended with code {found.returncode} while looking for a GPU"]
         raise AcceleratorError(lines[-1])
-    gpus, _, name = found.stdout.strip().splitlines()[-1].partition(" ")
-    log.info("accelerator", extra={"device": name, "gpus": int(gpus)})
-    return int(gpus)
+    names: list[str] = json.loads(found.stdout.splitlines()[-1])
+    log.info("accelerator", extra={"device": ", ".join(sorted(set(names))), "gpus": len(names)})
+    return len(names)
 
 
 def check_processes(cluster: Cluster, gpus: int) -> None:

@@ -171,18 +171,13 @@ class ElasticBoard(Board):
 
     def _own_failures(self) -> list[Failure]:
         ends = {rank: self._get(f"end/{rank}") for rank in self._peers}
-        return [each for each in hosts.failures(ends) if not (hosts.is_lost_peer(each) or each.is_stop)]
+        return [each for each in hosts.failures(ends) if not (each.is_lost_peer or each.is_stop)]
 
     def _living(self) -> list[int]:
-        """The hosts, by rank, that beat while we look and have not failed: several may be lost together."""
+        """The hosts, by rank, that beat while we look and have not failed."""
         here = [rank for rank in self._peers if self._get(f"end/{rank}") in (None, hosts.DONE) and not self._silent(rank)]
-        before = {rank: self._get(f"beat/{rank}") for rank in here}
-        unheard, started = set(before), self._clock()
-        while unheard and self._clock() - started < hosts.SILENT_SECONDS:
-            self._pause(hosts.POLL_SECONDS)
-            unheard = {rank for rank in unheard if self._get(f"beat/{rank}") == before[rank]}
-        heard = [rank for rank in before if rank not in unheard and self._get(f"end/{rank}") in (None, hosts.DONE)]
-        return [self._rank, *heard]
+        unheard = self.unheard(here)
+        return [self._rank, *(r for r in here if r not in unheard and self._get(f"end/{r}") in (None, hosts.DONE))]
 
     def finish(self, cause: Failure | None) -> Failure | None:
         try:
@@ -196,7 +191,7 @@ class ElasticBoard(Board):
     def _collect(self, cause: Failure | None) -> tuple[list[Failure], list[str]]:
         """As a board does; but once the first host is done rank 0 has written everything: who is lost later is not missed."""
         if cause is not None:
-            told = [] if self._decides or not hosts.is_lost_peer(cause) else hosts.failures({0: self._get("end/0")})
+            told = [] if self._decides or not cause.is_lost_peer else hosts.failures({0: self._get("end/0")})
             return (told, []) if told else super()._collect(cause)  # the first host has named who was lost, and will not stay
         if not self._decides:
             ends = self._wait(None, self._first_has_left)

@@ -44,9 +44,7 @@ class Plan:
             return registry.get_rendezvous_handler(self.parameters())
         except RendezvousConnectionError as error:
             if not self.is_host:
-                raise PeerLost(
-                    f"host {leader}, which keeps the hosts together, is gone: see its log, and start the job again"
-                ) from error
+                raise PeerLost(gone(leader)) from error
             raise ConfigError(
                 f"cannot listen on port {port}: end what uses it, or choose another with --rendezvous-port"
             ) from error
@@ -69,6 +67,11 @@ class Plan:
             join_timeout=self.join_seconds,
             last_call_timeout=1,
         )
+
+
+def gone(leader: str) -> str:
+    """Of the first host, whose store answers no more."""
+    return f"host {leader}, which keeps the hosts together, is gone: see its log, and start the job again"
 
 
 def plan(job: TrainingJob, *, gpus: int, cores: int, address: str | None, interface: str | None, losses: int = 0) -> Plan:

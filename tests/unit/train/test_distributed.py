@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 
 from containers.core import accelerator
+from containers.core.errors import AcceleratorError
 from containers.train import distributed
 from containers.train.distributed import Agreement, Group, Signal, StopRequest, StopRequested
 from containers.train.errors import PeerLost
@@ -177,6 +178,16 @@ def test_gpus_without_room_to_talk_through_are_told_how_to_get_it():
         "this host's GPUs found no room in /dev/shm to talk through: start the container with --shm-size 2g or --ipc host"
     )
     assert str(named).endswith("(Error while creating shared memory segment /dev/shm/nccl-Qx1 (size 9637888))")
+
+
+def test_gpus_without_room_are_told_while_they_meet_too(monkeypatch):
+    def connect(*_, **__):
+        raise dist.DistBackendError(NO_ROOM)
+
+    monkeypatch.setattr(dist, "init_process_group", connect)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(AcceleratorError, match="no room in /dev/shm"):
+        Group.join(accelerator.detect("cpu"))
 
 
 @pytest.mark.parametrize("error", [dist.DistBackendError("ncclInternalError"), RuntimeError("no shared memory segment")])

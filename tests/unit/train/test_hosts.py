@@ -265,8 +265,22 @@ def test_a_peers_failure_ends_work_that_does_not_notice(store: TCPStore, error: 
 
 def test_restarts_are_agreed(store: TCPStore) -> None:
     first, second = board(store, 0), board(store, 1)
-    first.say_restarting()
+    first.say_restarting(aborted=False)
     assert second.peer_restarts()
+
+
+def test_an_abort_is_restarted_from_while_every_host_beats(store: TCPStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hosts, "BEAT_SECONDS", 0.005)
+    first, second = board(store, 0), board(store, 1)
+    assert first.say_restarting(aborted=True)
+    assert second.peer_restarts()
+
+
+def test_nobody_restarts_from_an_abort_after_which_a_host_is_silent(store: TCPStore) -> None:
+    first, second = board(store, 0, clock=Clock()), board(store, 1)
+    silence(second)
+    assert not first.say_restarting(aborted=True)
+    assert not second._store.check(["end/0"])
 
 
 def test_no_restart_after_a_peers_own_error(store: TCPStore) -> None:

@@ -11,7 +11,7 @@ from containers.core.host import host_shows_gpu
 from containers.train import machine
 from containers.train.errors import PeerLost
 from containers.train.job import Cluster, JobPaths
-from tests.unit.train.jobs import two_gpus
+from tests.unit.train.jobs import customized, two_gpus
 
 TWO = Cluster(hosts=("algo-1", "algo-2"), current_host="algo-1")
 
@@ -82,11 +82,20 @@ def test_what_cuda_says_of_a_broken_gpu_is_told_and_not_how_to_debug_torch(
 
 
 _BROKEN = """
-    def broken(_):
-        raise RuntimeError("CUDA error: uncorrectable ECC error encountered\\nCompile with `TORCH_USE_CUDA_DSA` to enable")
+    def broken(gpu):
+        if gpu == 1:
+            raise RuntimeError("CUDA error: uncorrectable ECC error encountered\\nCompile with `TORCH_USE_CUDA_DSA` to enable")
+        return 7, 5
 
     torch.cuda.get_device_capability = broken
 """
+
+
+def test_a_driver_that_hangs_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", customized(tmp_path / "gpus", "import time\n\ntime.sleep(600)\n"))
+    monkeypatch.setattr(machine, "LOOK_SECONDS", 0.5)
+    with pytest.raises(AcceleratorError, match=r"^the GPU's driver did not answer within 0 s: restart this host"):
+        machine.check_accelerator("cuda")
 
 
 class Names:

@@ -164,7 +164,7 @@ def test_a_peers_own_error_ends_the_job_though_a_host_was_lost_too(store: TCPSto
 
 def test_a_worker_that_is_replaced_is_no_lost_host(store: TCPStore) -> None:
     first, second, third = (board(store, rank) for rank in range(3))
-    third.say_restarting()
+    third.say_restarting(aborted=False)
     assert together(first.peer_restarts, second.peer_restarts) == [True, True]
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from safetensors.torch import load_file
 
 from containers.core import artifact, manifest, preprocessing
@@ -221,6 +222,20 @@ def test_a_loader_that_dies_while_its_rank_computes_has_the_same_name(job):
     (failed,) = events(workers, "failed")
     assert failed["kind"] == "WorkerFailed"
     assert "a process that loads photos died" in failed["reason"]
+
+
+def test_gpus_that_find_no_room_to_talk_through_while_they_train_are_named(job):
+    def main(job_file):
+        def step(*_):  # as NCCL says it: it opens a way between two GPUs when they first use it
+            raise dist.DistBackendError("ncclSystemError\nError while creating shared memory segment /dev/shm/nccl-x (size 9)")
+
+        optimisation.Stepper.step = step  # in a forked process of its own
+        return worker.main(job_file)
+
+    workers = train(job(), expect=4, main=main)
+    (failed,) = events(workers, "failed")
+    assert failed["kind"] == "AcceleratorError"
+    assert "--shm-size" in failed["reason"]
 
 
 def test_ranks_of_which_one_lacks_memory_for_features_all_take_photos(job):

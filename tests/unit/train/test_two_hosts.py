@@ -43,10 +43,11 @@ def test_both_hosts_name_the_rank_that_failed_first(tmp_path: Path, data: Path) 
 
 
 @pytest.mark.slow
-def test_a_lost_worker_is_replaced_once_on_all_hosts(tmp_path: Path, data: Path) -> None:
+@pytest.mark.parametrize("how", ["killonce0", "abortonce0"])
+def test_a_lost_worker_is_replaced_once_on_all_hosts(tmp_path: Path, data: Path, how: str) -> None:
     """Two ranks meet again after one was killed: the new group must not read the old one's addresses (torch 2.10)."""
     with ExitStack() as stack:
-        leader, other = two_hosts(stack, tmp_path, data, "--max-restarts", 1, how="killonce0")
+        leader, other = two_hosts(stack, tmp_path, data, "--max-restarts", 1, how=how)
         assert (leader.wait(), other.wait()) == (0, 0), leader.out + other.out
     assert (tmp_path / "a/model/done-0-1").exists()
     assert len(list((tmp_path / "b/model").glob("done-1-*"))) == 1
@@ -181,9 +182,11 @@ def test_a_host_that_stands_still_is_given_up_and_named(tmp_path: Path, data: Pa
 
 
 @pytest.mark.slow
-def test_a_host_that_dies_is_named(tmp_path: Path, data: Path) -> None:
+@pytest.mark.parametrize("how", ["forever", "aborts"])
+def test_a_host_that_dies_is_named(tmp_path: Path, data: Path, how: str) -> None:
+    """Also where the ranks that lost it abort, as NCCL makes them: nobody may wait for it to come back."""
     with ExitStack() as stack:
-        leader, other = two_hosts(stack, tmp_path, data, "--max-restarts", 1, how="forever")
+        leader, other = two_hosts(stack, tmp_path, data, "--max-restarts", 1, how=how)
         leader.wait_for('"working"')
         other.wait_for('"working"')
         for process in [*psutil.Process(other.process.pid).children(recursive=True), other.process]:

@@ -1,7 +1,7 @@
 """A worker for the launcher's tests: ranks that add numbers instead of training. TINY says how it should go.
 
 work (some steps) · forever (until stopped) · deaf (never stops) · nospace, early (at the stop) · raise<rank> · data<rank>
- kill<rank> · killonce<rank>
+ kill<rank> · killonce<rank> · abortonce<rank> · aborts (until stopped, and where a peer is lost, as NCCL does)
 """
 
 import json
@@ -36,7 +36,12 @@ class Group:
         import torch.distributed as dist
 
         seen: list[object] = [None] * self.world
-        dist.all_gather_object(seen, value)
+        try:
+            dist.all_gather_object(seen, value)
+        except RuntimeError:
+            if os.environ.get("TINY") == "aborts":
+                os.abort()
+            raise
         return seen
 
     def leave(self) -> None:
@@ -66,7 +71,9 @@ def train() -> int:
         raise DataError("photo a.jpg cannot be used")
     if how == f"kill{group.rank}" or (how == f"killonce{group.rank}" and restart == "0"):
         os.kill(os.getpid(), signal.SIGKILL)
-    for _ in range(10**6 if how in ("forever", "deaf", "nospace", "early") else 3):
+    if how == f"abortonce{group.rank}" and restart == "0":
+        os.abort()
+    for _ in range(10**6 if how in ("forever", "deaf", "nospace", "early", "aborts") else 3):
         asked = how != "deaf" and (stop.is_set() or job.paths.stop_file.exists())
         if any(group.gather(asked)) and how == "nospace":
             raise Uncommitted("stopped, and the disk refused the checkpoint")
