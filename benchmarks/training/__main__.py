@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import os
 import platform
 import sys
@@ -17,8 +18,6 @@ from benchmarks.training import rows
 from benchmarks.training.measure import Load, Row, watched
 from containers.core import logs
 
-NOT_MEASURED = "ResNet-50 with mixed precision on a GPU, end to end over tensors on it"
-
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.training", description=__doc__)
@@ -27,7 +26,8 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="where the dated result goes")
     options = parser.parse_args()
     logs.configure("ERROR", stream=sys.stderr)
-    chosen = [name for name in rows.ROWS if not options.only or name in options.only.split(",")]
+    wanted = options.only.split(",") if options.only else list(rows.ROWS)
+    chosen = [name for name in rows.ROWS if name in wanted and (name != "gpu" or torch.cuda.is_available())]
     began, load = time.monotonic(), os.getloadavg()[0]
     found: dict[str, tuple[Row, Load]] = {}
     for name in chosen:
@@ -40,7 +40,7 @@ def main() -> int:
     moment = datetime.now(UTC)
     where = (
         f"# Training, {moment:%Y-%m-%d %H:%M} UTC\n\n{_cpu()}, {len(os.sched_getaffinity(0))} cores, "
-        f"{psutil.virtual_memory().total / 2**30:.0f} GiB, no GPU, Python {platform.python_version()}, torch "
+        f"{psutil.virtual_memory().total / 2**30:.0f} GiB, {_gpu()}, Python {platform.python_version()}, torch "
         f"{torch.__version__}; {(time.monotonic() - began) / 60:.0f} minutes; load average {load:.1f} before it began. "
         f"`{' '.join(['python -m benchmarks.training', *sys.argv[1:]])}`, {options.rounds} rounds"
     )
@@ -58,7 +58,8 @@ def report(found: list[tuple[Row, Load]], where: str) -> str:
     """The page: a table and how to read it."""
     head = "| claim | measured | goal | floor | A–A | foreign CPU | counts as | detail |\n" + "| --- " * 8 + "|\n"
     lines = [_line(row, during) for row, during in found]
-    lines.append(f"| {NOT_MEASURED} | | | | | | not measured: no GPU | |")
+    if rows.CLAIMS["gpu"][0] not in [row.name for row, _ in found]:
+        lines.append(f"| {rows.CLAIMS['gpu'][0]} | | | | | | not measured: {_gpu()} | |")
     notes = (
         "Medians of paired ratios, the sides interleaved in one run. A–A: by how much the same side differed from itself. "
         "Foreign CPU: the share of the cores that other processes used meanwhile. From 10 % of either on a row does not count."
@@ -67,11 +68,16 @@ def report(found: list[tuple[Row, Load]], where: str) -> str:
 
 
 def _line(row: Row, during: Load) -> str:
+    bounds = ["" if math.isnan(bound) else f"{bound:g}" for bound in (row.goal, row.floor)]
     value = "" if row.value is None else f"{row.value:.3g} {row.unit}".removesuffix(" x")
     return (
-        f"| {row.name} | {value} | {row.goal:g} | {row.floor:g} | {row.spread:.1%} | {during.foreign:.0%} "
+        f"| {row.name} | {value} | {bounds[0]} | {bounds[1]} | {row.spread:.1%} | {during.foreign:.0%} "
         f"| {row.verdict(during)} | {row.detail} |"
     )
+
+
+def _gpu() -> str:
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
 
 
 def _cpu() -> str:

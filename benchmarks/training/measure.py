@@ -1,5 +1,6 @@
 """Sides measured in turn, and what may be concluded from them."""
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -47,6 +48,8 @@ class Row:
         reasons += ["others used too much of the CPU"] * (during.foreign >= QUIET)
         if reasons:
             return f"does not count: {', '.join(reasons)}"
+        if math.isnan(self.goal):
+            return "no goal"
         sign = -1 if self.lower else 1
         if sign * (self.value - self.goal) >= 0:
             return "goal"

@@ -66,14 +66,14 @@ def photos(root: Path, count: int, others: int = 1) -> DatasetIndex:
     return DatasetIndex.model_validate({"class_names": [f"class{n}" for n in range(CLASSES)], "splits": splits})
 
 
-def job(root: Path, index: DatasetIndex, **config: object) -> TrainingJob:
+def job(root: Path, index: DatasetIndex, device: str = "cpu", **config: object) -> TrainingJob:
     settings = {"architecture": "resnet50", "pretrained": "none", "engines": "none", "patience": 0, "clip_grad_norm": 0}
     paths = JobPaths(
         model_dir=root / "model", output_dir=root / "output", checkpoint_dir=root / "checkpoints",
         failure_file=root / "failure", scratch_dir=root / "scratch",
     )  # fmt: skip
     made = TrainingJob(
-        name="benchmark", config=TrainConfig.model_validate(settings | config), paths=paths, channels={}, device="cpu"
+        name="benchmark", config=TrainConfig.model_validate(settings | config), paths=paths, channels={}, device=device
     )
     made.write()
     index.write(paths.index_file)
@@ -83,9 +83,18 @@ def job(root: Path, index: DatasetIndex, **config: object) -> TrainingJob:
 class Ours:
     """One epoch of our trainer, polls, clocks and sums included; without evaluation. The photos are in `root`/photos."""
 
-    def __init__(self, root: Path, index: DatasetIndex, *, probe: bool = False, memory: bool = False, **config: object) -> None:
+    def __init__(
+        self,
+        root: Path,
+        index: DatasetIndex,
+        device: str = "cpu",
+        *,
+        probe: bool = False,
+        memory: bool = False,
+        **config: object,
+    ) -> None:
         self.root = root
-        this = run.prepare(job(root, index, **config), StopRequest())
+        this = run.prepare(job(root, index, device, **config), StopRequest())
         self.run = dataclasses.replace(this, model=Probe()) if probe else this
         checkpoints = Checkpoints(root / "checkpoints", this.group)
         self.trainer = Trainer(self.run, checkpoints, Recorder(root / "tensorboard", active=True), {})

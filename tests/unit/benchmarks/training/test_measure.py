@@ -1,4 +1,6 @@
+import math
 import os
+import re
 import subprocess
 import sys
 import time
@@ -6,6 +8,7 @@ import time
 import pytest
 
 from benchmarks.training.__main__ import report
+from benchmarks.training.gpu import against_tensors
 from benchmarks.training.measure import Load, Row, interleaved, own_cpu, peak_rss_mb, successive, timed
 from benchmarks.training.rows import CLAIMS, ROWS
 
@@ -39,6 +42,24 @@ def test_a_disturbed_row_does_not_count_and_says_why(spread, foreign, verdict):
     assert f"| {spread:.1%} | {foreign:.0%} | {verdict} | d |" in page
     assert "| 1.0% | 0% | goal | d |" in page
     assert "not measured: no GPU" in page
+
+
+def test_a_row_without_a_goal_is_told_as_it_is_and_said_to_be_missing_only_where_it_is():
+    found = Row(name=CLAIMS["gpu"][0], value=0.8, goal=math.nan, floor=math.nan, spread=0.01, detail="a T4")
+    assert found.verdict(Load()) == "no goal"
+    page = report([(found, Load())], "where")
+    assert f"| {found.name} | 0.8 |  |  | 1.0% | 0% | no goal | a T4 |" in page
+    assert "not measured" not in page
+
+
+def test_the_row_of_a_gpu_runs_as_far_as_a_cpu_can():
+    found, detail = against_tensors(1, "cpu", batch=2, steps=2, architecture="mobilenet_v3_small", image_size=32)
+    assert found.ratio("tensors", "ours") > 0
+    assert re.fullmatch(
+        r"cpu, float32, batch 2: \d+ photos/s of \d+; \d loader processes, \d+% of the time waits for photos; "
+        r"most of the device's own time: (\S+ \d+%(, |$)){4}",
+        detail,
+    )
 
 
 def test_sides_take_turns_and_the_first_comes_again():
@@ -83,5 +104,5 @@ def test_peak_memory_is_of_the_process_and_its_children():
 
 
 def test_every_claim_of_the_issue_has_a_row_that_measures_it():
-    assert set(CLAIMS) == {"memory", "loader", "compute", "cost", "scaling", "head", "stop"}
+    assert set(CLAIMS) == {"memory", "loader", "compute", "cost", "scaling", "head", "stop", "gpu"}
     assert set(ROWS) == set(CLAIMS) - {"memory"}, "compute measures both rows of ResNet-50"
