@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 from torch.amp.grad_scaler import GradScaler
-from torch.autograd import DeviceType
+from torch.autograd import DeviceType  # type: ignore[attr-defined]
 from torch.profiler import ProfilerActivity
 
 from benchmarks.training.measure import Readings, Side, interleaved
@@ -25,13 +25,13 @@ def against_tensors(
 ) -> tuple[Readings, str]:
     """The sides `ours` and `tensors`, and what is to be said of them. `device` may be cpu, which shows only that it runs."""
     with workspace(batch * steps) as (root, index):
-        ours = Ours(root, index, device=device, batch_size=batch, **config)
+        ours = Ours(root, index, device, batch_size=batch, **config)  # type: ignore[arg-type]
         found = interleaved({"ours": ours, "tensors": tensors(ours, steps)}, rounds)
         clock = ours.trainer._clock.fields()
         busiest = profile(ours, ours.run.group.device)
     own, theirs = (batch * steps * rounds / sum(found.wall[side]) for side in ("ours", "tensors"))
     precision = str(ours.run.amp_dtype or torch.float32).removeprefix("torch.")
-    largest = ", ".join(f"{name} {share:.0%}" for name, share in busiest.items())
+    largest = ", ".join(f"{name[:40]} {share:.0%}" for name, share in busiest.items())  # kernels have names of 200 letters
     return found, (
         f"{ours.run.accelerator.name}, {precision}, batch {batch}: {own:.0f} photos/s of {theirs:.0f}; "
         f"{ours.run.loading.workers} loader processes, {clock['data_wait_fraction']:.0%} of the time waits for photos; "
@@ -66,7 +66,8 @@ def tensors(ours: Ours, steps: int) -> Side:
 def profile(side: Side, device: torch.device) -> Mapping[str, float]:
     """On what one more call spends the device's own time: the largest shares, by kernel (on a CPU by operation)."""
     cuda = device.type == "cuda"
-    with torch.profiler.profile(activities=[ProfilerActivity.CUDA if cuda else ProfilerActivity.CPU]) as seen:
+    activities = [ProfilerActivity.CUDA if cuda else ProfilerActivity.CPU]
+    with torch.profiler.profile(activities=activities, acc_events=True) as seen:  # else torch 2.10 warns that it clears them
         side()
     kind = DeviceType.CUDA if cuda else DeviceType.CPU
     spent = {
