@@ -1,10 +1,11 @@
 """A host that is not fit to train, or has given up, tells those that would wait for it.
 
-    python -m containers.train.farewell JOB_FILE ERROR_FILE CODE
+    python -m containers.train.farewell JOB_FILE ERROR_FILE CODE [SECONDS]
 
-The supervisor starts it where one of several hosts failed before it gathered: in preflight, or for settings of no use.
-ERROR_FILE and CODE say why. Others are gathering, or will be, at the store of the first host. They end with the failure told
-here, and not after half an hour. A host that gives up while it gathers (`agent`) says so itself, to those that have come.
+The supervisor starts it where one of several hosts failed, or was asked to stop, before it gathered: in preflight, or for
+settings of no use. ERROR_FILE and CODE say why; SECONDS are what a stop leaves for it. Others are gathering, or will be, at the
+store of the first host. They end with the failure told here, and not after half an hour. A host that gives up while it gathers
+(`agent`) says so itself, to those that have come.
 
     key (below the group's name) value        written
     unfit/<host>                 a Failure    by the host that is not fit, which then closes the rendezvous
@@ -39,10 +40,10 @@ GAVE_UP_SECONDS = 30.0
 _POLL_SECONDS = 0.2
 
 
-def say(handler: RendezvousHandler, job: TrainingJob, why: Failure) -> None:
+def say(handler: RendezvousHandler, job: TrainingJob, why: Failure, seconds: float = STAY_SECONDS) -> None:
     """Leave `why` for every host that gathers, or will, and let none of them wait. On the first host: until all have heard."""
     _close(handler, f"unfit/{job.cluster.current_host}", why)
-    _heard(_store(handler), job.cluster, job.cluster.hosts, STAY_SECONDS)
+    _heard(_store(handler), job.cluster, job.cluster.hosts, seconds)
 
 
 def give_up(handler: RendezvousHandler, job: TrainingJob, why: Failure, there: Collection[str]) -> None:
@@ -106,11 +107,12 @@ def main(arguments: list[str]) -> int:
     logs.configure(host=host)
     own_process.end_with_parent(signal.SIGKILL)
     why = failure.of_process(int(arguments[2]), Path(arguments[1]), name="preflight", host=host)
+    seconds = float(arguments[3]) if len(arguments) > 3 else STAY_SECONDS
     try:
         address, interface = network.towards_peers(job.cluster)
-        network.wait_for_leader(job.cluster, STAY_SECONDS)
+        network.wait_for_leader(job.cluster, seconds)
         plan = rendezvous.plan(job, gpus=0, cores=1, address=address, interface=interface)
-        say(plan.handler(), job, why)
+        say(plan.handler(), job, why, seconds)
     except (Error, RendezvousError, RuntimeError, OSError) as error:
         log.warning("the other hosts could not be told; they wait in vain", extra={"reason": str(error)})
         return 1

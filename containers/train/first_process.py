@@ -30,6 +30,7 @@ class FirstProcess:
         self.stop_file: Path | None = None
         self._stop_seconds = stop_seconds + _MARGIN_SECONDS
         self._child: int | None = None
+        self._passed_on = True
         self._signal: signal.Signals | None = None
         self._unwritten: OSError | None = None
         self._wake, sender = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -44,7 +45,7 @@ class FirstProcess:
             self.stop_requested_at = time.monotonic()
             self._signal = signal.Signals(number)
         self.announce_stop()
-        if self._child is not None:
+        if self._child is not None and self._passed_on:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._child, signal.SIGTERM)
 
@@ -56,22 +57,27 @@ class FirstProcess:
             except OSError as error:  # a full disk, or somebody cleans up TMPDIR; the signal is passed on all the same
                 self._unwritten = error
 
-    def run(self, command: list[str], error_file: Path) -> int:
+    def run(self, command: list[str], error_file: Path, *, last_seconds: float | None = None) -> int:
         """Run `command` to its end and return its exit code (negative: a signal's number), reaping every orphan meanwhile.
 
-        It leads a session of its own, so that Ctrl-C reaches it through us only. Killed a while after a stop request.
+        It leads a session of its own, so that Ctrl-C reaches it through us only. Killed a while after a stop request; with
+        `last_seconds` it is what remains to be done after one, hears of none, and is killed after so long.
         """
         environ = os.environ | {failure.ERROR_FILE_VARIABLE: str(error_file), own_process.PARENT_VARIABLE: str(os.getpid())}
+        began, self._passed_on = time.monotonic(), last_seconds is None
         self._child = os.posix_spawn(command[0], command, environ, setsid=True)
-        if self.stop_requested_at is not None:  # it came while the child was being started
+        if self.stop_requested_at is not None and self._passed_on:  # it came while the child was being started
             os.kill(self._child, signal.SIGTERM)
         try:
             while (code := self._reap()) is None:
                 wait = None
                 if self.stop_requested_at is not None:
-                    wait = self.stop_requested_at + self._stop_seconds - time.monotonic()
+                    since, seconds = self.stop_requested_at, self._stop_seconds
+                    if last_seconds is not None:
+                        since, seconds = began, last_seconds
+                    wait = since + seconds - time.monotonic()
                     if wait <= 0:
-                        log.warning("killing what did not stop in time", extra={"seconds": self._stop_seconds})
+                        log.warning("killing what did not stop in time", extra={"seconds": seconds})
                         os.kill(self._child, signal.SIGKILL)
                         wait = 1.0
                 select.select([self._wake], [], [], wait)

@@ -15,6 +15,7 @@ import errno
 import json
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +23,7 @@ from pathlib import Path
 from containers.core import logs
 from containers.core.errors import ConfigError, Error
 from containers.train import failure, own_process
-from containers.train.errors import RESUMABLE
+from containers.train.errors import RESUMABLE, Interrupted
 from containers.train.failure import Failure
 from containers.train.first_process import STOP_SECONDS, FirstProcess
 from containers.train.job import TrainingJob
@@ -31,6 +32,10 @@ log = logs.get(__name__)
 
 WORKER = "containers.train.worker"
 FAILURE_JSON = "failure.json"
+STOPPED_SECONDS = 50.0
+"""What a host that is asked to stop has to tell the others, of the 120 that SageMaker and a spot notice leave it."""
+_MARGIN_SECONDS = 10.0
+"""What that takes beyond: a process that imports torch."""
 
 
 def run(
@@ -106,25 +111,41 @@ def _steps(this: FirstProcess, job: TrainingJob, launch: list[str]) -> int:
     for module, arguments in (("preflight", [job_file]), ("launch", [job_file, *launch])):
         if this.stop_requested_at is not None:
             log.info("stopped before training began")
-            return RESUMABLE
+            return _left(this, job)
         error_file = job.paths.scratch_dir / f"{module}_error.json"
         code = this.run([sys.executable, "-u", "-m", f"containers.train.{module}", *arguments], error_file)
         requested = this.stop_requested_at is not None
         if code and requested and code < 0:
             log.info("stopped; the last committed checkpoint stands", extra={"step": module, "exit_code": code})
-            return RESUMABLE
+            return _left(this, job) if code == -signal.SIGTERM else RESUMABLE
         if code:
             why = failure.of_process(code, error_file, name=module)
             exit_code = _ended(why, job.paths.failure_file, job.paths.output_dir, requested=requested)
-            if module == "preflight" and len(job.cluster.hosts) > 1 and not requested:
+            if module == "preflight" and len(job.cluster.hosts) > 1:
                 _tell_others(this, job, error_file, code)
             return exit_code
     return 0
 
 
+def _left(this: FirstProcess, job: TrainingJob) -> int:
+    """Of a stop that came before this host could gather with the others: they must not wait for it. The launcher, once its
+    handlers stand, does not end by the signal and tells them itself.
+    """
+    if len(job.cluster.hosts) > 1:
+        error_file = job.paths.scratch_dir / "stopped.json"
+        why = Interrupted("asked to stop before it had gathered with the other hosts; nothing was lost: start the job again")
+        failure.write(Failure.of(why, host=job.cluster.current_host), error_file)
+        _tell_others(this, job, error_file, RESUMABLE)
+    return RESUMABLE
+
+
 def _tell_others(this: FirstProcess, job: TrainingJob, error_file: Path, code: int) -> None:
     tell = [sys.executable, "-u", "-m", "containers.train.farewell", str(job.paths.job_file), str(error_file), str(code)]
-    this.run(tell, job.paths.scratch_dir / "farewell_error.json")
+    report = job.paths.scratch_dir / "farewell_error.json"
+    if this.stop_requested_at is None:
+        this.run(tell, report)
+    else:
+        this.run([*tell, str(STOPPED_SECONDS)], report, last_seconds=STOPPED_SECONDS + _MARGIN_SECONDS)
 
 
 def _tell_of_unread(this: FirstProcess, stand_in: Callable[[], TrainingJob], why: Failure) -> None:

@@ -97,6 +97,20 @@ print(json.dumps(code))
     assert result(in_a_process(program, tmp_path / "error.json")) == -signal.SIGTERM
 
 
+def test_what_is_left_to_do_after_a_stop_hears_of_none_and_has_its_own_time(tmp_path: Path) -> None:
+    program = (
+        PRELUDE
+        + """
+os.kill(os.getpid(), signal.SIGTERM)
+tell = [sys.executable, "-c", "import os, signal; os.kill(os.getppid(), signal.SIGTERM); import time; time.sleep(0.5)"]
+told = boss.run(tell, Path(sys.argv[1]), last_seconds=60)
+late = boss.run([sys.executable, "-c", "import time; time.sleep(600)"], Path(sys.argv[1]), last_seconds=0.5)
+print(json.dumps([told, late]))
+"""
+    )
+    assert result(in_a_process(program, tmp_path / "error.json")) == [0, -signal.SIGKILL]
+
+
 def test_what_ignores_the_stop_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STOP", "-14")  # a second of the margin is left
     child = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); time.sleep(600)"

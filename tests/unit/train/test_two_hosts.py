@@ -66,6 +66,37 @@ def test_stop_while_the_other_host_has_not_come(tmp_path: Path, data: Path) -> N
     assert job.failure is None
 
 
+_SLOW_STEP = """
+import sys
+if "containers.train.{step}" in sys.orig_argv:
+    import time
+    print("{step} takes long", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("stopped", "step"), [("127.0.0.1", "preflight"), ("127.0.0.2", "launch")])
+def test_a_host_stopped_before_it_has_gathered_tells_those_that_do(tmp_path: Path, data: Path, stopped: str, step: str) -> None:
+    """It checks its photos, or its launcher imports torch. The other would wait half an hour."""
+    common = ("--hosts", "127.0.0.2,127.0.0.1", "--rendezvous-port", jobs.free_port(), "--current-host")
+    gathers = "127.0.0.1" if stopped == "127.0.0.2" else "127.0.0.2"
+    path = jobs.customized(tmp_path / "slow", _SLOW_STEP.format(step=step))
+    with (
+        Job.with_flags(tmp_path / "a", data, *common, stopped, PYTHONPATH=path) as first,
+        Job.with_flags(tmp_path / "b", data, *common, gathers) as second,
+    ):
+        first.wait_for(f"{step} takes long")
+        second.wait_for("waiting for the first host" if gathers == "127.0.0.2" else "starting workers")
+        watch = Stopwatch()
+        assert (first.stop().wait(), second.wait()) == (75, 75), first.out + second.out
+    assert watch.seconds < 120
+    assert first.failure is None
+    assert second.failure is not None
+    assert second.failure.startswith("Interrupted: asked to stop before it had gathered with the other hosts")
+    assert f"[host {stopped}]" in second.failure
+
+
 @pytest.mark.slow
 def test_two_hosts_agree_on_ranks_and_on_a_stop(tmp_path: Path, data: Path) -> None:
     """The leader is late, and only the other host is asked to stop."""
