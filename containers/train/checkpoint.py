@@ -4,7 +4,7 @@ Commit: write `.name.tmp` → fsync → rename → fsync the directory → the s
 two of these leaves a directory that loads. SageMaker mirrors it to S3 while we write, hence the leading dot of unfinished
 files and immutability of finished ones.
 
-    base-<digest>.pt                 the whole model before phase 1, which then saves only its head
+    base-<digest>.pt                 the whole model before phase 1, which then saves only its head; kept as long as that counts
     checkpoint-<serial>-<digest>.pt  the last two, and the best each of them knew
     latest.json                      {"file", "step", "sha256"}
     .lock                            held by rank 0 as long as it lives
@@ -14,29 +14,19 @@ import json
 import os
 import weakref
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from containers.core import logs
-from containers.train import checkpoint_file, lock
+from containers.train import checkpoint_file, lock, restored
 from containers.train.distributed import Group
 from containers.train.errors import TrainingError
+from containers.train.restored import LATEST, Restored
 
-LATEST = "latest.json"
 _KEEP = 2
 _log = logs.get(__name__)
-
-
-@dataclass(frozen=True)
-class Restored:
-    """`state` as given to `save`; the best that it refers to was read, and found whole."""
-
-    file: str
-    state: dict[str, Any]
-    base: dict[str, Tensor] | None
 
 
 class Checkpoints:
@@ -59,6 +49,8 @@ class Checkpoints:
         """The last names, each with the best it refers to: without that a checkpoint is of no use."""
         self._rejected: set[str] = set()
         self._base: str | None = None
+        self._bases: dict[str, str | None] = {}
+        """What each checkpoint is of use with."""
         self.best_file: str | None = None
         self.committed = False
         """There is a checkpoint to go on from; the same on every rank."""
@@ -89,19 +81,19 @@ class Checkpoints:
         if self._group.broadcast(float(bool(reason))):
             raise TrainingError(f"no checkpoint can be written to {self._directory}: make room ({reason or 'rank 0 says why'})")
 
-    def save(self, state: Mapping[str, Any], step: int, *, is_best: bool = False) -> bool:
+    def save(self, state: Mapping[str, Any], step: int, *, is_best: bool = False, on_base: bool = False) -> bool:
         """Commit `state`. False, with an error in the log, where the disk refuses: the one before then stays newest, and best.
 
-        Call on every rank: only rank 0 writes, and all get its answer.
+        `on_base`: it is of use only with what `save_base` kept. Call on every rank: only rank 0 writes, and all get its answer.
         """
-        saved = self._group.is_first and self._write(state, step, is_best=is_best)
+        saved = self._group.is_first and self._write(state, step, is_best=is_best, base=self._base if on_base else None)
         answer = bool(self._group.broadcast(float(saved)))
         self.committed = self.committed or answer
         return answer
 
-    def _write(self, state: Mapping[str, Any], step: int, *, is_best: bool) -> bool:
+    def _write(self, state: Mapping[str, Any], step: int, *, is_best: bool, base: str | None) -> bool:
         best = None if is_best else self.best_file  # None: this very file
-        content = {**state, "schema": checkpoint_file.SCHEMA, "base_file": self._base, "best_file": best, "is_best": is_best}
+        content = {**state, "schema": checkpoint_file.SCHEMA, "base_file": base, "best_file": best, "is_best": is_best}
         try:
             name, digest = self._commit(f"checkpoint-{self._serial:08d}", content)
             self._serial += 1
@@ -113,6 +105,7 @@ class Checkpoints:
             return False
         self.best_file = name if is_best else self.best_file
         self._recent = dict([*self._recent.items(), (name, best)][-_KEEP:])
+        self._bases[name] = base
         self._on_commit("prune")
         self._prune()
         _log.debug("checkpoint", extra={"file": name, "step": step})
@@ -145,17 +138,25 @@ class Checkpoints:
         for path in self._directory.glob("checkpoint-*.pt"):
             if path.name not in keep:
                 path.unlink(missing_ok=True)
+        bases = {self._bases.get(name) for name in keep if name}
+        for path in self._directory.glob("base-*.pt") if not self._rejected else ():
+            if path.name not in bases:
+                path.unlink(missing_ok=True)
 
     def restore(self) -> Restored | None:
         """The newest valid state any rank can read, on every rank; None where there is none.
 
+        One whose best cannot be read any more counts where no rank has a whole one.
         What is rejected on the way is logged by name, and not deleted before the next start. Where ranks do not share a disk,
         the one with the newest state (the lowest rank among equals) sends it, with the files it refers to; rank 0 keeps them.
         """
-        mine = self._newest()
-        offers = self._group.gather((checkpoint_file.serial(mine.file) if mine else -1, mine.file if mine else ""))
+        mine, rejected = restored.newest(self._directory)
+        self._rejected |= rejected
+        self._serial = max(self._serial, *(checkpoint_file.serial(name) + 1 for name in rejected), 0)
+        none = (False, -1, "")
+        offers = self._group.gather((not mine.best_lost, checkpoint_file.serial(mine.file), mine.file) if mine else none)
         newest = max(offers)
-        if newest[0] < 0:
+        if newest == none:
             if self._rejected:
                 what = "no checkpoint can be used; training starts anew (what is there is kept until the next start)"
                 _log.error(what, extra={"directory": str(self._directory), "files": sorted(self._rejected)})
@@ -164,9 +165,10 @@ class Checkpoints:
             mine = self._shared(mine, offers.index(newest))
         if mine is None:
             raise AssertionError("a checkpoint was agreed on that this rank does not have")
-        self._serial = max(self._serial, newest[0] + 1)
+        self._serial = max(self._serial, newest[1] + 1)
         self._recent = {mine.file: mine.state["best_file"]}
         self._base = mine.state["base_file"]
+        self._bases = {mine.state["best_file"]: mine.best_base, mine.file: self._base}
         self.best_file = mine.file if mine.state["is_best"] else mine.state["best_file"]
         self.committed = True
         return mine
@@ -191,33 +193,9 @@ class Checkpoints:
         data = (self._directory / name).read_bytes() if self._group.is_first and name else None
         return checkpoint_file.parse(self._group.broadcast_bytes(data, 0))
 
-    def _newest(self) -> Restored | None:
-        for name in self._candidates():
-            try:
-                restored = self._load(name)
-            except (checkpoint_file.Unusable, OSError) as error:
-                _log.error("checkpoint rejected; trying the one before", extra={"file": name, "reason": str(error)})
-                self._rejected.add(name)
-                self._serial = max(self._serial, checkpoint_file.serial(name) + 1)
-                continue
-            return restored
-        return None
-
-    def _candidates(self) -> list[str]:
-        """What latest.json names, then every other checkpoint, newest first."""
-        names = sorted((path.name for path in self._directory.glob("checkpoint-*.pt")), reverse=True)
-        try:
-            named = json.loads((self._directory / LATEST).read_text(encoding="utf-8"))["file"]
-        except FileNotFoundError:
-            return names
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            _log.error("checkpoint list rejected; reading the files", extra={"file": LATEST, "reason": str(error)})
-            return names
-        return [named, *(name for name in names if name != named)]
-
     def _shared(self, mine: Restored | None, owner: int) -> Restored:
         """What `owner` has, on every rank. Rank 0 keeps the files, to go on from; nobody would prune those of the others."""
-        names = self._group.gather(_files(mine) if mine else [])[owner]
+        names, best_lost = self._group.gather((mine.files, mine.best_lost) if mine else ([], False))[owner]
         told: dict[str, dict[str, Any]] = {}
         for name in names:
             own = (self._directory / name).read_bytes() if self._group.rank == owner else None
@@ -225,8 +203,9 @@ class Checkpoints:
             if self._group.is_first:
                 self._keep(name, data)
             told[name] = checkpoint_file.checked(name, data)
-        state = told[names[-1]]
-        return Restored(names[-1], state, told[state["base_file"]] if state["base_file"] else None)
+        state = told[names[-1]] | ({"best_file": None} if best_lost else {})
+        best_base = told[state["best_file"]]["base_file"] if state["best_file"] else None
+        return Restored(names[-1], state, told[state["base_file"]] if state["base_file"] else None, best_base, best_lost)
 
     def _keep(self, name: str, data: bytes) -> None:
         path = self._directory / name
@@ -235,14 +214,3 @@ class Checkpoints:
             temporary = path.with_name(f".{name}.tmp")
             temporary.write_bytes(data)
             temporary.rename(path)
-
-    def _load(self, name: str) -> Restored:
-        state = checkpoint_file.read(self._directory, name)
-        if state["best_file"]:
-            checkpoint_file.read(self._directory, state["best_file"])  # twice as large as a model: looked at, not kept
-        return Restored(name, state, checkpoint_file.read(self._directory, state["base_file"]) if state["base_file"] else None)
-
-
-def _files(restored: Restored) -> list[str]:
-    names = [restored.state["base_file"], restored.state["best_file"], restored.file]
-    return [name for name in names if name]

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from containers.core import logs
 from containers.train import abandon, phases
-from containers.train.checkpoint import Checkpoints, Restored
+from containers.train.checkpoint import Checkpoints
 from containers.train.data import Batch
 from containers.train.distributed import Signal, StopRequested
 from containers.train.early_stopping import EarlyStopping, StopReason, Verdict
@@ -24,6 +24,7 @@ from containers.train.optimisation import learning_rate
 from containers.train.phases import Phase
 from containers.train.progress import EpochClock, Progress, Row
 from containers.train.recorder import Recorder
+from containers.train.restored import Restored
 from containers.train.run import Run
 
 _log = logs.get(__name__)
@@ -53,8 +54,18 @@ class Trainer:
         self._restored = restored
         self.progress = Progress(**restored.state["progress"])
         self.stopping.load_state_dict(restored.state["stopping"])
+        if restored.best_lost:
+            self._begin_best_anew(restored.file)
         phases.load_weights(self._run, restored.state, restored.base)
         _log.info("resumed", extra={"file": restored.file, "step": self.progress.step, "samples": self.progress.samples})
+
+    def _begin_best_anew(self, file: str) -> None:
+        """With the epoch that `file` is the end of; in the middle of one there is none before the next evaluation."""
+        if self.progress.epoch > 0 and self.progress.samples == 0:
+            self.stopping.best_is_still(float(self.progress.history[-1]["valid_loss"]), self.progress.total_epochs)
+            self._checkpoints.best_file = file
+        else:
+            self.stopping.best_is_still(math.inf, -1)
 
     @property
     def finished(self) -> bool:
@@ -214,7 +225,8 @@ class Trainer:
             "stopping": self.stopping.state_dict(),
             "facts": dict(self.facts),
         }
-        saved = self._checkpoints.save(state, self.progress.step, is_best=is_best)
+        on_base = self._phase.number == phases.HEAD
+        saved = self._checkpoints.save(state, self.progress.step, is_best=is_best, on_base=on_base)
         self._run.agreement.saved()
         return saved
 

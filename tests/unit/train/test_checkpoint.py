@@ -38,7 +38,7 @@ def test_what_was_saved_is_restored_with_the_best_and_the_base(tmp_path):
     checkpoints = Checkpoints(tmp_path, Group.alone())
     checkpoints.save_base({"backbone": torch.arange(3)})
     for number in range(4):
-        checkpoints.save(state(number), number, is_best=number == 1)
+        checkpoints.save(state(number), number, is_best=number == 1, on_base=True)
     again = Checkpoints(tmp_path, Group.alone())
     found = again.restore()
     assert (found.state["number"], again.load_best()[0]["number"]) == (3, 1)
@@ -118,10 +118,75 @@ def test_a_best_that_nothing_refers_to_any_more_is_pruned(tmp_path):
     assert [name[:19] for name in names(tmp_path)] == [f"checkpoint-{n:08d}" for n in (2, 3, 4)] + [LATEST]
 
 
-def test_where_no_checkpoint_can_be_used_that_is_said_and_nothing_is_deleted(tmp_path, caplog):
-    """None of the last two can be gone on with: without the best they refer to there might be no model in the end."""
+def damage(directory, number, how="torn"):
+    path = next(directory.glob(f"checkpoint-{number:08d}-*"))
+    if how == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:-1] + b"?")
+    return path
+
+
+@pytest.mark.parametrize("how", ["missing", "altered"])
+def test_a_lost_best_costs_the_best_and_not_the_run(tmp_path, caplog, how):
+    """Both of the last two refer to it, and nothing older is there."""
     saved(tmp_path, 4, best={1})
-    next(tmp_path.glob("checkpoint-00000001-*")).unlink()
+    lost = damage(tmp_path, 1, how)
+    again = Checkpoints(tmp_path, Group.alone())
+    found = again.restore()
+    assert (found.state["number"], found.best_lost, again.best_file, again.load_best()) == (3, True, None, None)
+    said = [record for record in caplog.records if "best model so far is lost" in record.getMessage()]
+    assert [(record.levelname, record.file) for record in said] == [("ERROR", found.file)]
+    again.save(state(4), 4)
+    again.save(state(5), 5, is_best=True)
+    assert lost.exists() == (how == "altered")  # what was rejected stays for whoever wants to know why
+    once_more = Checkpoints(tmp_path, Group.alone())
+    assert (once_more.restore().best_lost, once_more.load_best()[0]["number"]) == (False, 5)
+
+
+def test_an_older_checkpoint_that_has_its_best_comes_before_a_newer_one_that_lost_it(tmp_path):
+    """S3 may hold more than the last two."""
+    saved(tmp_path / "older", 1, best={0})
+    saved(tmp_path, 5, best={0, 3})
+    shutil.copytree(tmp_path / "older", tmp_path, dirs_exist_ok=True, ignore=lambda *_: [LATEST])
+    damage(tmp_path, 3)
+    again = Checkpoints(tmp_path, Group.alone())
+    found = again.restore()
+    assert (found.state["number"], found.best_lost, again.load_best()[0]["number"]) == (0, False, 0)
+
+
+def test_a_base_is_kept_as_long_as_a_checkpoint_or_its_best_needs_it(tmp_path):
+    checkpoints = Checkpoints(tmp_path, Group.alone())
+    checkpoints.save_base({"backbone": torch.arange(3)})
+    checkpoints.save(state(0), 0, is_best=True, on_base=True)
+    for number in (1, 2, 3):
+        checkpoints.save(state(number), number)
+    assert same(checkpoints.load_best()[1], {"backbone": torch.arange(3)})
+    again = Checkpoints(tmp_path, Group.alone())
+    found = again.restore()
+    assert (found.base, found.state["number"]) == (None, 3)
+    again.save(state(4), 4)
+    assert list(tmp_path.glob("base-*.pt"))
+    for number in (5, 6):
+        again.save(state(number), number, is_best=True)
+    assert not list(tmp_path.glob("base-*.pt"))
+    assert restored(tmp_path) == 6
+
+
+def test_a_base_that_only_the_best_needs_is_lost_with_the_best_alone(tmp_path):
+    checkpoints = Checkpoints(tmp_path, Group.alone())
+    checkpoints.save_base({"backbone": torch.arange(3)})
+    checkpoints.save(state(0), 0, is_best=True, on_base=True)
+    checkpoints.save(state(1), 1)
+    next(tmp_path.glob("base-*.pt")).unlink()
+    found = Checkpoints(tmp_path, Group.alone()).restore()
+    assert (found.state["number"], found.best_lost) == (1, True)
+
+
+def test_where_no_checkpoint_can_be_used_that_is_said_and_nothing_is_deleted(tmp_path, caplog):
+    saved(tmp_path, 4, best={1})
+    for number in (1, 2, 3):
+        damage(tmp_path, number)
     left = set(names(tmp_path)) - {LATEST}
     again = Checkpoints(tmp_path, Group.alone())
     assert again.restore() is None
@@ -238,3 +303,31 @@ def test_a_rank_whose_own_copy_is_damaged_takes_the_one_of_another(tmp_path):
 
     assert in_ranks(2, lambda group: Checkpoints(tmp_path / str(group.rank), group).restore().state["number"]) == [1, 1]
     assert newest.read_bytes() == good
+
+
+def test_ranks_prefer_a_state_that_has_its_best_to_one_that_lost_it(tmp_path):
+    saved(tmp_path / "0", 4, best={1})
+    shutil.copytree(tmp_path / "0", tmp_path / "1")
+    lost = damage(tmp_path / "0", 1)
+
+    def body(group):
+        checkpoints = Checkpoints(tmp_path / str(group.rank), group)
+        found = checkpoints.restore()
+        return found.state["number"], found.best_lost, checkpoints.load_best()[0]["number"]
+
+    assert in_ranks(2, body) == [(3, False, 1)] * 2
+    assert lost.read_bytes() == (tmp_path / "1" / lost.name).read_bytes()
+
+
+def test_ranks_agree_that_the_best_is_lost(tmp_path):
+    """Rank 0 gets the state from the only one that has it."""
+    saved(tmp_path / "1", 4, best={1})
+    damage(tmp_path / "1", 1)
+
+    def body(group):
+        checkpoints = Checkpoints(tmp_path / str(group.rank), group)
+        found = checkpoints.restore()
+        return found.state["number"], found.best_lost, found.state["best_file"], checkpoints.load_best()
+
+    assert in_ranks(2, body) == [(3, True, None, None)] * 2
+    assert [name[:19] for name in names(tmp_path / "0")] == ["checkpoint-00000003"]

@@ -30,6 +30,42 @@ def test_the_best_survives_a_restart_whose_first_epoch_is_worse(job):
     assert again.checkpoints.best_file == before
 
 
+def paths_of(job, number):
+    return list(job.paths.checkpoint_dir.glob(f"checkpoint-{number:08d}-*"))
+
+
+@pytest.mark.parametrize("at", ["the end of an epoch", "an evaluation"])
+def test_where_the_best_is_lost_it_begins_anew_with_what_is_there(job, at):
+    """Epoch 2 was the best. What is there is the end of epoch 4, or the stop while epoch 5 was evaluated."""
+    this = job(**HEAD_ONLY)
+    with pytest.raises(Interrupted):
+        Scripted(this, [6, 1, 5, 4, "stop"]).fit()
+    paths_of(this, 1)[0].unlink()
+    if at == "the end of an epoch":
+        paths_of(this, 4)[0].unlink()
+    again = Scripted(this, [7, 8])
+    best, stopping = again.checkpoints.load_best(), again.trainer.stopping
+    assert again.trainer.progress.total_epochs == 4
+    assert (stopping.reference, stopping.wait) == (1, 2)  # patience goes by what was seen
+    if at == "the end of an epoch":
+        assert (stopping.best_value, stopping.best_epoch, best[0]["progress"]["epoch"]) == (4, 4, 4)
+    else:
+        assert (stopping.best_epoch, best) == (-1, None)
+    again.fit()
+    expected = 4 if at == "the end of an epoch" else 5
+    assert (stopping.best_epoch, again.checkpoints.load_best()[0]["progress"]["epoch"]) == (expected, expected)
+    assert again.trainer.progress.history[-1]["best_valid_loss"] == {4: 4, 5: 7}[expected]
+
+
+@pytest.mark.parametrize(("losses", "kept"), [([5, 4, 3, 2, 1], False), ([1, 5, 4, 3, 2], True)])
+def test_the_backbone_of_the_head_phase_is_kept_while_the_best_model_needs_it(job, losses, kept):
+    scripted = Scripted(job(**HEAD_ONLY | {"head_epochs": 2, "epochs": 3}), losses)
+    scripted.fit()
+    assert bool(list(scripted.this.job.paths.checkpoint_dir.glob("base-*.pt"))) == kept
+    best, base = Scripted(job(**HEAD_ONLY | {"head_epochs": 2, "epochs": 3}), []).checkpoints.load_best()
+    assert (best["progress"]["phase"], base is not None) == ((0, True) if kept else (1, False))
+
+
 def test_stopped_during_evaluation_the_epoch_is_not_trained_again(job):
     straight = Scripted(job("straight", **HEAD_ONLY), [6, 5, 4, 3, 2, 1])
     straight.fit()
