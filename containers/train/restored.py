@@ -62,6 +62,8 @@ def _candidates(directory: Path) -> list[str]:
     names = sorted((path.name for path in directory.glob("checkpoint-*.pt")), reverse=True)
     try:
         named = json.loads((directory / LATEST).read_text(encoding="utf-8"))["file"]
+        if not isinstance(named, str):
+            raise TypeError(f"{named!r} is no file's name")
     except FileNotFoundError:
         return names
     except (OSError, ValueError, KeyError, TypeError) as error:

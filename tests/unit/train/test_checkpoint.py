@@ -92,7 +92,10 @@ def test_a_torn_or_altered_newest_file_is_rejected_by_name_and_the_one_before_us
     assert [record.file for record in rejected] == [newest.name]
 
 
-@pytest.mark.parametrize("damage", ["missing", "not json", '{"file": "../../etc/passwd"}', '{"file": "gone.pt"}', "[]"])
+@pytest.mark.parametrize(
+    "damage",
+    ["missing", "not json", '{"file": "../../etc/passwd"}', '{"file": "gone.pt"}', "[]", '{"file": null}', '{"file": [1]}'],
+)
 def test_without_a_usable_list_the_files_speak_for_themselves(tmp_path, damage):
     saved(tmp_path, 3)
     (tmp_path / LATEST).unlink()
