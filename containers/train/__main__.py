@@ -5,6 +5,11 @@
         --hosts 10.0.1.5,10.0.1.6 --host-index 0                                       on the first of two hosts
 """
 
+import signal
+
+if __name__ == "__main__":  # until `FirstProcess` stands: a PID 1 loses a signal that it has no handler for
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
+
 import argparse
 import os
 import socket

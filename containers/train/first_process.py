@@ -38,6 +38,8 @@ class FirstProcess:
         signal.signal(signal.SIGCHLD, lambda *_: None)  # a handler, however empty, is what makes the wake-up pipe readable
         for each in (signal.SIGTERM, signal.SIGINT):
             signal.signal(each, self._stop)
+        # what came since the front door blocked them comes now; children must not inherit it
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT))
 
     def _stop(self, number: int, _frame: FrameType | None) -> None:
         """Logs nothing: it may have interrupted a line that is being written."""

@@ -4,6 +4,11 @@ Contract: SageMaker developer guide, "How Amazon SageMaker Runs Your Training Im
 may be missing (a single host, no hyperparameters, channels as they lie in input/data), as under docker compose or by hand.
 """
 
+import signal
+
+if __name__ == "__main__":  # until `FirstProcess` stands: a PID 1 loses a signal that it has no handler for
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
+
 import json
 import os
 import sys

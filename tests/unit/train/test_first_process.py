@@ -97,6 +97,13 @@ print(json.dumps(code))
     assert result(in_a_process(program, tmp_path / "error.json")) == -signal.SIGTERM
 
 
+def test_its_children_do_not_inherit_the_signals_that_the_front_door_blocked(tmp_path: Path) -> None:
+    blocked = "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))"
+    child = "import signal, sys; sys.exit(len(signal.pthread_sigmask(signal.SIG_BLOCK, ())))"
+    program = blocked + PRELUDE + "print(json.dumps(boss.run([sys.executable, '-c', sys.argv[1]], Path(sys.argv[2]))))"
+    assert result(in_a_process(program, child, tmp_path / "error.json")) == 0
+
+
 def test_what_is_left_to_do_after_a_stop_hears_of_none_and_has_its_own_time(tmp_path: Path) -> None:
     program = (
         PRELUDE

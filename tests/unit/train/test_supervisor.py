@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -108,6 +109,46 @@ except Exception as error:
         )
     finally:
         shutil.rmtree(root)
+
+
+_SLOW_IMPORT = """
+import sys, time
+from pathlib import Path
+
+class Slow:
+    def find_spec(self, name, *_):
+        if name == "psutil" and not {"containers.train", "containers.train.sagemaker"}.isdisjoint(sys.orig_argv):
+            print("importing", flush=True)
+            while not Path(__file__).with_name("go").exists():
+                time.sleep(0.01)
+
+sys.meta_path.insert(0, Slow())
+"""
+
+
+@pytest.mark.parametrize("module", ["containers.train", "containers.train.sagemaker"])
+def test_a_stop_while_the_first_process_imports_waits_for_it(tmp_path: Path, module: str) -> None:
+    """A PID 1 would lose it, and be killed two minutes later; any other process would die of it, and the job not be told."""
+    flags = (
+        ["--data", jobs.photos(tmp_path / "photos"), "--model-dir", tmp_path / "model"] if module == "containers.train" else []
+    )
+    environ = os.environ | {"PYTHONPATH": jobs.customized(tmp_path / "slow", _SLOW_IMPORT), "TMPDIR": str(tmp_path)}
+    process = subprocess.Popen([sys.executable, "-m", module, *flags], stdout=subprocess.PIPE, text=True, env=environ)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "importing\n"
+        process.send_signal(signal.SIGTERM)
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        (blocked,) = [int(line.split()[1], 16) for line in status.splitlines() if line.startswith("SigBlk:")]
+        assert blocked & 1 << signal.SIGTERM - 1
+        if flags:  # the other reads /opt/ml
+            (tmp_path / "slow/go").touch()
+            out, _ = process.communicate(timeout=jobs.SECONDS)
+            assert process.returncode == 75, out
+            assert "stopped before training began" in out
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_bin_train_hands_its_arguments_on() -> None:
