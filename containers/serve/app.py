@@ -6,7 +6,6 @@ A front speaks HTTP and decodes photos. It never imports torch or an engine; the
 import io
 import json
 import socket
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,14 +18,15 @@ from werkzeug.exceptions import HTTPException
 
 from containers.core import logs
 from containers.core.errors import Error
-from containers.serve import admission, content_types, exchange, openapi, telemetry
+from containers.serve import admission, content_types, exchange, openapi, places, telemetry
 from containers.serve.body_memory import BodyMemory, Reserve
 from containers.serve.config import ServeConfig
 from containers.serve.content_types import Labels
-from containers.serve.errors import BadRequest, NotReady, Overloaded, RequestError, ServiceError, TooLarge, TooSlow
+from containers.serve.errors import BadRequest, NotReady, RequestError, ServiceError, TooLarge, TooSlow
 from containers.serve.front_worker import body_limits
 from containers.serve.health import Health
 from containers.serve.invocations import Classifier
+from containers.serve.places import Places
 
 log = logs.get(__name__)
 
@@ -40,14 +40,14 @@ _OVER_LIMIT = "the body is larger than the limit (SERVE_MAX_BODY_MB)"
 
 @dataclass(frozen=True)
 class Front:
-    """What one front needs. `readers` bounds the requests that may hold a thread, so that `/ping` always finds one, and
-    `bodies` the memory of what they send."""
+    """What one front needs. `readers` bounds the requests that may hold a thread until they are answered, so that `/ping`
+    always finds one, and `bodies` the memory of what they send."""
 
     config: ServeConfig
     health: Health
     labels: Labels
     classifier: Classifier
-    readers: threading.BoundedSemaphore
+    readers: Places
     bodies: BodyMemory
     gauges: telemetry.Now
 
@@ -85,6 +85,7 @@ def base_app(is_serving: Callable[[], bool], gauges: telemetry.Now, described: d
     app.before_request(_begin)
     app.after_request(_finish)
     app.register_error_handler(Exception, _answer_error)
+    app.wsgi_app = places.given_back(app.wsgi_app)  # type: ignore[assignment, method-assign]
     return app
 
 
@@ -95,13 +96,9 @@ def create_app(front: Front) -> Flask:
 
     @app.post("/invocations")
     def invocations() -> Response:
-        if not front.readers.acquire(blocking=False):
-            raise Overloaded("every request thread is taken: try again in a moment, or add instances")
-        try:
-            with front.bodies.share() as reserve:
-                return _invoke(front, reserve)
-        finally:
-            front.readers.release()
+        front.readers.take()
+        with front.bodies.share() as reserve:
+            return _invoke(front, reserve)
 
     @app.get("/execution-parameters")
     def execution_parameters() -> Response:

@@ -9,9 +9,6 @@ Contract: developer guide, "Custom containers contract for multi-model endpoints
 import json
 import re
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from flask import Flask, Response, g, request
 from werkzeug.routing import PathConverter
@@ -20,9 +17,10 @@ from containers.serve import openapi, telemetry
 from containers.serve.app import base_app, json_response, read_body
 from containers.serve.body_memory import BodyMemory
 from containers.serve.config import ServeConfig
-from containers.serve.errors import BadRequest, ModelFailed, NotFound, NotReady, Overloaded
+from containers.serve.errors import BadRequest, ModelFailed, NotFound, NotReady
 from containers.serve.exchange import ATTRIBUTES, INFERENCE_ID
 from containers.serve.health import Health
+from containers.serve.places import Places
 from containers.serve.registry import Model, Registry, ask
 from containers.serve.sizing import LOADS, UNLOADS, Sizing
 
@@ -40,7 +38,7 @@ class _Name(PathConverter):
 def build(number: int, config: ServeConfig, sizing: Sizing, health: Health) -> Flask:
     """The application of the multi-model front; healthy also without any model."""
     registry = Registry(config)
-    invokers, loaders, unloaders = _Places(sizing.slots_per_front), _Places(LOADS), _Places(UNLOADS)  # /ping finds a thread
+    invokers, loaders, unloaders = Places(sizing.slots_per_front), Places(LOADS), Places(UNLOADS)  # /ping finds a thread
     bodies = BodyMemory(config.body_memory_bytes)
     gauges = telemetry.Now(
         {"kennel_models_loaded": ("Models loaded now", lambda: len(registry.page(0, sys.maxsize)[0]))},
@@ -52,10 +50,10 @@ def build(number: int, config: ServeConfig, sizing: Sizing, health: Health) -> F
 
     @app.post("/models")
     def load() -> Response:
-        with loaders.one():
-            name, url = _wanted()
-            _note(name)
-            registry.load(name, url)
+        loaders.take()
+        name, url = _wanted()
+        _note(name)
+        registry.load(name, url)
         return json_response({"modelName": name, "modelUrl": url})
 
     @app.get("/models")
@@ -77,8 +75,8 @@ def build(number: int, config: ServeConfig, sizing: Sizing, health: Health) -> F
     @app.delete("/models/<model:name>")
     def unload(name: str) -> Response:
         _note(name)
-        with unloaders.one():
-            registry.unload(name)
+        unloaders.take()
+        registry.unload(name)
         return json_response({})
 
     @app.post("/models/<path:name>/invoke")
@@ -87,7 +85,8 @@ def build(number: int, config: ServeConfig, sizing: Sizing, health: Health) -> F
         registry.get(name)
         kept = ("Content-Type", "Accept", ATTRIBUTES)
         headers = {name: request.headers[name] for name in kept if name in request.headers} | {INFERENCE_ID: g.request_id}
-        with invokers.one(), bodies.share() as reserve:
+        invokers.take()
+        with bodies.share() as reserve:
             body = read_body(config.max_body_bytes, reserve)
             model = registry.get(name)  # it may have been unloaded while the body came
             try:
@@ -102,23 +101,6 @@ def build(number: int, config: ServeConfig, sizing: Sizing, health: Health) -> F
         return Response(answer.body, answer.status, passed)
 
     return app
-
-
-class _Places:
-    """Bounds how many requests may do one thing at once, and so how many threads that takes."""
-
-    def __init__(self, count: int) -> None:
-        self._free = threading.BoundedSemaphore(count)
-
-    @contextmanager
-    def one(self) -> Iterator[None]:
-        """Raises Overloaded where none is left."""
-        if not self._free.acquire(blocking=False):
-            raise Overloaded("every request thread is taken: try again in a moment, or add instances")
-        try:
-            yield
-        finally:
-            self._free.release()
 
 
 def _wanted() -> tuple[str, str]:

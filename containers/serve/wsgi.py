@@ -1,7 +1,5 @@
 """From shared slots to a WSGI application: what a front builds once gunicorn has told it which front it is."""
 
-import threading
-
 from flask import Flask
 
 from containers.core.manifest import WEIGHTS_FILE, Manifest
@@ -11,6 +9,7 @@ from containers.serve.config import ServeConfig
 from containers.serve.content_types import Labels
 from containers.serve.health import Health
 from containers.serve.invocations import Classifier
+from containers.serve.places import Places
 from containers.serve.sizing import SPARE_THREADS, Sizing
 from containers.serve.slots import SlotPool, Slots
 from containers.serve.telemetry import Now
@@ -41,7 +40,7 @@ def build(number: int, config: ServeConfig, manifest: Manifest, sizing: Sizing, 
         classifier=Classifier(
             pool, manifest.preprocessing, max_pixels=config.max_pixels, max_in_flight=max(2, 2 * config.max_batch)
         ),
-        readers=threading.BoundedSemaphore(sizing.slots_per_front + SPARE_THREADS - _THREADS_FOR_PINGS),
+        readers=Places(sizing.slots_per_front + SPARE_THREADS - _THREADS_FOR_PINGS),
         bodies=BodyMemory(config.body_memory_bytes),
         gauges=gauges,
     )

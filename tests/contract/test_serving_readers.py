@@ -3,8 +3,10 @@
 import base64
 import json
 import socket
+import threading
 import time
-from contextlib import contextmanager
+from collections import Counter
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -82,3 +84,41 @@ def test_a_client_that_takes_nothing_is_hung_up_on_without_a_word_of_it_in_the_l
             received += part
         assert len(received) < announced(received)
     assert "Traceback" not in server.log.read_text()
+
+
+@contextmanager
+def read_slowly(connections: list[socket.socket]):
+    """Twice as fast as a client must be that is not hung up on, which is minutes for each answer."""
+    over = threading.Event()
+
+    def read() -> None:
+        while not over.wait(1):
+            for connection in list(connections):
+                with suppress(OSError):  # nothing is there yet
+                    connection.recv(1 << 16, socket.MSG_DONTWAIT)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        yield
+    finally:
+        over.set()
+        reader.join()
+
+
+@pytest.mark.slow
+def test_slow_readers_of_large_answers_leave_threads_for_pings_and_their_places_come_back(server: Server, tmp_path: Path):
+    """20 threads, 12 of them for requests. Twice: of those whose client went away in the middle none is lost."""
+    with scripted(server.model_dir, tmp_path, slots=4) as engine:
+        small = engine.server
+        for _ in range(2):
+            until(lambda: small.invoke(photo(1)).status_code == 200, "a request finds a place")
+            before = len(small.events("request"))
+            slow: list[socket.socket] = []
+            with ExitStack() as stack, read_slowly(slow):
+                for number in range(20):
+                    slow.append(stack.enter_context(asked(small)))
+                    until(lambda seen=before + number: len(small.events("request")) > seen, "it is answered")
+                assert small.ping(timeout=30) == 200
+                statuses = Counter(event["status"] for event in small.events("request")[before:])
+                assert statuses == {200: 12, 503: 8}

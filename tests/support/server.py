@@ -48,7 +48,7 @@ class Server:
         program: str = "containers.serve",
         **settings: object,
     ) -> None:
-        self.log, self._given_port = log, port
+        self.model_dir, self.log, self._given_port = model_dir, log, port
         wanted = {"fronts": 2, "model_processes": 1, "engine": "eager", **settings}
         env = {key: value for key, value in os.environ.items() if not key.startswith(("SERVE_", "SAGEMAKER_"))}
         env |= {"OMP_WAIT_POLICY": "PASSIVE", "CUDA_VISIBLE_DEVICES": "", "PYTHONUNBUFFERED": "1"}
