@@ -8,6 +8,9 @@ core.Error
     ├── Overloaded 503 (Retry-After)  ·  NotReady 503  ·  DeadlineExceeded 504  ·  OutOfMemory 507  ·  ModelFailed 500
 """
 
+import bisect
+import itertools
+import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -17,9 +20,16 @@ if TYPE_CHECKING:
     import numpy as np
 
 
+_LONGEST, _LONGEST_ESCAPED = 1000, 1700  # characters of a message, and of its JSON, where one may take twelve
+
+
 def described(kind: str, message: str) -> dict[str, str]:
     """An error as every answer has it, cut short: SageMaker passes on at most 2,048 characters of an error's body."""
-    return {"kind": kind, "message": message[:1000]}
+    message = message[:_LONGEST]
+    if len(json.dumps(message)) > _LONGEST_ESCAPED:
+        ends = list(itertools.accumulate(len(json.dumps(character)) - 2 for character in message))
+        message = message[: bisect.bisect_right(ends, _LONGEST_ESCAPED)]
+    return {"kind": kind, "message": message}
 
 
 class RequestError(Error):

@@ -86,7 +86,7 @@ class Registry:
         """Raises AlreadyLoaded, OutOfMemory, BadRequest (what is at `url` is not a model of ours), ModelFailed."""
         with self._lock:
             if self._alive(name):
-                raise AlreadyLoaded(f"model {name} is loaded already")
+                raise AlreadyLoaded(f"model {name[:100]} is loaded already")
             needs = self._fitting(Path(url))
             model = self._models[name] = self._start(name, url)
             model.needs = needs

@@ -112,6 +112,15 @@ def test_a_load_that_makes_no_sense_is_the_caller_s_400(models, document):
 
 
 @pytest.mark.slow
+def test_an_error_that_names_a_model_is_short_however_long_the_name_is_in_json(models, model_dir):
+    name = "ü" * 600
+    assert models.load(name, model_dir).status_code == 200
+    again = models.load(name, model_dir)
+    assert (again.status_code, again.json()["error"]["kind"]) == (409, "AlreadyLoaded")
+    assert len(again.text) < 2048
+
+
+@pytest.mark.slow
 def test_models_come_and_go_while_others_are_asked(models, model_dir):
     """Four threads load, ask and unload a model each, twice; two more ask whatever there is."""
     ended, seen = threading.Event(), Counter()

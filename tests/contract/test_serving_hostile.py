@@ -33,6 +33,7 @@ def server(model_dir: Path, tmp_path_factory: pytest.TempPathFactory):
         b"GET /ping HTTP/1.1\r\nX: " + b"a" * 70_000 + b"\r\n\r\n",
         b"GET /ping HTTP/1.1\r\n" + b"X: y\r\n" * 500 + b"\r\n",
         b"\x00\xff" * 100 + b"\r\n\r\n",
+        b"\xfc" * 1500 + b" / HTTP/1.1\r\n\r\n",
     ],
 )
 def test_hostile_requests_get_an_error_of_theirs(server: Server, raw: bytes):
