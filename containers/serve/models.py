@@ -58,10 +58,10 @@ def build(number: int, config: ServeConfig, sizing: Sizing, health: Health) -> F
 
     @app.get("/models")
     def list_models() -> Response:
-        start, count = _number("next_page_token", 0), _number("limit", _PAGE)
+        after, count = _number("next_page_token", 0), _number("limit", _PAGE)
         if count == 0:
             raise BadRequest("limit must be 1 or more")
-        models, following = registry.page(start, min(count, 1000))
+        models, following = registry.page(after, min(count, 1000))
         answer: dict[str, object] = {"models": [_described(model) for model in models]}
         return json_response(answer if following is None else answer | {"nextPageToken": str(following)})
 

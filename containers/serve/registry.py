@@ -37,12 +37,14 @@ _RUNTIME_BYTES = 300_000_000  # torch or OpenVINO with their libraries
 
 @dataclass
 class Model:
-    """A model's server. `leaving`: it was told to stop. `needs`: bytes of memory. `metrics`: where its processes count."""
+    """A model's server. `number`: of its load, each higher than those before. `leaving`: it was told to stop. `needs`: bytes
+    of memory. `metrics`: where its processes count."""
 
     name: str
     url: str
     port: int
     server: subprocess.Popen[bytes]
+    number: int = 0
     gpu: str | None = None
     metrics: Path | None = None
     needs: int = 0
@@ -79,7 +81,7 @@ class Registry:
         self._config = config
         self._gpus = [] if config.device == "cpu" else host.visible_gpus() if gpus is None else list(gpus)
         self._models: dict[str, Model] = {}
-        self._numbers = itertools.count()
+        self._numbers = itertools.count(1)
         self._lock = threading.Lock()
 
     def load(self, name: str, url: str) -> None:
@@ -125,13 +127,15 @@ class Registry:
         del self._models[name]
         return None
 
-    def page(self, start: int, count: int) -> tuple[list[Model], int | None]:
-        """`count` models from `start` on in the order of loading, and where the next page starts."""
+    def page(self, after: int, count: int) -> tuple[list[Model], int | None]:
+        """The first `count` models that were loaded after number `after`, in that order, and after which the next page starts.
+
+        So no model is passed over, whatever is unloaded between two pages.
+        """
         with self._lock:
             found = [self._alive(name) for name in list(self._models)]
-        models = [model for model in found if model and model.ready and not model.leaving]
-        end = start + count
-        return models[start:end], end if end < len(models) else None
+        models = [model for model in found if model and model.ready and not model.leaving and model.number > after]
+        return models[:count], models[count - 1].number if count < len(models) else None
 
     def _fitting(self, model_dir: Path) -> int:
         """Bytes a model will need, beside those that are loading now and have not taken all of theirs. Raises OutOfMemory."""
@@ -156,10 +160,9 @@ class Registry:
             gpu = min(self._gpus, key=lambda name: taken[name], default=None)
             if gpu is not None:
                 environ["CUDA_VISIBLE_DEVICES"] = gpu
-            metrics = None
+            number, metrics = next(self._numbers), None
             if counted := os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
-                number = f"{os.getpid()}-{next(self._numbers)}"  # a front before this one may have left some
-                metrics = Path(counted) / f"model-{number}"
+                metrics = Path(counted) / f"model-{os.getpid()}-{number}"  # a front before this one may have left some
                 environ[child.METRICS] = str(metrics)
             server = subprocess.Popen(  # noqa: S603 - our own program; the URL is one argument, and no shell sees it
                 [sys.executable, "-m", child.PROGRAM, "--model-dir", url],
@@ -167,7 +170,7 @@ class Registry:
                 pass_fds=[listener.fileno()],
                 stderr=subprocess.PIPE,
             )
-            return Model(name, url, listener.getsockname()[1], server, gpu, metrics)
+            return Model(name, url, listener.getsockname()[1], server, number, gpu, metrics)
 
     def _end(self, model: Model) -> None:
         model.leaving = True

@@ -112,6 +112,24 @@ def test_a_load_that_makes_no_sense_is_the_caller_s_400(models, document):
 
 
 @pytest.mark.slow
+def test_a_list_in_pages_passes_over_no_model_that_stays_loaded(models, model_dir):
+    for name in "abcd":
+        assert models.load(name, model_dir).status_code == 200
+    first = models.request("GET", params={"limit": 2}).json()
+    models.unload("a")
+    second = models.request("GET", params={"limit": 1, "next_page_token": first["nextPageToken"]}).json()
+    models.unload("c")
+    assert models.load("a", model_dir).status_code == 200  # now the last
+    third = models.request("GET", params={"limit": 9, "next_page_token": second["nextPageToken"]}).json()
+    assert [[model["modelName"] for model in page["models"]] for page in (first, second, third)] == [
+        ["a", "b"],
+        ["c"],
+        ["d", "a"],
+    ]
+    assert "nextPageToken" not in third
+
+
+@pytest.mark.slow
 def test_an_error_that_names_a_model_is_short_however_long_the_name_is_in_json(models, model_dir):
     name = "ü" * 600
     assert models.load(name, model_dir).status_code == 200
