@@ -18,15 +18,18 @@ log = logs.get(__name__)
 IDLE_SECONDS = 1.0  # an idle process shows a sign of life this often
 
 
-def run(slots: Slots, health: Health, process: int, predict: Callable[[np.ndarray], np.ndarray], max_batch: int) -> None:
-    """Serve batches for ever. `predict`: uint8 (N, height, width, 3) → float32 (N, classes).
+def run(
+    slots: Slots, health: Health, process: int, predict: Callable[[np.ndarray], np.ndarray], max_batch: Callable[[], int]
+) -> None:
+    """Serve batches for ever. `predict`: uint8 (N, height, width, 3) → float32 (N, classes), N up to what `max_batch` says now:
+    less once memory has run out, so that nobody takes what another process could compute meanwhile.
 
     A failed batch fails the photos in it and no other; where memory ran out in the middle of it, those before are answered.
     Raises PoisonedDevice, after failing the batch.
     """
     while True:
         health.beat(process)
-        batch = slots.take(process, max_batch, IDLE_SECONDS)
+        batch = slots.take(process, max_batch(), IDLE_SECONDS)
         if batch:
             health.beat(process)
             _answer(slots, batch, predict)

@@ -44,7 +44,7 @@ def run(job: Assignment, config: ServeConfig, slots: Slots, health: Health) -> i
         return EXIT_NO_MEMORY
     health.ready(job.process)
     try:
-        batching.run(slots, health, job.process, predictor, config.max_batch)
+        batching.run(slots, health, job.process, predictor, lambda: predictor.max_batch)
     except PoisonedDevice:
         return EXIT_POISONED
     return 0

@@ -17,7 +17,7 @@ import requests
 from tests.support.artifacts import photo
 from tests.support.scripted import Scripted, scripted
 from tests.support.server import PATIENCE, free_port, until
-from tests.support.slow_model import gauge
+from tests.support.slow_model import gauge, stopped
 
 JPEG = photo(1, format="JPEG")
 
@@ -59,6 +59,30 @@ def test_memory_that_runs_out_halves_the_batch_and_one_photo_that_does_not_fit_i
         assert server.ping() == 200
         engine.play()
         assert server.invoke(JPEG).status_code == 200
+
+
+def test_a_process_whose_limit_shrank_leaves_the_rest_to_its_neighbour(model_dir, tmp_path, pool):
+    with scripted(model_dir, tmp_path, model_processes=2) as engine:
+        server = engine.server
+        until(lambda: gauge(server, "kennel_model_processes_ready") == 2, "both serve")
+        shrunk, other = server.processes("kennel-model")
+
+        def wait(count: int) -> list[Future]:
+            futures = [pool.submit(server.invoke, JPEG) for _ in range(count)]
+            until(lambda: gauge(server, "kennel_photos_submitted") == count, f"{count} photos wait")
+            return futures
+
+        engine.play(room=2)
+        with stopped(other):
+            with stopped(shrunk):
+                first = wait(8)
+            assert {future.result().status_code for future in first} == {200}
+            with stopped(shrunk):
+                before, second = len(engine.sizes), wait(8)
+                engine.play(seconds=5)
+            until(lambda: len(engine.sizes) > before, "it computes")
+        assert {future.result().status_code for future in second} == {200}
+        assert engine.sizes[before : before + 2] == [2, 6]
 
 
 def test_photos_that_were_computed_before_memory_ran_out_are_answered(model_dir, tmp_path, pool):

@@ -26,7 +26,7 @@ class Bench:
         self.slots, self.health, self.batches = Slots(8, SHAPE, 2), Health(1), []
         self.pool = SlotPool(self.slots, 0, 8)
         self.ended: BaseException | None = None
-        self._predict, self._max_batch = predict, max_batch
+        self._predict, self.max_batch = predict, max_batch
 
     def submit(self, value: int) -> int:
         slot = self.pool.acquire()
@@ -41,7 +41,7 @@ class Bench:
 
         def run() -> None:
             try:
-                batching.run(self.slots, self.health, 0, predict, self._max_batch)
+                batching.run(self.slots, self.health, 0, predict, lambda: self.max_batch)
             except (Stop, PoisonedDevice) as error:
                 self.ended = error
 
@@ -107,6 +107,18 @@ def test_what_was_computed_before_memory_ran_out_is_answered():
     with bench:
         assert [bench.outcome(slot) for slot in slots] == [State.ANSWERED, State.ANSWERED, State.NO_MEMORY]
         assert [bench.slots.probabilities[slot, 0] for slot in slots[:2]] == [2, 4]
+
+
+def test_a_limit_that_shrank_holds_for_what_is_taken_next():
+    def shrinks(images: np.ndarray) -> np.ndarray:
+        bench.max_batch = 2
+        return double(images)
+
+    bench = Bench(shrinks)
+    slots = [bench.submit(value) for value in range(7)]
+    with bench:
+        assert [bench.outcome(slot) for slot in slots] == [State.ANSWERED] * 7
+        assert bench.batches == [[0, 1, 2, 3], [4, 5], [6]]
 
 
 def test_a_poisoned_device_fails_its_batch_and_ends_the_process():
