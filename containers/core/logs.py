@@ -10,6 +10,7 @@ import logging
 import math
 import os
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
@@ -57,7 +58,8 @@ def configure(level: str | None = None, stream: TextIO | None = None, **context:
     number = int(wanted) if wanted.isdigit() else logging.getLevelNamesMapping().get(wanted.upper(), logging.INFO)
     target = stream or sys.stdout
     if isinstance(target, io.TextIOWrapper):  # a file name need not be UTF-8; as JSON's own escape it still fits a line
-        target.reconfigure(errors="backslashreplace")
+        with suppress(OSError):  # it flushes, and nobody may read there any more, or the disk be full
+            target.reconfigure(errors="backslashreplace")
     handler = logging.StreamHandler(target)
     handler.setFormatter(_Lines(context))
     root = logging.getLogger()

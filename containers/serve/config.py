@@ -49,7 +49,7 @@ class ServeConfig(Settings):
     """A model process that is not ready by then is replaced. SageMaker itself waits 8 minutes for the first 200 of /ping: for a
     model that takes longer raise it together with the endpoint's ContainerStartupHealthCheckTimeoutInSeconds; [endpoint]
     startup_timeout_seconds of `deploy` sets both."""
-    max_body_mb: Annotated[float, Field(gt=0)] = 25.0
+    max_body_mb: Annotated[float, Field(gt=0, le=10_000)] = 25.0
     """Larger bodies get 413. SageMaker's own limit for real-time requests is 25 MB."""
     transform_payload_mb: Annotated[float, Field(ge=1, le=100)] = 6.0
     """What batch transform is told to send at most in one request. Raise it (or MaxPayloadInMB of the job, which sets it) where

@@ -12,6 +12,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -176,7 +177,7 @@ class Supervisor:
 
     def _fork(self, name: str, work: Callable[[], int]) -> int:
         """Run `work` in a child whose exit code it returns; the child dies with us, and Ctrl-C reaches only us."""
-        sys.stdout.flush()
+        _flush()
         parent = os.getpid()
         if pid := os.fork():
             return pid
@@ -191,8 +192,10 @@ class Supervisor:
         except BaseException:
             log.exception("process failed")
         finally:
-            sys.stdout.flush()
-            os._exit(code)
+            try:
+                _flush()
+            finally:  # whatever happens: else a child would go on as the supervisor, and kill its siblings
+                os._exit(code)
 
     def _kill_all(self) -> None:
         for pid in [self._gunicorn, *(model.pid for model in self._models)]:
@@ -201,6 +204,12 @@ class Supervisor:
                     os.kill(pid, signal.SIGKILL)
                 except ProcessLookupError:
                     continue
+
+
+def _flush() -> None:
+    """What was printed goes out once, not again from every child. Nobody may read it any more: that is no reason to end."""
+    with suppress(OSError, ValueError):
+        sys.stdout.flush()
 
 
 def _unexplained(code: int) -> str:

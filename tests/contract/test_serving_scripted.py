@@ -4,6 +4,7 @@ Processes, HTTP and slots are real; the engine does what its script says (tests/
 """
 
 import json
+import os
 import threading
 import time
 from collections import Counter
@@ -61,6 +62,7 @@ def test_memory_that_runs_out_halves_the_batch_and_one_photo_that_does_not_fit_i
         assert server.invoke(JPEG).status_code == 200
 
 
+@pytest.mark.slow
 def test_a_process_whose_limit_shrank_leaves_the_rest_to_its_neighbour(model_dir, tmp_path, pool):
     with scripted(model_dir, tmp_path, model_processes=2) as engine:
         server = engine.server
@@ -232,6 +234,23 @@ def test_without_its_http_side_the_server_ends_and_leaves_nothing_behind(model_d
         assert server.events("gunicorn ended by itself")
         _, alive = psutil.wait_procs(children, timeout=PATIENCE)
         assert not alive
+
+
+@pytest.mark.slow
+def test_a_stdout_that_nobody_reads_any_more_ends_no_process_but_those_that_end_anyway(model_dir, tmp_path):
+    os.mkfifo(tmp_path / "log")
+    reader = os.open(tmp_path / "log", os.O_RDONLY | os.O_NONBLOCK)
+    with scripted(model_dir, tmp_path, {"PYTHONUNBUFFERED": ""}, port=free_port()) as engine:
+        os.close(reader)
+        server = engine.server
+        others = server.processes("kennel-front") + server.processes("kennel-http")
+        for _ in range(2):
+            engine.play(broken=True, may_load=False)
+            assert server.invoke(JPEG).status_code == 500
+            until(lambda: server.ping() == 503, "the model process has ended")
+            engine.play()
+            until(lambda: server.ping() == 200, "a new process serves")
+        assert server.processes("kennel-front") + server.processes("kennel-http") == others
 
 
 def test_deaths_leave_sums_as_they_were_and_no_files_behind(model_dir, tmp_path):

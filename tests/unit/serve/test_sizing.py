@@ -55,3 +55,12 @@ def test_every_wrong_setting_is_named_in_one_message():
         from_environment({"SERVE_MAX_BACH": "4", "SERVE_SLOTS": "many"})
     assert "did you mean max_batch?" in str(caught.value)
     assert "slots" in str(caught.value)
+
+
+NUMBERS = [name for name, field in ServeConfig.model_fields.items() if field.annotation in (int, float)]
+
+
+@pytest.mark.parametrize(("name", "value"), [*((name, "inf") for name in NUMBERS), ("max_body_mb", "1e308")])
+def test_a_number_without_end_is_one_line_of_the_error(name: str, value: str):
+    with pytest.raises(ConfigError, match=rf"1 setting cannot be used\n  - {name}: .* \(got '{value}'\)$"):
+        from_environment({f"SERVE_{name.upper()}": value})
