@@ -15,7 +15,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 from pydantic import BaseModel, ConfigDict, Field
 
-from containers.core import fast_jpeg
+from containers.core import fast_jpeg, jpeg_scans
 from containers.core.errors import ImageError, ImageTooLarge
 
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
@@ -84,7 +84,7 @@ def _quick(data: bytes, spec: PreprocessSpec, max_pixels: int, out: np.ndarray |
         return None
     try:
         size = fast_jpeg.plain_size(data) or _upright_size(data)
-        if size is None or min(size) >= 4 * spec.resize or size[0] * size[1] > max_pixels:
+        if size is None or min(size) >= 4 * spec.resize or size[0] * size[1] > max_pixels or jpeg_scans.too_many(data):
             return None
         width, height = size
         box = _box(width, height, spec)
@@ -107,9 +107,12 @@ def decode(data: bytes, spec: PreprocessSpec | None = None, *, max_pixels: int =
     With `spec`, a JPEG much larger than needed is decoded at a reduced DCT scale that still leaves at least twice
     `spec.resize` pixels on the shorter side.
     Takes up to 9 bytes of memory for each pixel beside `data`, 16 for WebP, whose decoder holds several pictures.
-    Raises ImageError when the bytes are no image, are cut short, or hold more than `max_pixels` pixels (ImageTooLarge).
+    Raises ImageError when the bytes are no image, are cut short, are a JPEG of too many scans (`jpeg_scans`), or hold more
+    than `max_pixels` pixels (ImageTooLarge).
     """
     _expect_no_warnings()
+    if jpeg_scans.too_many(data):
+        raise ImageError(f"a JPEG of more than {jpeg_scans.MOST_SCANS} scans, as no camera or program writes it: save it again")
     try:
         image: Image.Image = Image.open(io.BytesIO(data), formats=_FORMATS)
         if image.width * image.height > max_pixels:

@@ -9,7 +9,7 @@ import pytest
 import requests
 
 from tests.support.artifacts import photo
-from tests.support.mutations import FLOAT, MAKE, mutated, small_photos, turned
+from tests.support.mutations import FLOAT, MAKE, mutated, scanned, small_photos, turned
 from tests.support.server import Server, serving
 from tests.support.slow_model import gauge
 
@@ -104,6 +104,13 @@ def test_a_sound_photo_with_odd_exif_is_classified_alone_and_in_a_batch(server: 
     answer = requests.post(f"{server.url}/invocations", files=files, timeout=60)
     assert answer.status_code == 200, answer.text
     assert ["class" in prediction for prediction in answer.json()["predictions"]] == [True] * 3
+
+
+def test_a_photo_of_thousands_of_scans_is_refused_before_it_is_decoded(server: Server):
+    bomb = scanned(photo(1, (2000, 1500), "JPEG", progressive=True), 50_000)
+    refused = server.invoke(bomb)
+    assert (refused.status_code, refused.json()["error"]["kind"]) == (400, "BadRequest")
+    assert "scans" in refused.json()["error"]["message"]
 
 
 def test_a_thousand_damaged_photos_cause_no_server_error(server: Server):

@@ -28,6 +28,15 @@ def small_photos() -> list[bytes]:
     return plain + [photo(6, size, format, exif=turned(6, *odd)) for format in ("JPEG", "PNG", "WEBP")]
 
 
+SCAN = b"\xff\xda\x00\x08\x01\x01\x00\x01\x3f\x00"
+"""One of the first colour alone, without data: libjpeg goes over the whole picture for it all the same."""
+
+
+def scanned(jpeg: bytes, count: int) -> bytes:
+    """With `count` scans more."""
+    return jpeg.removesuffix(b"\xff\xd9") + SCAN * count + b"\xff\xd9"
+
+
 def mutated(data: bytes, chance: random.Random) -> bytes:
     """Flipped bytes, a cut, a hole, a repeated part, or garbage in the middle."""
     start, end = sorted(chance.sample(range(len(data) + 1), 2))
