@@ -38,7 +38,7 @@ class _Name(PathConverter):
 def build(number: int, config: ServeConfig, sizing: Sizing, health: Health) -> Flask:
     """The application of the multi-model front; healthy also without any model."""
     registry = Registry(config)
-    invokers, loaders, unloaders = Places(sizing.slots_per_front), Places(LOADS), Places(UNLOADS)  # /ping finds a thread
+    invokers, loaders, unloaders = Places(sizing.invocations), Places(LOADS), Places(UNLOADS)  # /ping finds a thread
     bodies = BodyMemory(config.body_memory_bytes)
     gauges = telemetry.Now(
         {"kennel_models_loaded": ("Models loaded now", lambda: len(registry.page(0, sys.maxsize)[0]))},
@@ -85,8 +85,8 @@ def build(number: int, config: ServeConfig, sizing: Sizing, health: Health) -> F
         registry.get(name)
         kept = ("Content-Type", "Accept", ATTRIBUTES)
         headers = {name: request.headers[name] for name in kept if name in request.headers} | {INFERENCE_ID: g.request_id}
-        invokers.take()
-        with bodies.share() as reserve:
+        invokers.take(name)
+        with bodies.share(name) as reserve:
             body = read_body(config.max_body_bytes, reserve)
             model = registry.get(name)  # it may have been unloaded while the body came
             try:

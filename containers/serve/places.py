@@ -2,33 +2,39 @@
 writes: a client may take its time over a large answer.
 """
 
-import threading
 from collections.abc import Iterable
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING
 
 from flask import request
 from werkzeug.wsgi import ClosingIterator
 
 from containers.serve.errors import Overloaded
+from containers.serve.shares import Shares
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 _HELD = "kennel.places"
+_FULL = "every request thread is taken: try again in a moment, or add instances"
+_MODEL_FULL = "this model has as many requests under way as one of several may: try again in a moment, or add instances"
 
 
 class Places:
     """`count` of them. Thread-safe."""
 
     def __init__(self, count: int) -> None:
-        self._free = threading.BoundedSemaphore(count)
+        self._shares = Shares(count)
 
-    def take(self) -> None:
-        """One for the request that is handled now. Raises Overloaded where none is left."""
-        if not self._free.acquire(blocking=False):
-            raise Overloaded("every request thread is taken: try again in a moment, or add instances")
-        request.environ[_HELD].callback(self._free.release)
+    def take(self, model: str = "") -> None:
+        """One for the request that is handled now, which is for `model` where there are several: each has a share of them.
+
+        Raises Overloaded.
+        """
+        if not self._shares.take(1, model):
+            raise Overloaded(_MODEL_FULL if model else _FULL)
+        request.environ[_HELD].callback(partial(self._shares.give_back, 1, model))
 
 
 def given_back(application: "WSGIApplication") -> "WSGIApplication":

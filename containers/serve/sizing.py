@@ -26,6 +26,11 @@ class Sizing:
         return self.fronts * self.slots_per_front
 
     @property
+    def invocations(self) -> int:
+        """How many a multi-model server passes on at once: one model may have as many as its own server takes, half of them."""
+        return 2 * self.slots_per_front
+
+    @property
     def request_threads(self) -> int:
         return self.slots_per_front + self.spare_threads
 
@@ -36,12 +41,13 @@ def derive(config: ServeConfig, cores: int, gpus: int) -> Sizing:
     On a GPU host one model process per GPU. Fronts: one per core, but none without a slot.
     """
     if config.multi_model:  # one front knows which models are loaded; each model is a server of its own behind it
+        slots = config.slots or _SLOTS_PER_FRONT
         return Sizing(
             fronts=1,
-            slots_per_front=config.slots or _SLOTS_PER_FRONT,
+            slots_per_front=slots,
             devices=(),
             threads_per_process=1,
-            spare_threads=SPARE_THREADS + LOADS + UNLOADS,
+            spare_threads=slots + SPARE_THREADS + LOADS + UNLOADS,
         )
     fronts = config.fronts or min(cores, config.slots or cores)
     slots_per_front = -(-config.slots // fronts) if config.slots else _SLOTS_PER_FRONT

@@ -23,6 +23,15 @@ def test_shares_are_refused_over_the_limit_and_given_back_whatever_happened():
             reserve(1)
 
 
+def test_a_model_s_bodies_leave_room_for_another_s():
+    memory = BodyMemory(10)
+    with memory.share("slow") as slow, memory.share("slow") as more, memory.share("idle") as idle:
+        slow(5)
+        with pytest.raises(Overloaded):
+            more(1)
+        idle(4)
+
+
 @pytest.mark.parametrize(("megabytes", "wanted"), [(25, 512), (100, 512), (1000, 2000), (0.5, 512)])
 def test_there_is_always_room_for_two_of_the_largest(megabytes: float, wanted: int):
     assert ServeConfig(max_body_mb=megabytes).body_memory_bytes == wanted << 20

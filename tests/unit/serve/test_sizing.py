@@ -34,7 +34,8 @@ def test_fewer_slots_than_cores_are_not_more_than_asked_for():
 def test_a_multi_model_front_has_threads_for_pings_whatever_loads_and_waits():
     sizes = sizing.derive(ServeConfig(multi_model=True, slots=10), cores=4, gpus=0)
     assert (sizes.fronts, sizes.slots_per_front, sizes.devices) == (1, 10, ())
-    assert sizes.request_threads >= sizes.slots_per_front + sizing.LOADS + sizing.UNLOADS + 8
+    assert sizes.invocations == 20
+    assert sizes.request_threads >= sizes.invocations + sizing.LOADS + sizing.UNLOADS + 8
 
 
 def test_sagemaker_s_own_variables_are_read():
