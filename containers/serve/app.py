@@ -18,7 +18,7 @@ from werkzeug.exceptions import HTTPException
 
 from containers.core import logs
 from containers.core.errors import Error
-from containers.serve import admission, content_types, exchange, openapi, places, telemetry
+from containers.serve import admission, child, content_types, exchange, openapi, places, telemetry
 from containers.serve.body_memory import BodyMemory, Reserve
 from containers.serve.config import ServeConfig
 from containers.serve.content_types import Labels
@@ -118,7 +118,8 @@ def create_app(front: Front) -> Flask:
 def _invoke(front: Front, reserve: Reserve) -> Response:
     if not front.has_model():
         raise NotReady("no model is ready yet, or it is being replaced: try again when GET /ping says 200")
-    deadline = time.monotonic() + front.config.request_timeout_seconds
+    latest = time.monotonic() + front.config.request_timeout_seconds
+    deadline = min(latest, child.deadline(request.headers.get(child.DEADLINE)))
     kind, options = content_types.kind_of(request.headers.get("Content-Type"))
     media_type = content_types.choose_writer(request.accept_mimetypes, kind)
     body = content_types.Body(read_body(front.config.max_body_bytes, reserve), options, front.config.max_instances)

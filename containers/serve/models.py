@@ -9,11 +9,12 @@ Contract: developer guide, "Custom containers contract for multi-model endpoints
 import json
 import re
 import sys
+import time
 
 from flask import Flask, Response, g, request
 from werkzeug.routing import PathConverter
 
-from containers.serve import openapi, telemetry
+from containers.serve import child, openapi, telemetry
 from containers.serve.app import base_app, json_response, read_body
 from containers.serve.body_memory import BodyMemory
 from containers.serve.config import ServeConfig
@@ -25,6 +26,7 @@ from containers.serve.registry import Model, Registry, ask
 from containers.serve.sizing import LOADS, UNLOADS, Sizing
 
 _PAGE = 100
+_LATE_SECONDS = 5.0  # beyond the deadline: for the model's own answer that it has come
 _MOST_BYTES = 100_000
 _LONGEST = 4096  # bytes of a name or a path; a request line has no room for a longer name, Linux none for a longer path
 
@@ -83,14 +85,17 @@ def build(number: int, config: ServeConfig, sizing: Sizing, health: Health) -> F
     def invoke(name: str) -> Response:
         _note(name)
         registry.get(name)
+        deadline = time.monotonic() + config.request_timeout_seconds
         kept = ("Content-Type", "Accept", ATTRIBUTES)
-        headers = {name: request.headers[name] for name in kept if name in request.headers} | {INFERENCE_ID: g.request_id}
+        headers = {name: request.headers[name] for name in kept if name in request.headers}
+        headers |= {INFERENCE_ID: g.request_id, child.DEADLINE: repr(deadline)}
         invokers.take(name)
         with bodies.share(name) as reserve:
             body = read_body(config.max_body_bytes, reserve)
             model = registry.get(name)  # it may have been unloaded while the body came
             try:
-                answer = ask(model, "POST", "/invocations", body, headers, config.request_timeout_seconds + 5)
+                patience = max(0.0, deadline - time.monotonic()) + _LATE_SECONDS
+                answer = ask(model, "POST", "/invocations", body, headers, patience)
             except OSError as error:
                 if model.leaving:
                     raise NotFound(f"model {model.name[:100]} was unloaded") from error
