@@ -35,7 +35,6 @@ from lambda_settings import Settings
 
 CONNECT_TIMEOUT_SECONDS = 2.0
 RESERVE_SECONDS = 1.0  # to encode and send the answer
-ANSWER_LIMIT_BYTES = 6 * 1024 * 1024 - 64 * 1024  # Lambda's limit for a synchronous answer, less room for the envelope
 MEGABYTE = 1024 * 1024
 MODEL_HEADER = "x-amzn-sagemaker-target-model"  # SageMaker's own name for it, in small letters
 
@@ -102,8 +101,7 @@ class Function:
         line |= {"bytes_in": len(body), "model": how["TargetModel"]}
         self._check_size(len(body))
         answer, media_type = self._invoke(body, {name: value for name, value in how.items() if value}, context, line)
-        if len(answer) > ANSWER_LIMIT_BYTES:
-            raise Refused(502, "AnswerTooLarge", f"the endpoint answered {len(answer)} bytes, Lambda can return 6 MB")
+        lambda_events.require_carried(media_type, answer)
         return 200, {"content-type": media_type}, answer
 
     def _photo(self, request: Request) -> tuple[bytes, str, Any]:

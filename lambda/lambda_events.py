@@ -12,6 +12,8 @@ from urllib.parse import unquote_plus
 from lambda_errors import Refused
 
 Event = dict[str, Any]
+ANSWER_LIMIT_BYTES = 6 * 1024 * 1024 - 64 * 1024  # Lambda's limit for a synchronous answer, less room for the envelope
+_GROWS_AT_MOST = 6  # a control character becomes \u0000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,12 +96,32 @@ def decode(text: str, what: str) -> bytes:
         raise Refused(400, "BadRequest", f"{what} is not valid base64") from None
 
 
+def require_carried(media_type: str, body: bytes) -> None:
+    """Raises Refused(502) when the answer with `body` is more JSON than Lambda carries.
+
+    Its limit counts what the runtime writes (awslambdaric, lambda_runtime_marshaller): quotes, backslashes and control
+    characters escaped, others as UTF-8 from Python 3.12 on. A small body needs no counting.
+    """
+    if len(body) * _GROWS_AT_MOST <= ANSWER_LIMIT_BYTES:
+        return
+    size = len(json.dumps(_text(media_type, body)[0], ensure_ascii=False).encode())
+    if size > ANSWER_LIMIT_BYTES:
+        says = f"the endpoint answered {len(body)} bytes, {size} as JSON, of which Lambda can return 6 MB"
+        raise Refused(502, "AnswerTooLarge", f"{says}: send fewer photos in one request")
+
+
 def answer(request: Request, status: int, headers: dict[str, str], body: bytes) -> Event:
     """What Lambda returns: text as text, anything else as base64."""
-    media_type = headers.get("content-type", "").split(";")[0]
-    is_text = not body or media_type.startswith("text/") or media_type in ("application/json", "application/jsonlines")
-    text = body.decode("utf-8", "replace") if is_text else base64.b64encode(body).decode()
-    event: Event = {"statusCode": status, "headers": headers, "body": text, "isBase64Encoded": not is_text}
+    text, is_base64 = _text(headers.get("content-type", ""), body)
+    event: Event = {"statusCode": status, "headers": headers, "body": text, "isBase64Encoded": is_base64}
     if request.many_headers:
         event["multiValueHeaders"] = {name: [value] for name, value in headers.items()}
     return event
+
+
+def _text(content_type: str, body: bytes) -> tuple[str, bool]:
+    """(`body` as JSON can hold it, whether that is base64)."""
+    media_type = content_type.split(";")[0]
+    if not body or media_type.startswith("text/") or media_type in ("application/json", "application/jsonlines"):
+        return body.decode("utf-8", "replace"), False
+    return base64.b64encode(body).decode(), True

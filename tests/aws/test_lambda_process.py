@@ -89,6 +89,19 @@ def test_the_largest_photo_that_lambda_carries(function, server):
     assert server[0].seen[-1]["body"] == photo
 
 
+def test_an_answer_is_refused_only_when_its_json_is_more_than_lambda_carries(function, server):
+    line = '{"class": "Šarplaninac"}\n'.encode()
+    application, _ = server
+    application.answer = ("200 OK", line * (6_200_000 // (len(line) + 5)))  # four quotes and a line's end are escaped
+    carried = function.invoke(url_event())
+    application.answer = ("200 OK", line * (5_900_000 // len(line)))
+    refused = function.invoke(url_event())
+    application.answer = ("200 OK", b'{"class": "pug"}')
+    assert (carried["statusCode"], carried["body"][-25:].encode()) == (200, line)
+    assert refused["statusCode"] == 502, refused
+    assert json.loads(refused["body"])["error"]["kind"] == "AnswerTooLarge"
+
+
 @pytest.mark.parametrize("status", ["415 Unsupported Media Type", "503 Service Unavailable", "507 Insufficient Storage"])
 def test_what_the_container_said_is_kept(function, server, status):
     application, _ = server

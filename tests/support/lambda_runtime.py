@@ -16,6 +16,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from deploy.function import RUNTIME
+
 EVENT_LIMIT_BYTES = 6 * 1024 * 1024
 REGION = "eu-west-1"
 
@@ -49,6 +51,7 @@ class LambdaFunction:
             "AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{self._server.server_address[1]}",
             "LAMBDA_TASK_ROOT": str(root),
             "_HANDLER": handler,
+            "AWS_EXECUTION_ENV": f"AWS_Lambda_{RUNTIME}",  # awslambdaric writes other JSON before Python 3.12
             "AWS_REGION": REGION,
             "AWS_DEFAULT_REGION": REGION,
             "AWS_LAMBDA_FUNCTION_NAME": "kennel-test",

@@ -84,3 +84,31 @@ def test_no_second_attempt_when_it_would_not_fit():
 def test_an_answer_that_lambda_cannot_carry_is_an_error_of_ours():
     answer = function(Runtime(answer=bytes(6 * 1024 * 1024), media_type="application/x-npy"))(url_event(), Context())
     assert answer["statusCode"] == 502
+
+
+LIMIT = 6 * 1024 * 1024  # of the JSON that the runtime makes of an answer
+
+
+@pytest.mark.parametrize(
+    ("unit", "media_type", "grown"),
+    [
+        (b'{"class": "pug"}\n', "application/jsonlines", 22 / 17),
+        (b"\\", "text/plain", 2),
+        (b"\x00", "text/plain", 6),
+        (b"\xff", "text/plain", 3),
+        ("ü".encode(), "text/plain", 1),
+        (b"abc", "application/x-npy", 4 / 3),
+    ],
+    ids=["quotes", "backslashes", "control", "broken", "not-ascii", "base64"],
+)
+def test_an_answer_is_measured_as_the_json_that_lambda_carries(unit, media_type, grown):
+    def answer(size: float) -> dict:
+        body = unit * int(size / grown / len(unit))
+        return function(Runtime(answer=body, media_type=media_type))(url_event(), Context())
+
+    carried = answer(LIMIT - 70_000)
+    assert carried["statusCode"] == 200
+    assert LIMIT - 71_000 < len(json.dumps(carried, ensure_ascii=False).encode()) < LIMIT
+    refused = answer(LIMIT)
+    assert refused["statusCode"] == 502
+    assert "send fewer photos" in json.loads(refused["body"])["error"]["message"]
