@@ -101,7 +101,7 @@ class Function:
         line |= {"bytes_in": len(body), "model": how["TargetModel"]}
         self._check_size(len(body))
         answer, media_type = self._invoke(body, {name: value for name, value in how.items() if value}, context, line)
-        lambda_events.require_carried(media_type, answer)
+        lambda_events.require_carried(request, media_type, answer)
         return 200, {"content-type": media_type}, answer
 
     def _photo(self, request: Request) -> tuple[bytes, str, Any]:

@@ -12,7 +12,7 @@ from urllib.parse import unquote_plus
 from lambda_errors import Refused
 
 Event = dict[str, Any]
-ANSWER_LIMIT_BYTES = 6 * 1024 * 1024 - 64 * 1024  # Lambda's limit for a synchronous answer, less room for the envelope
+_ENVELOPE_BYTES = 64 * 1024  # room for status and headers
 _GROWS_AT_MOST = 6  # a control character becomes \u0000
 
 
@@ -36,6 +36,11 @@ class Request:
     @property
     def media_type(self) -> str:
         return self.content_type.split(";")[0].strip().lower()
+
+    @property
+    def answer_megabytes(self) -> int:
+        """Lambda's limit for a synchronous answer, or a load balancer's (ELB guide, "Lambda functions as targets")."""
+        return 1 if self.source == "load_balancer" else 6
 
     def body(self) -> bytes:
         """Raises Refused(400) when the body is not the base64 it has to be."""
@@ -96,17 +101,18 @@ def decode(text: str, what: str) -> bytes:
         raise Refused(400, "BadRequest", f"{what} is not valid base64") from None
 
 
-def require_carried(media_type: str, body: bytes) -> None:
-    """Raises Refused(502) when the answer with `body` is more JSON than Lambda carries.
+def require_carried(request: Request, media_type: str, body: bytes) -> None:
+    """Raises Refused(502) when the answer with `body` is more JSON than the way back carries.
 
-    Its limit counts what the runtime writes (awslambdaric, lambda_runtime_marshaller): quotes, backslashes and control
+    The limit counts what the runtime writes (awslambdaric, lambda_runtime_marshaller): quotes, backslashes and control
     characters escaped, others as UTF-8 from Python 3.12 on. A small body needs no counting.
     """
-    if len(body) * _GROWS_AT_MOST <= ANSWER_LIMIT_BYTES:
+    limit = request.answer_megabytes * 1024 * 1024 - _ENVELOPE_BYTES
+    if len(body) * _GROWS_AT_MOST <= limit:
         return
     size = len(json.dumps(_text(media_type, body)[0], ensure_ascii=False).encode())
-    if size > ANSWER_LIMIT_BYTES:
-        says = f"the endpoint answered {len(body)} bytes, {size} as JSON, of which Lambda can return 6 MB"
+    if size > limit:
+        says = f"the endpoint answered {len(body)} bytes, {size} as JSON; at most {request.answer_megabytes} MB can be returned"
         raise Refused(502, "AnswerTooLarge", f"{says}: send fewer photos in one request")
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 from botocore.exceptions import EndpointConnectionError, ReadTimeoutError
 
-from tests.support.lambda_events import Context, Runtime, function, model_error, service_error, url_event
+from tests.support.lambda_events import Context, Runtime, balancer_event, function, model_error, service_error, url_event
 
 
 @pytest.mark.parametrize("status", [400, 405, 406, 413, 415, 500, 503, 504, 507])
@@ -112,3 +112,11 @@ def test_an_answer_is_measured_as_the_json_that_lambda_carries(unit, media_type,
     refused = answer(LIMIT)
     assert refused["statusCode"] == 502
     assert "send fewer photos" in json.loads(refused["body"])["error"]["message"]
+
+
+def test_a_load_balancer_carries_less():
+    said = Runtime(answer=b"[" + b"0," * 500_000 + b"0]")
+    assert function(said)(url_event(), Context())["statusCode"] == 200
+    answer = function(said)(balancer_event(), Context())
+    assert answer["statusCode"] == 502
+    assert "1 MB" in json.loads(answer["body"])["error"]["message"]
