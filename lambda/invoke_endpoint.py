@@ -151,6 +151,7 @@ class Function:
             raise Refused(403, "Forbidden", "this function does not read from S3: send the photo itself")
         if not pointer.startswith(f"s3://{bucket}/{prefix}") or ".." in pointer.split("/"):  # HTTP clients may resolve ..
             raise Refused(403, "Forbidden", f"only objects below s3://{bucket}/{prefix} may be named")
+        lambda_events.utf8(pointer, "s3")
         try:
             found = self._s3.get_object(Bucket=bucket, Key=pointer.removeprefix(f"s3://{bucket}/"))
             self._check_size(found["ContentLength"])

@@ -43,54 +43,97 @@ class Request:
         return 1 if self.source == "load_balancer" else 6
 
     def body(self) -> bytes:
-        """Raises Refused(400) when the body is not the base64 it has to be."""
+        """Raises Refused(400) when the body is not the base64 it has to be, or no Unicode."""
         if self.is_base64:
             return decode(self.text, "the body")
         if self.media_type.startswith("image/") and self.text:
             # Lambda events are JSON: a photo that comes as text is base64, or was broken by an API that took it for text
             return decode(self.text, "the body (send base64 text, or list image/* in the API's binaryMediaTypes)")
-        return self.text.encode()
+        return utf8(self.text, "the body")
 
 
 def s3_pointers(event: Any) -> list[str] | None:
-    """`s3://bucket/key` of each object in an S3 notification (keys arrive form-encoded: `a+b.jpg`); None for other events."""
+    """`s3://bucket/key` of each object in an S3 notification (keys arrive form-encoded: `a+b.jpg`).
+
+    None for other events, and for what only resembles one.
+    """
     if not isinstance(event, dict):
         return None
     if event.get("Event") == "s3:TestEvent":  # S3 sends it when a notification is set up
         return []
     records = event.get("Records")
-    if not isinstance(records, list) or not all(record.get("eventSource") == "aws:s3" for record in records):
+    if not isinstance(records, list) or not records:
         return None
-    objects = [record["s3"] for record in records]
-    return [f"s3://{one['bucket']['name']}/{unquote_plus(one['object']['key'])}" for one in objects]
+    try:
+        if not all(record["eventSource"] == "aws:s3" for record in records):
+            return None
+        objects = [record["s3"] for record in records]
+        pointers = [f"s3://{one['bucket']['name']}/{unquote_plus(one['object']['key'])}" for one in objects]
+        utf8("".join(pointers), "s3")
+    except (AttributeError, KeyError, TypeError, Refused):
+        return None
+    return pointers
 
 
 def read(event: Any) -> Request:
-    """Raises Refused(400) when `event` is not a JSON object; anything that is not a known HTTP event is a direct call."""
+    """Anything that is not a known HTTP event is a direct call. Raises Refused(400) naming what in `event` cannot be used."""
     if not isinstance(event, dict):
         raise Refused(400, "BadRequest", f"the event must be a JSON object, not {type(event).__name__}")
-    context = event.get("requestContext") or {}
+    context = _part(event, "requestContext", {})
     if "http" in context:
-        source = "function_url" if ".lambda-url." in context.get("domainName", "") else "http_api"
-        method, path = context["http"].get("method", "POST"), event.get("rawPath", "/")
+        source = "function_url" if ".lambda-url." in _part(context, "domainName", "") else "http_api"
+        method, path = _part(_part(context, "http", {}), "method", "POST"), _part(event, "rawPath", "/")
     elif "httpMethod" in event:
         source = "load_balancer" if "elb" in context else "rest_api"
-        method, path = event["httpMethod"], event.get("path", "/")
+        method, path = _part(event, "httpMethod", "POST"), _part(event, "path", "/")
     elif event.get("warmup") or event.get("source") == "aws.events":
         return Request(source="warmup", method="GET", path="/health")
     else:
-        return Request(source="direct", headers={"content-type": "application/json"}, text=json.dumps(event))
-    many = event.get("multiValueHeaders") or {}
-    single = {name: values[-1] for name, values in many.items() if values} | (event.get("headers") or {})
+        return Request(source="direct", headers={"content-type": "application/json"}, text=_json(event))
     return Request(
         source=source,
         method=method.upper(),
         path=path,
-        headers={name.lower(): str(value) for name, value in single.items()},
-        text=str(event.get("body") or ""),
-        is_base64=bool(event.get("isBase64Encoded")),
-        many_headers=bool(many),
+        headers=_headers(event),
+        text=_part(event, "body", ""),
+        is_base64=_part(event, "isBase64Encoded", False),
+        many_headers=bool(event.get("multiValueHeaders")),
     )
+
+
+def _headers(event: Event) -> dict[str, str]:
+    many = _part(event, "multiValueHeaders", {})
+    last = {name: values[-1] for name in many if (values := _part(many, name, []))}
+    both = last | _part(event, "headers", {})
+    return {name.lower(): str(value) for name, value in both.items() if value is not None}
+
+
+_KINDS = {dict: "a JSON object", list: "a list", str: "text", bool: "true or false"}
+
+
+def _part(of: Event, name: str, absent: Any) -> Any:
+    """`of[name]`; `absent` where it is missing or null. Raises Refused(400) when it is of another type than `absent`."""
+    value = of.get(name)
+    if value is None:
+        return absent
+    if not isinstance(value, type(absent)):
+        raise Refused(400, "BadRequest", f"{name} of the event must be {_KINDS[type(absent)]}, not {type(value).__name__}")
+    return value
+
+
+def _json(event: Event) -> str:
+    try:
+        return json.dumps(event)
+    except RecursionError:
+        raise Refused(400, "BadRequest", "the event is nested too deeply") from None
+
+
+def utf8(text: str, what: str) -> bytes:
+    """Raises Refused(400) naming `what` when half of a surrogate pair is in it: JSON can hold that, UTF-8 cannot."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise Refused(400, "BadRequest", f"{what} is not Unicode text") from None
 
 
 def decode(text: str, what: str) -> bytes:

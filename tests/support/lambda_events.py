@@ -41,6 +41,7 @@ class S3:
         self._objects = objects
 
     def get_object(self, *, Bucket: str, Key: str) -> dict:
+        Key.encode()  # as botocore does
         if Key not in self._objects:
             raise ClientError({"Error": {"Code": "AccessDenied", "Message": "role/secret"}}, "GetObject")
         body = self._objects[Key]
