@@ -114,7 +114,7 @@ class Function:
             return body, request.content_type, ""
         try:
             document = json.loads(body)
-        except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, or a number of more digits than Python reads
             raise Refused(400, "BadRequest", f"the body is not JSON: {error}") from None
         document = document if isinstance(document, dict) else {}
         content_type, model = document.get("content_type"), document.get("model")

@@ -71,6 +71,6 @@ def _model_error(response: dict[str, Any]) -> Refused:
         return Refused(502, "BadGateway", "the model's answer was lost", detail=message)
     try:
         body = message.encode() if isinstance(json.loads(message), dict) else None
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         body = None
     return Refused(status, "ModelError", message, body=body)

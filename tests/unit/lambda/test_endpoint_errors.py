@@ -18,9 +18,10 @@ def test_the_models_own_status_and_message_are_kept(status):
     assert len(runtime.calls) == 1
 
 
-def test_a_model_error_that_is_not_json_is_wrapped():
-    answer = function(Runtime(model_error(500, "<html>oops")))(url_event(), Context())
-    described = {"kind": "ModelError", "message": "<html>oops", "request_id": Context.aws_request_id}
+@pytest.mark.parametrize("said", ["<html>oops", "[" * 2048], ids=["html", "deep"])
+def test_a_model_error_that_is_not_json_is_wrapped(said):
+    answer = function(Runtime(model_error(500, said)))(url_event(), Context())
+    described = {"kind": "ModelError", "message": said[:1000], "request_id": Context.aws_request_id}
     assert json.loads(answer["body"]) == {"error": described}
 
 

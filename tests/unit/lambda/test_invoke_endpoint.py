@@ -92,6 +92,7 @@ def test_warm_up_and_health_do_not_call_the_endpoint(event):
         (url_event(accept="a" * 1025), 400, "Accept"),
         (url_event("{", is_base64=False, content_type="application/json"), 400, "not JSON"),
         (url_event("[" * 100_000, is_base64=False, content_type="application/json"), 400, "not JSON"),
+        (url_event("9" * 5000, is_base64=False, content_type="application/json"), 400, "not JSON"),
         (url_event("\ufffdPNG", is_base64=False), 400, "binaryMediaTypes"),
         (url_event(""), 400, "empty"),
         (url_event(base64.b64encode(bytes(2000)).decode()), 413, "0.001 MB"),
