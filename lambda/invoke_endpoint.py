@@ -56,8 +56,10 @@ class Function:
         settings = Settings.from_environment(environ)
         once = Config(connect_timeout=CONNECT_TIMEOUT_SECONDS, retries={"mode": "standard", "total_max_attempts": 1})
         runtime = boto3.client("sagemaker-runtime", config=once.merge(Config(read_timeout=settings.read_timeout_seconds)))
-        s3 = boto3.client("s3", config=once.merge(Config(read_timeout=5.0))) if settings.input_bucket else None
-        return cls(settings, runtime, s3)
+        if not settings.input_bucket:
+            return cls(settings, runtime, None)
+        reading = Config(read_timeout=min(5.0, settings.read_timeout_seconds))  # so that S3 fits into the time asked for a call
+        return cls(settings, runtime, boto3.client("s3", config=once.merge(reading)))
 
     def __call__(self, event: Any, context: Any) -> Event:
         """The answer to one event. Raises TryAgain for an S3 notification whose photos could not all be tried."""

@@ -184,13 +184,16 @@ def test_a_wrong_environment_fails_the_cold_start_with_its_reasons(runtime):
 
 
 class Bucket:
-    """S3's GetObject, as boto3 asks for it at an address of its own (path style)."""
+    """S3's GetObject, as boto3 asks for it at an address of its own (path style). It can be late until released."""
 
     def __init__(self, objects: dict[str, bytes]) -> None:
         self.objects, self.asked = objects, []
+        self.released = threading.Event()
+        self.released.set()
 
     def __call__(self, environ, start_response):
         self.asked.append(environ["PATH_INFO"])
+        self.released.wait(60)
         if (found := self.objects.get(environ["PATH_INFO"])) is None:
             start_response("404 Not Found", [("Content-Type", "application/xml")])
             return [b"<Error><Code>NoSuchKey</Code><Message>arn:123456789012</Message></Error>"]
@@ -198,16 +201,36 @@ class Bucket:
         return [found]
 
 
-def test_pointers_are_read_below_the_prefix_only(runtime, server):
-    bucket = Bucket({"/inbox/photos/a b.png": PHOTO, "/inbox/private/a.png": PHOTO})
-    with make_server("127.0.0.1", 0, bucket, handler_class=Quiet) as http:
+@pytest.fixture
+def bucket() -> Iterator[tuple[Bucket, dict[str, str]]]:
+    """(the bucket, what the function must be told of it)"""
+    application = Bucket({"/inbox/photos/a b.png": PHOTO, "/inbox/private/a.png": PHOTO})
+    with make_server("127.0.0.1", 0, application, handler_class=Quiet) as http:
         threading.Thread(target=http.serve_forever, daemon=True).start()
-        s3 = {"AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{http.server_port}", "INPUT_BUCKET": "inbox", "INPUT_PREFIX": "photos/"}
-        with start(runtime, **s3) as process:
-            assert process.invoke({"s3": "s3://inbox/photos/a b.png"})["statusCode"] == 200
-            assert server[0].seen[-1]["body"] == PHOTO
-            assert process.invoke({"s3": "s3://inbox/photos/none.png"})["statusCode"] == 404
-            assert process.invoke({"s3": "s3://inbox/private/a.png"})["statusCode"] == 403
-            assert process.invoke({"s3": "s3://inbox/photos/../private/a.png"})["statusCode"] == 403
+        url = f"http://127.0.0.1:{http.server_port}"
+        yield application, {"AWS_ENDPOINT_URL_S3": url, "INPUT_BUCKET": "inbox", "INPUT_PREFIX": "photos/"}
+        application.released.set()
         http.shutdown()
-    assert bucket.asked == ["/inbox/photos/a b.png", "/inbox/photos/none.png"]
+
+
+def test_pointers_are_read_below_the_prefix_only(runtime, server, bucket):
+    application, s3 = bucket
+    with start(runtime, **s3) as process:
+        assert process.invoke({"s3": "s3://inbox/photos/a b.png"})["statusCode"] == 200
+        assert server[0].seen[-1]["body"] == PHOTO
+        assert process.invoke({"s3": "s3://inbox/photos/none.png"})["statusCode"] == 404
+        assert process.invoke({"s3": "s3://inbox/private/a.png"})["statusCode"] == 403
+        assert process.invoke({"s3": "s3://inbox/photos/../private/a.png"})["statusCode"] == 403
+    assert application.asked == ["/inbox/photos/a b.png", "/inbox/photos/none.png"]
+
+
+def test_a_late_bucket_is_answered_before_the_functions_own_time_is_over(runtime, bucket):
+    """The least time that deploy gives a function, and the read timeout it sets with it."""
+    application, s3 = bucket
+    with start(runtime, **s3, READ_TIMEOUT_SECONDS="1") as process:
+        assert process.invoke({"warmup": True})["statusCode"] == 200
+        process.timeout_seconds = 5
+        application.released.clear()
+        answer = process.invoke({"s3": "s3://inbox/photos/a b.png"})
+        application.released.set()
+    assert answer.get("statusCode") == 502, answer
