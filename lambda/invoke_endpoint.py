@@ -52,14 +52,20 @@ class Function:
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> "Function":
-        """Clients are made once per execution environment; botocore's own retries are off, `_invoke` decides."""
+        """Clients are made once per execution environment; for the endpoint botocore's retries are off, `_invoke` decides."""
         settings = Settings.from_environment(environ)
-        once = Config(connect_timeout=CONNECT_TIMEOUT_SECONDS, retries={"mode": "standard", "total_max_attempts": 1})
-        runtime = boto3.client("sagemaker-runtime", config=once.merge(Config(read_timeout=settings.read_timeout_seconds)))
+        once = Config(
+            connect_timeout=CONNECT_TIMEOUT_SECONDS,
+            read_timeout=settings.read_timeout_seconds,
+            retries={"mode": "standard", "total_max_attempts": 1},
+        )
+        runtime = boto3.client("sagemaker-runtime", config=once)
         if not settings.input_bucket:
             return cls(settings, runtime, None)
-        reading = Config(read_timeout=min(5.0, settings.read_timeout_seconds))  # so that S3 fits into the time asked for a call
-        return cls(settings, runtime, boto3.client("s3", config=once.merge(reading)))
+        # two attempts to connect and read, and up to 1 s between them, fit into the time that a call is asked to have left
+        wait = min(5.0, (settings.read_timeout_seconds + 1) / 4)
+        twice = Config(connect_timeout=wait, read_timeout=wait, retries={"mode": "standard", "total_max_attempts": 2})
+        return cls(settings, runtime, boto3.client("s3", config=twice))
 
     def __call__(self, event: Any, context: Any) -> Event:
         """The answer to one event. Raises TryAgain for an S3 notification whose photos could not all be tried."""

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -184,16 +185,26 @@ def test_a_wrong_environment_fails_the_cold_start_with_its_reasons(runtime):
 
 
 class Bucket:
-    """S3's GetObject, as boto3 asks for it at an address of its own (path style). It can be late until released."""
+    """S3's GetObject, as boto3 asks for it at an address of its own (path style).
+
+    It can be late until released. `busy` calls are refused first, `lost` ones end with their connection, without an answer.
+    """
 
     def __init__(self, objects: dict[str, bytes]) -> None:
-        self.objects, self.asked = objects, []
+        self.objects, self.asked, self.busy, self.lost = objects, [], 0, 0
         self.released = threading.Event()
         self.released.set()
 
     def __call__(self, environ, start_response):
         self.asked.append(environ["PATH_INFO"])
         self.released.wait(60)
+        if self.lost:
+            self.lost -= 1
+            environ["connection"].shutdown(socket.SHUT_RDWR)
+        if self.busy:
+            self.busy -= 1
+            start_response("503 Slow Down", [("Content-Type", "application/xml")])
+            return [b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"]
         if (found := self.objects.get(environ["PATH_INFO"])) is None:
             start_response("404 Not Found", [("Content-Type", "application/xml")])
             return [b"<Error><Code>NoSuchKey</Code><Message>arn:123456789012</Message></Error>"]
@@ -201,11 +212,16 @@ class Bucket:
         return [found]
 
 
+class WithConnection(Quiet):
+    def get_environ(self):
+        return super().get_environ() | {"connection": self.connection}
+
+
 @pytest.fixture
 def bucket() -> Iterator[tuple[Bucket, dict[str, str]]]:
     """(the bucket, what the function must be told of it)"""
     application = Bucket({"/inbox/photos/a b.png": PHOTO, "/inbox/private/a.png": PHOTO})
-    with make_server("127.0.0.1", 0, application, handler_class=Quiet) as http:
+    with make_server("127.0.0.1", 0, application, handler_class=WithConnection) as http:
         threading.Thread(target=http.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{http.server_port}"
         yield application, {"AWS_ENDPOINT_URL_S3": url, "INPUT_BUCKET": "inbox", "INPUT_PREFIX": "photos/"}
@@ -234,3 +250,13 @@ def test_a_late_bucket_is_answered_before_the_functions_own_time_is_over(runtime
         answer = process.invoke({"s3": "s3://inbox/photos/a b.png"})
         application.released.set()
     assert answer.get("statusCode") == 502, answer
+
+
+@pytest.mark.parametrize("how", ["busy", "lost"])
+def test_a_bucket_is_asked_once_more(runtime, bucket, how):
+    application, s3 = bucket
+    with start(runtime, **s3) as process:
+        for times, status in ((1, 200), (2, 502)):
+            setattr(application, how, times)
+            assert process.invoke({"s3": "s3://inbox/photos/a b.png"})["statusCode"] == status
+    assert len(application.asked) == 4
