@@ -65,7 +65,7 @@ class StageConfig(Settings):
         if self.endpoint.kind == "serverless" and (self.security.subnet_ids or self.endpoint.capture_percent):
             raise ValueError("[endpoint] kind = 'serverless' takes no [security] subnet_ids and no capture_percent")
         limit = self.endpoint.update_limit_minutes * 60 - BOOT_SECONDS
-        if self.endpoint.kind in ("real-time", "multi-model") and self.rollout.waits_seconds >= limit:
+        if self.endpoint.kind != "serverless" and self.rollout.waits_seconds >= limit:
             raise ValueError(
                 f"[rollout] waits {self.rollout.waits_seconds} s in all, but after [endpoint] update_limit_minutes = "
                 f"{self.endpoint.update_limit_minutes} SageMaker rolls back, and instances need {BOOT_SECONDS} s to start: "

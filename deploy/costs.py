@@ -124,7 +124,7 @@ def _endpoint(config: StageConfig, prices: Prices) -> Cost:
     low, high = min(low for low, _ in scaling.possible), max(high for _, high in scaling.possible)
     if scaling.profile == "none":
         low = high = max(1, scaling.minimum)
-    note = "double while a release takes over" if endpoint.kind != "async" else ""
+    note = "double while a release takes over"
     count = "minimum" if scaling.profile == "none" else "scheduled" if high > scaling.maximum else "maximum"
     return Cost(
         what=f"endpoint, {_count(low, high)} × {endpoint.instance_type}",

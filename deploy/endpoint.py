@@ -173,9 +173,11 @@ class Endpoint(Resource):
         return dict(self._wanted.request["ProductionVariants"][0])
 
     def _deployment(self) -> State:
-        """Traffic moves in steps, watched by alarms, where SageMaker offers it: not for serverless and asynchronous."""
+        """Traffic moves in steps, watched by alarms, where SageMaker offers it: for real-time and asynchronous endpoints only
+        (its guide, "Deployment guardrails").
+        """
         rollout, endpoint = self.context.config.rollout, self.context.config.endpoint
-        if endpoint.kind not in ("real-time", "multi-model"):
+        if endpoint.kind == "serverless":
             return {}
         deployment: State = {
             "BlueGreenUpdatePolicy": {

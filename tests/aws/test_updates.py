@@ -115,6 +115,35 @@ def test_an_update_moves_traffic_behind_alarms(aws):
     assert len(watched) == 2
 
 
+@pytest.mark.parametrize("kind", ["async", "multi-model"])
+def test_every_endpoint_with_instances_moves_behind_alarms(aws, kind):
+    config = stage(endpoint={"kind": kind, "instance_type": "ml.m5.xlarge"}, function={"enabled": kind != "async"})
+    apply(config)
+    recorder = Recorder()
+    apply(config, which="b", recorder=recorder)
+    (update,) = [call.parameters for call in recorder.calls if call.operation == "UpdateEndpoint"]
+    canary = {"Type": "CAPACITY_PERCENT", "Value": 10}
+    assert update["DeploymentConfig"] == {
+        "BlueGreenUpdatePolicy": {
+            "TrafficRoutingConfiguration": {"Type": "CANARY", "WaitIntervalInSeconds": 300, "CanarySize": canary},
+            "TerminationWaitInSeconds": 120,
+            "MaximumExecutionTimeoutInSeconds": 3600,
+        },
+        "AutoRollbackConfiguration": {
+            "Alarms": [{"AlarmName": "kennel-dev-endpoint-5xx"}, {"AlarmName": "kennel-dev-endpoint-latency"}]
+        },
+    }
+
+
+def test_a_serverless_endpoint_is_offered_no_guardrails(aws):
+    config = stage(endpoint={"kind": "serverless", "instance_type": "ml.m5.xlarge"})
+    apply(config)
+    recorder = Recorder()
+    apply(config, which="b", recorder=recorder)
+    (update,) = [call.parameters for call in recorder.calls if call.operation == "UpdateEndpoint"]
+    assert "DeploymentConfig" not in update
+
+
 def test_an_alarm_that_rings_already_does_not_guard_the_remedy(aws):
     apply()
     client("cloudwatch").set_alarm_state(AlarmName="kennel-dev-endpoint-5xx", StateValue="ALARM", StateReason="test")

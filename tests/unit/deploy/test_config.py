@@ -52,6 +52,10 @@ def test_everything_wrong_comes_back_at_once():
         ({"rollout": {"wait_seconds": 3600}}, "every release would be"),
         ({"rollout": {"traffic": "all-at-once", "termination_wait_seconds": 3600}}, "update_limit_minutes = 60"),
         ({"endpoint": {"update_limit_minutes": 10}}, "[rollout] waits 420 s in all"),
+        (
+            {"endpoint": {"kind": "async", "update_limit_minutes": 10}, "function": {"enabled": False}},
+            "[rollout] waits 420 s in all",
+        ),
         ({"security": {"subnet_ids": ["subnet-1"]}}, "go together"),
         ({"stage": REGION | {"project": "sg"}}, "names that begin with sg-"),
         ({"stage": REGION | {"project": "sthree-photos"}}, "names that begin with sthree-"),
