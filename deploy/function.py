@@ -94,18 +94,24 @@ class Lambda:
         alias = found(self.client.get_alias, FunctionName=self.name, Name=ALIAS)
         return alias and str(alias["FunctionVersion"])
 
-    def wait_until_usable(self, what: str) -> None:
-        def state() -> str:
-            seen = self.client.get_function_configuration(FunctionName=self.name)
-            if "Failed" in (seen.get("State"), seen.get("LastUpdateStatus")):
-                return "Failed"
-            return (
-                "ready" if (seen.get("State", "Active"), seen.get("LastUpdateStatus", "Successful")) in _USABLE else "pending"
-            )
+    def state(self, version: str | None = None) -> str:
+        """`ready`, `pending` or `Failed`. Of a published version, `State` alone tells (waiter PublishedVersionActive)."""
+        seen = self.client.get_function_configuration(FunctionName=self.name, **({"Qualifier": version} if version else {}))
+        update = "Successful" if version else seen.get("LastUpdateStatus", "Successful")
+        if "Failed" in (seen.get("State"), update):
+            return "Failed"
+        return "ready" if (seen.get("State", "Active"), update) in _USABLE else "pending"
 
-        hint = {"Failed": "`aws lambda get-function-configuration` names the reason"}
+    def wait_until_usable(self, what: str, version: str | None = None) -> None:
+        name = self.name + (f":{version}" if version else "")
+        hint = {"Failed": f"`aws lambda get-function-configuration --function-name {name}` names the reason"}
         self.context.wait(
-            f"function/{self.name} {what}", state, until={"ready"}, failed=hint, limit_seconds=180, every_seconds=2
+            f"function/{name} {what}",
+            lambda: self.state(version),
+            until={"ready"},
+            failed=hint,
+            limit_seconds=180,
+            every_seconds=2,
         )
 
 
@@ -168,7 +174,10 @@ class Function(Resource):
 
 
 class Version(Resource):
-    """The wanted code and configuration, frozen under a number. Goes with the function."""
+    """The wanted code and configuration, frozen under a number. Goes with the function.
+
+    It is published at once, but Lambda optimizes and caches it first: until it is active it answers no call.
+    """
 
     def __init__(self, context: Context, function: Lambda) -> None:
         super().__init__(context)
@@ -179,13 +188,20 @@ class Version(Resource):
         return f"function-version/{self._function.name}"
 
     def desired(self) -> State:
-        return {}
+        return {"state": "ready"}
 
     def observe(self) -> State | None:
-        return None if self._function.wanted_version() is None else {}
+        version = self._function.wanted_version()
+        return {"state": self._function.state(version)} if version else None
 
     def create(self) -> None:
         self._function.client.publish_version(FunctionName=self._function.name, CodeSha256=self._function.digest)
+
+    def update(self, changes: Changes) -> None:
+        """An earlier run has published it: `settle` waits."""
+
+    def settle(self) -> None:
+        self._function.wait_until_usable("becomes active", self._function.wanted_version())
 
     def delete(self) -> None:
         """The function takes its versions with it."""

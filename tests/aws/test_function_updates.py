@@ -1,14 +1,15 @@
 """What new code and new settings change of a function that stands."""
 
 import pytest
+from moto.awslambda.models import lambda_backends
 
 from deploy import stack
 from deploy.errors import DeployError
 from deploy.function import Lambda
 from lambda_settings import Settings
 from tests.support import moto_ext, moto_lambda
-from tests.support.applied import FULL, apply, writes_of
-from tests.support.aws import Killed, client, context, release, stage
+from tests.support.applied import FULL, apply, interrupt, writes_of
+from tests.support.aws import ACCOUNT, REGION, Killed, Recorder, client, context, release, stage
 
 
 def test_new_code_is_a_new_version(aws, tmp_path):
@@ -44,6 +45,54 @@ def test_the_new_version_is_warm_before_the_alias_flips_and_the_old_one_cools_af
 
 
 MORE_MEMORY = {"function": {"memory_mb": 1024}}
+
+
+class States(Recorder):
+    """What each call that uses a version finds it to be."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found = []
+
+    def __call__(self, params, model, **more) -> None:
+        super().__call__(params, model, **more)
+        if version := params.get("FunctionVersion") or (model.name.startswith("PutProvisioned") and params["Qualifier"]):
+            published = lambda_backends[ACCOUNT][REGION].get_function("kennel-dev-invoke", version)
+            self.found.append((model.name, version, published.state))
+
+
+def test_a_new_version_is_active_before_it_is_warmed_and_before_the_alias_flips(aws, monkeypatch):
+    monkeypatch.setattr(moto_lambda, "POLLS", 5)
+    recorder = States()
+    apply(recorder=recorder)
+    apply(stage(**MORE_MEMORY), recorder=recorder)
+    assert recorder.found == [
+        ("PutProvisionedConcurrencyConfig", "1", "Active"),
+        ("CreateAlias", "1", "Active"),
+        ("PutProvisionedConcurrencyConfig", "2", "Active"),
+        ("UpdateAlias", "2", "Active"),
+    ]
+
+
+def test_a_version_that_an_interrupted_run_has_published_is_waited_for(aws, monkeypatch):
+    apply()
+    monkeypatch.setattr(moto_lambda, "POLLS", 5)
+    ctx = context(stage(**MORE_MEMORY))
+    ctx.clock.on_sleep = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        list(stack.engine(ctx, release()).apply())
+    recorder = States()
+    apply(stage(**MORE_MEMORY), recorder=recorder)
+    assert "lambda:PublishVersion" not in recorder.writes
+    assert recorder.found == [("PutProvisionedConcurrencyConfig", "2", "Active"), ("UpdateAlias", "2", "Active")]
+
+
+def test_a_version_that_fails_never_goes_live(aws):
+    apply()
+    moto_ext.BROKEN.append("its code is too large")
+    with pytest.raises(DeployError, match=r"(?s)kennel-dev-invoke:2 becomes active.*ended as Failed"):
+        apply(stage(**MORE_MEMORY))
+    assert client("lambda").get_alias(FunctionName="kennel-dev-invoke", Name="live")["FunctionVersion"] == "1"
 
 
 def live_and_warm(version):

@@ -16,6 +16,7 @@ FAIL = moto_sagemaker.FAIL
 LAYERS = moto_small.LAYERS
 ACCOUNT = moto_lambda.ACCOUNT
 COLD = moto_lambda.COLD
+BROKEN = moto_lambda.BROKEN
 QUOTAS = moto_quotas.APPLIED
 YOUNG = moto_young.YOUNG
 _installed = False
@@ -36,6 +37,7 @@ def reset() -> None:
     """Between tests."""
     FAIL.clear()
     COLD.clear()
+    BROKEN.clear()
     LAYERS.clear()
     QUOTAS.clear()
     YOUNG.clear()

@@ -1,11 +1,11 @@
-"""Lambda: provisioned concurrency and account settings; an address whose CORS is taken away."""
+"""Lambda: versions that are pending at first, provisioned concurrency, account settings; CORS that is taken away."""
 
 import json
 from urllib.parse import unquote
 
 from moto.awslambda import urls
 from moto.awslambda.exceptions import LambdaClientError
-from moto.awslambda.models import FunctionUrlConfig
+from moto.awslambda.models import FunctionUrlConfig, LambdaStorage
 from moto.awslambda.responses import LambdaResponse as Response
 
 from tests.support.moto_sagemaker import POLLS
@@ -15,9 +15,12 @@ ACCOUNT: dict[str, int] = dict(ORDINARY_ACCOUNT)
 """What GetAccountSettings says; a new account has 10 of both."""
 COLD: list[str] = []
 """Why the next warm-ups fail, one after the other."""
-
+BROKEN: list[str] = []
+"""Why the next published versions never become active, one after the other."""
 
 plain_update = FunctionUrlConfig.update
+plain_publish = LambdaStorage.publish_version
+plain_configuration = Response.get_function_configuration
 
 
 class Refusal(LambdaClientError):
@@ -36,6 +39,8 @@ def install() -> None:
     ):  # fmt: skip
         setattr(Response, function.__name__, function)
     FunctionUrlConfig.update = update
+    LambdaStorage.publish_version = publish_version
+    Response.get_function_configuration = get_function_configuration
 
 
 def update(self, new_config):
@@ -43,6 +48,25 @@ def update(self, new_config):
     plain_update(self, new_config)
     if new_config.get("Cors") == {}:
         self.config.pop("Cors", None)
+
+
+def publish_version(self, *args, **kwargs):
+    version = plain_publish(self, *args, **kwargs)
+    if version is not None and not hasattr(version, "polls"):  # a new one
+        version.polls, version.state = POLLS, "Pending"
+        version.end = "Failed" if BROKEN and BROKEN.pop(0) else "Active"
+    return version
+
+
+def get_function_configuration(self):
+    """A new version is pending for its first answers."""
+    name = unquote(self.path.rsplit("/", 2)[-2])
+    function = self.backend.get_function(name, self._get_param("Qualifier", None))
+    if getattr(function, "polls", 0) > 0:
+        function.polls -= 1
+    else:
+        function.state = getattr(function, "end", "Active")
+    return plain_configuration(self)
 
 
 def addressed(self):
