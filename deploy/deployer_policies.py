@@ -200,7 +200,7 @@ def _release(scope: Scope) -> Document:
     names = scope.names
     serve = ["AddTags", "CreateEndpoint", "CreateEndpointConfig", "CreateModel", "DeleteEndpoint", "DeleteEndpointConfig",
              "DeleteModel", "InvokeEndpoint", "UpdateEndpoint", "UpdateEndpointWeightsAndCapacities"]  # fmt: skip
-    function = ["AddPermission", "CreateAlias", "CreateFunction", "DeleteFunction", "DeleteFunctionConcurrency",
+    function = ["CreateAlias", "CreateFunction", "DeleteFunction", "DeleteFunctionConcurrency",
                 "DeleteFunctionUrlConfig", "DeleteProvisionedConcurrencyConfig", "InvokeFunction",
                 "PublishVersion", "PutFunctionConcurrency", "PutProvisionedConcurrencyConfig", "TagResource", "UpdateAlias",
                 "UpdateFunctionCode", "UpdateFunctionConfiguration"]  # fmt: skip
@@ -218,6 +218,8 @@ def _release(scope: Scope) -> Document:
         allow("Function", [f"lambda:{action}" for action in function], function_arns(scope)),
         allow("SignedAddress", ["lambda:CreateFunctionUrlConfig", "lambda:UpdateFunctionUrlConfig"], function_arns(scope),
               StringEquals={"lambda:FunctionUrlAuthType": "AWS_IAM"}),
+        allow("OurAccountCalls", "lambda:AddPermission", function_arns(scope),  # as an id or as its root: both name the account
+              StringEquals={"lambda:Principal": [names.account, names.arn("iam", "root", region="")]}),
         scaling(scope),
         service_linked(scope, "RolesOfScaling",
                        *(f"{service}.application-autoscaling.amazonaws.com" for service in ("sagemaker", "lambda"))),

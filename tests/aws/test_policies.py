@@ -68,6 +68,14 @@ REFUSED = [
         )
         for verb in ("Create", "Update")
     ),
+    *(
+        Need(
+            "lambda:AddPermission",
+            "arn:aws:lambda:eu-west-1:123456789012:function:kennel-dev-invoke:live",
+            {"lambda:FunctionUrlAuthType": "NONE"} | principal,
+        )
+        for principal in ({}, *({"lambda:Principal": who} for who in ("*", "999999999999", "s3.amazonaws.com")))
+    ),
     Need("lambda:UpdateFunctionCode", "arn:aws:lambda:eu-west-1:123456789012:function:other"),
     Need("ecr:DeleteRepository", "arn:aws:ecr:eu-west-1:123456789012:repository/kennel/prod/serve"),
 ]

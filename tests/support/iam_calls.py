@@ -173,6 +173,8 @@ def _conditions(service, call, names) -> dict:
         return space | tags | _target_tags(call, names)
     if service == "lambda" and "AuthType" in call.parameters:
         return {"lambda:FunctionUrlAuthType": call.parameters["AuthType"]}
+    if service == "lambda" and "Principal" in call.parameters:
+        return {"lambda:Principal": call.parameters["Principal"]}
     if service == "s3":
         prefix = {"s3:prefix": call.parameters["Prefix"]} if "Prefix" in call.parameters else {}
         owner = {} if call.operation == "CreateBucket" else {"aws:ResourceAccount": names.account}
