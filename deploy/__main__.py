@@ -53,7 +53,8 @@ def main(argv: Sequence[str] | None = None, **seams: Any) -> int:
         args = _parser(chosen).parse_args(argv)
     except _Misused as misused:
         if "--json" in argv:
-            failure.write(failure.misuse(misused.program, misused.message, misused.exit_code).as_dict())
+            told = failure.misuse(misused.program, misused.message, misused.exit_code)
+            failure.write(told.as_dict(), a_line=chosen == "logs")
         raise
     try:
         return _run(args, seams)
@@ -65,7 +66,7 @@ def main(argv: Sequence[str] | None = None, **seams: Any) -> int:
         told = failure.of(error)
     Console(stderr=True, highlight=False).print(f"[red]{told.error}[/] {_escaped(told.text)}", soft_wrap=True)
     if args.json:
-        failure.write(told.as_dict())
+        failure.write(told.as_dict(), a_line=args.command == "logs")
     return told.exit_code
 
 

@@ -73,10 +73,11 @@ def interruption(exit_code: int) -> Failure:
     )
 
 
-def write(document: Any) -> None:
-    """One JSON document on stdout."""
-    json.dump(document, sys.stdout, indent=2, default=str, ensure_ascii=False)
+def write(document: Any, *, a_line: bool = False) -> None:
+    """One JSON document on stdout, at once; `a_line`: on one line, as whoever reads `logs` takes it."""
+    json.dump(document, sys.stdout, indent=None if a_line else 2, default=str, ensure_ascii=False)
     sys.stdout.write("\n")
+    sys.stdout.flush()
 
 
 def _place(error: Exception) -> str:

@@ -3,10 +3,11 @@
 import argparse
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from deploy import failure
 from deploy.context import Context
 from deploy.engine import found
 from deploy.errors import Refused, explained
@@ -110,9 +111,9 @@ def run(args: argparse.Namespace, context: Context) -> None:
             )
         for line in lines:
             if context.as_json:
-                context.out.print_json(data={"stream": line.stream, "at": line.at, "text": line.text})
+                failure.write(asdict(line), a_line=True)
             else:
-                context.out.print(readable(line), markup=False, soft_wrap=True)
+                context.out.print(readable(line), markup=False, emoji=False, soft_wrap=True)
         if not args.follow:
             return
         context.clock.sleep(5.0)

@@ -1,10 +1,12 @@
 import argparse
+import contextlib
 import json
 import time
 from datetime import UTC, datetime
 
 import pytest
 
+from deploy import __main__ as program
 from deploy import logs
 from deploy.errors import Refused
 from deploy.logs import Line, Tail, readable
@@ -66,6 +68,35 @@ def test_the_command_finds_each_kind_of_log(context, what, group, stream):
     logs.add_arguments(parser)
     logs.run(parser.parse_args(what), context)
     assert "hello [world]" in context.out.text
+
+
+def test_with_json_each_line_is_one_document(context, capsys):
+    """A traceback in the text, brackets and emoji codes are nothing to us."""
+    texts = ["Traceback [1]:\n  :warning: " + "x" * 300, '{"event": "loss", "value": 0.5}']
+    write(context, "job-1/algo-1", *texts)
+    context.as_json = True
+    parser = argparse.ArgumentParser()
+    logs.add_arguments(parser)
+    logs.run(parser.parse_args(["job-1"]), context)
+    documents = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert documents == [{"stream": "algo-1", "at": NOW + number, "text": text} for number, text in enumerate(texts)]
+
+
+@pytest.mark.parametrize("words", [["a", "b"], ["--minutes", "x", "endpoint"]], ids=["refused", "misused"])
+def test_with_json_an_error_is_one_more_line(aws, tmp_path, capsys, words):
+    (tmp_path / "dev.toml").write_text('[stage]\nregion = "eu-west-1"\n')
+    with contextlib.suppress(SystemExit):
+        program.main(["logs", *words, "--json", "--environments", str(tmp_path)], session=fake.SharedSession())
+    (line,) = capsys.readouterr().out.splitlines()
+    assert json.loads(line)["exit_code"] == 2
+
+
+def test_people_read_a_line_as_it_was_written(context):
+    write(context, "job-1/algo-1", "ratio 16:9 :warning: [/red]")
+    parser = argparse.ArgumentParser()
+    logs.add_arguments(parser)
+    logs.run(parser.parse_args(["job-1"]), context)
+    assert "ratio 16:9 :warning: [/red]" in context.out.text
 
 
 def test_old_lines_of_the_endpoint_are_left_out_unless_asked_for(context):
