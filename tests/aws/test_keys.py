@@ -6,7 +6,7 @@ from deploy import deployer_policies, iam, stack
 from deploy.errors import Refused
 from tests.support.applied import apply, writes_of
 from tests.support.aws import context, release, stage
-from tests.support.iam_calls import Need, granted
+from tests.support.iam_need import Need, granted
 
 OLD = "arn:aws:kms:eu-west-1:123456789012:key/11111111-2222-3333-4444-555555555555"
 NEW = "arn:aws:kms:eu-west-1:123456789012:key/99999999-2222-3333-4444-555555555555"

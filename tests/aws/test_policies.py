@@ -9,7 +9,7 @@ import pytest
 from deploy import __main__ as program
 from deploy import deployer_policies, iam, policies
 from tests.support.aws import context, stage
-from tests.support.iam_calls import Need, granted
+from tests.support.iam_need import Need, granted
 
 KEY = "arn:aws:kms:eu-west-1:123456789012:key/11111111-2222-3333-4444-555555555555"
 EVERYTHING_ON = {
@@ -31,6 +31,9 @@ OURS, THEIRS = {"aws:ResourceAccount": "123456789012"}, {"aws:ResourceAccount": 
 TARGET = "arn:aws:application-autoscaling:eu-west-1:123456789012:scalable-target/0123456789abcdef"
 OF_PROD = {"aws:ResourceTag/project": "kennel", "aws:ResourceTag/stage": "prod"}
 TAG_AS_OURS = {"aws:RequestTag/project": "kennel", "aws:RequestTag/stage": "dev"}
+TAG_AS_PROD = TAG_AS_OURS | {"aws:RequestTag/stage": "prod"}
+INSTANCE = {"ec2:InstanceType": "g4dn.2xlarge", "ec2:MetadataHttpTokens": "required"}
+OF_EC2 = "arn:aws:ec2:eu-west-1:123456789012"
 REFUSED = [
     Need("iam:PassRole", "arn:aws:iam::123456789012:role/Admin", {"iam:PassedToService": "sagemaker.amazonaws.com"}),
     Need("iam:PassRole", "arn:aws:iam::123456789012:role/kennel-dev-serve", {"iam:PassedToService": "ecs.amazonaws.com"}),
@@ -58,6 +61,36 @@ REFUSED = [
         for tags in ({}, OF_PROD)
     ),
     Need("application-autoscaling:TagResource", TARGET, OF_PROD | TAG_AS_OURS),
+    *(
+        Need("ec2:RunInstances", f"{OF_EC2}:instance/*", context)
+        for context in (
+            INSTANCE,
+            INSTANCE | TAG_AS_PROD,
+            INSTANCE | TAG_AS_OURS | {"ec2:MetadataHttpTokens": "optional"},
+            INSTANCE | TAG_AS_OURS | {"ec2:InstanceType": "p5.48xlarge"},
+        )
+    ),
+    *(
+        Need("ec2:RunInstances", f"{OF_EC2}:volume/*", TAG_AS_OURS | encrypted)
+        for encrypted in ({}, {"ec2:Encrypted": "false"})
+    ),
+    *(
+        Need(f"ec2:{action}", f"{OF_EC2}:{kind}/x-1", tags)
+        for action, kind in (
+            ("TerminateInstances", "instance"),
+            ("DeleteSecurityGroup", "security-group"),
+            ("AuthorizeSecurityGroupIngress", "security-group"),
+            ("CreateLaunchTemplateVersion", "launch-template"),
+            ("DeleteLaunchTemplate", "launch-template"),
+        )
+        for tags in ({}, OF_PROD)
+    ),
+    *(Need("ec2:CreateTags", f"{OF_EC2}:instance/i-1", tags | TAG_AS_OURS) for tags in ({}, OF_PROD)),  # to make it ours
+    *(
+        Need(f"ec2:{action}", f"{OF_EC2}:{kind}/*", tags)
+        for action, kind in (("CreateSecurityGroup", "security-group"), ("CreateLaunchTemplate", "launch-template"))
+        for tags in ({}, TAG_AS_PROD)
+    ),
     Need("logs:DeleteLogGroup", "arn:aws:logs:eu-west-1:123456789012:log-group:/aws/sagemaker/TrainingJobs"),
     Need("logs:PutRetentionPolicy", "arn:aws:logs:eu-west-1:123456789012:log-group:/aws/sagemaker/TransformJobs:*"),
     *(

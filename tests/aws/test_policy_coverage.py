@@ -7,7 +7,7 @@ from deploy import deployer_policies, iam, policies
 from deploy.deployer_policies import DUTIES as DOCUMENTS
 from tests.support import moto_ext
 from tests.support.aws import context, stage
-from tests.support.iam_calls import granted
+from tests.support.iam_need import granted
 from tests.support.life import AMI, Life, live
 
 KEY = "arn:aws:kms:eu-west-1:123456789012:key/11111111-2222-3333-4444-555555555555"
@@ -63,7 +63,6 @@ UNUSED = {  # document.statement: action → why it is granted though no recorde
     "release.Serve: sagemaker:UpdateEndpointWeightsAndCapacities": "AWS asks for it when a variant is registered for scaling",
     "ec2.Runs: s3:PutObject": "Ctrl-C asks the nodes to stop: tests/aws/test_ec2.py",
     "ec2.RoleOfSpot: iam:CreateServiceLinkedRole": "EC2 makes it at an account's first spot request",
-    "ec2.TagNew: ec2:CreateTags": "RunInstances, CreateSecurityGroup and CreateLaunchTemplate tag what they make",
 }
 
 
@@ -137,10 +136,14 @@ def test_a_grant_that_is_missing_or_too_narrow_is_seen(life, documents):
     statement(documents, "release", "Serve")["Action"].remove("sagemaker:UpdateEndpoint")
     statement(documents, "data", "Objects")["Resource"] = "arn:aws:s3:::kennel-dev-123456789012-eu-west-1/inbox/*"
     statement(documents, "training", "PassTrain")["Condition"] = {"StringEquals": {"iam:PassedToService": "ec2.amazonaws.com"}}
+    statement(documents, "ec2", "RunTagged")["Condition"]["StringLike"] = {"ec2:InstanceType": "p5.*"}
+    statement(documents, "ec2", "RunEncrypted")["Resource"] = "arn:aws:ec2:us-east-1:123456789012:volume/*"
+    statement(documents, "ec2", "OursOnly")["Condition"] = {"StringEquals": {"aws:ResourceTag/stage": "prod"}}
     seen = {text.partition(" on ")[0] for text in judged(documents, life)[0]}
     assert "release: sagemaker:UpdateEndpoint" in seen
     assert "data: s3:PutObject" in seen
     assert "train: iam:PassRole" in seen
+    assert {"train-ec2: ec2:RunInstances", "destroy: ec2:TerminateInstances"} <= seen
     assert "apply: s3:PutObject" not in seen
 
 

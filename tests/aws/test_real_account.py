@@ -8,7 +8,7 @@ from deploy import __main__ as program
 from deploy import deployer_policies, iam
 from scripts.real_account import Failed, life
 from tests.support.aws import FakeClock, SharedSession, client, context, everything
-from tests.support.iam_calls import granted
+from tests.support.iam_need import granted
 from tests.support.life import Needing
 from tests.support.released import archive, push, will_answer
 

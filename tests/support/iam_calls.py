@@ -1,61 +1,11 @@
-"""What IAM asks for when a call is made, and whether documents grant it: a small evaluator of our own.
+"""What IAM asks for when a call is made.
 
-moto's enforcement cannot prove least privilege (resources are `*` there, conditions are mostly not looked at), and AWS's
-simulator needs an account. `needs` turns a recorded call into (action, resource, context) triples, from the service
-authorization reference; `granted` evaluates them against documents.
+`needs` turns a recorded call into (action, resource, context) triples, from the service authorization reference; those of EC2
+are in `iam_ec2`.
 """
 
-import fnmatch
-from dataclasses import dataclass, field
-
-ACCOUNT_WIDE = "*"
-
-
-@dataclass(frozen=True)
-class Need:
-    action: str
-    resource: str | None = ACCOUNT_WIDE  # None: judged by the action alone
-    context: dict = field(default_factory=dict)
-
-    def __str__(self) -> str:
-        return f"{self.action} on {self.resource}" + (f" with {self.context}" if self.context else "")
-
-
-def granted(documents, need: Need) -> bool:
-    """Whether any Allow statement matches; none of ours denies."""
-    return any(_allows(statement, need) for document in documents for statement in document["Statement"])
-
-
-def _allows(statement, need: Need) -> bool:
-    actions, resources = _listed(statement["Action"]), _listed(statement["Resource"])
-    if not any(fnmatch.fnmatchcase(need.action.lower(), action.lower()) for action in actions):
-        return False
-    if need.resource is None:
-        return True
-    if not any(fnmatch.fnmatchcase(need.resource, resource) for resource in resources):
-        return False
-    return all(
-        _holds(operator, need.context.get(key), _listed(wanted))
-        for operator, keys in statement.get("Condition", {}).items()
-        for key, wanted in keys.items()
-    )
-
-
-def _holds(operator, value, wanted) -> bool:
-    if operator == "Null":
-        return wanted == [str(value is None).lower()]
-    if value is None:
-        return False
-    if operator in ("StringEquals", "ArnEquals", "Bool"):
-        return value in wanted
-    if operator in ("StringLike", "ArnLike"):
-        return any(fnmatch.fnmatchcase(value, pattern) for pattern in wanted)
-    raise NotImplementedError(operator)
-
-
-def _listed(value):
-    return [value] if isinstance(value, str) else value
-
+from tests.support import iam_ec2
+from tests.support.iam_need import ACCOUNT_WIDE, Need
 
 RENAMED = {
     "s3:HeadBucket": "s3:ListBucket", "s3:ListObjectsV2": "s3:ListBucket", "s3:ListObjectVersions": "s3:ListBucketVersions",
@@ -67,8 +17,6 @@ RENAMED = {
     "s3:UploadPart": "s3:PutObject", "s3:CompleteMultipartUpload": "s3:PutObject", "lambda:Invoke": "lambda:InvokeFunction",
 }  # fmt: skip
 SERVICES = {"monitoring": "cloudwatch", "tagging": "tag"}
-# Services whose recorded calls are checked by action alone: their resources are ids that exist only after the call.
-BY_ACTION = ("ec2",)
 # Actions that take no resource, by the authorization reference.
 WITHOUT_RESOURCE = {
     "sts:GetCallerIdentity", "ecr:GetAuthorizationToken", "tag:GetResources", "lambda:GetAccountSettings",
@@ -84,6 +32,8 @@ WITHOUT_RESOURCE = {
 def needs(call, names) -> list[Need]:
     """Everything IAM looks at for one recorded call."""
     service = SERVICES.get(call.service, call.service)
+    if service == "ec2":
+        return iam_ec2.needs(call, names) + _passed(call, names)
     action = f"{service}:{call.operation}"
     action = RENAMED.get(action, action)
     resources = [ACCOUNT_WIDE] if action in WITHOUT_RESOURCE else _resources(service, call, names)
@@ -199,11 +149,9 @@ def _boundary_of(role: str):
     return iam_backends[DEFAULT_ACCOUNT_ID]["aws"].get_role(role).permissions_boundary_arn
 
 
-def _resources(service, call, names) -> list[str | None]:
+def _resources(service, call, names) -> list[str]:
     """ARNs of what the call is about."""
     p = call.parameters
-    if service in BY_ACTION:
-        return [None]
     if service == "s3":
         keys = [row["Key"] for row in p["Delete"]["Objects"]] if "Delete" in p else [p.get("Key")]
         return [f"arn:{names.partition}:s3:::{p['Bucket']}" + (f"/{key}" if key else "") for key in keys]
