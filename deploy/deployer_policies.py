@@ -172,7 +172,7 @@ def _images(scope: Scope) -> Document:
 
 
 def _data(scope: Scope) -> Document:
-    actions = ["s3:AbortMultipartUpload", "s3:DeleteObject", "s3:GetObject", "s3:PutObject"]
+    actions = ["s3:DeleteObject", "s3:GetObject", "s3:PutObject"]
     prefixes = (DATA, INBOX, f"{ASYNC}/in", f"{TRANSFORM}/in")
     return document(
         allow_s3(scope, "Objects", actions, [scope.names.s3_arn(f"{prefix}/*") for prefix in prefixes]),
@@ -191,7 +191,6 @@ def _training(scope: Scope) -> Document:
     return document(
         pass_role(scope, "train"),
         allow("Train", [f"sagemaker:{action}" for action in actions], job_arns(scope)),
-        key(scope),
         key_grants(scope),
     )
 

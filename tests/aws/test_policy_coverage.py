@@ -38,16 +38,14 @@ NOT_RUN = {
 OF_THE_KEY = "AWS asks for it on behalf of the caller when S3, a volume or a repository uses the key; no call of ours names it"
 PUSH = "docker push, through the registry's own protocol"
 UNUSED = {  # document.statement: action → why it is granted though no recorded call of that document's commands uses it
-    "training.Key: kms:Decrypt": OF_THE_KEY,
-    "training.Key: kms:GenerateDataKey": OF_THE_KEY,
-    "ec2.Key: kms:GenerateDataKey": OF_THE_KEY,
+    "ec2.Key: kms:GenerateDataKey": "of the object with which Ctrl-C asks the nodes to stop: tests/aws/test_ec2_runs.py",
     **{f"{duty}.KeyFacts: kms:DescribeKey": OF_THE_KEY for duty in ("foundation", "training", "release", "ec2")},
     **{f"{duty}.KeyGrant: kms:CreateGrant": OF_THE_KEY for duty in ("foundation", "training", "release", "ec2")},
     **{
         f"ec2.KeyOfDisks: kms:{action}": OF_THE_KEY
         for action in ("Decrypt", "GenerateDataKeyWithoutPlaintext", "ReEncryptFrom", "ReEncryptTo")
     },
-    "images.Login: ecr:GetAuthorizationToken": "`images`: against a real registry in tests/aws/test_images.py",
+    "images.Login: ecr:GetAuthorizationToken": "`images`, as tests/aws/test_ecr_login.py calls it",
     "images.Push: ecr:BatchCheckLayerAvailability": PUSH,
     "images.Push: ecr:BatchGetImage": PUSH,
     "images.Push: ecr:CompleteLayerUpload": PUSH,
@@ -55,13 +53,12 @@ UNUSED = {  # document.statement: action → why it is granted though no recorde
     "images.Push: ecr:InitiateLayerUpload": PUSH,
     "images.Push: ecr:PutImage": PUSH,
     "images.Push: ecr:UploadLayerPart": PUSH,
-    "data.Objects: s3:AbortMultipartUpload": "an upload that was interrupted",
     "training.Train: sagemaker:StopHyperParameterTuningJob": "Ctrl-C during `tune`: tests/aws/test_tuning.py",
     "watch.Jobs: sagemaker:DescribeHyperParameterTuningJob": "`tune` while it runs: tests/aws/test_tuning.py",
     "release.Transform: sagemaker:StopTransformJob": "`destroy` while a transform runs: tests/aws/test_destroy.py",
     "release.ManyModels: s3:PutObject": "a release of a multi-model endpoint copies the artifact: tests/aws/test_release.py",
     "release.Serve: sagemaker:UpdateEndpointWeightsAndCapacities": "AWS asks for it when a variant is registered for scaling",
-    "ec2.Runs: s3:PutObject": "Ctrl-C asks the nodes to stop: tests/aws/test_ec2.py",
+    "ec2.Runs: s3:PutObject": "Ctrl-C asks the nodes to stop: tests/aws/test_ec2_runs.py",
     "ec2.RoleOfSpot: iam:CreateServiceLinkedRole": "EC2 makes it at an account's first spot request",
 }
 
