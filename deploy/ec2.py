@@ -34,7 +34,7 @@ def run(args: argparse.Namespace, context: Context, this: Run) -> None:
     """Raises Refused before anything starts, DeployError with the nodes' own reasons when training fails."""
     config = adjusted(context.config, args)
     check_hosts(this.hyperparameters, config.ec2.instance_count)
-    image_id, root_device = ec2_launch.machine_image(context)
+    image_id, root_device = ec2_launch.machine_image(context, "ec2", config.ec2.volume_gb)
 
     def data(group_id: str) -> dict[str, Any]:
         where = {"image_id": image_id, "root_device": root_device, "group_id": group_id}

@@ -22,15 +22,23 @@ _NO_ROOM = (  # "Unsupported": this zone has no such type
 )  # fmt: skip
 
 
-def machine_image(context: Context) -> tuple[str, str]:
-    """(id, root device) of the image that the SSM parameter names now; the launch template has the id, never `latest`."""
+def machine_image(context: Context, table: str, disk_gb: int) -> tuple[str, str]:
+    """(id, root device) of the image that the SSM parameter names now; the launch template has the id, never `latest`.
+
+    Raises Refused where `disk_gb`, the volume_gb of `[table]`, is less than the image's own disk: EC2 starts no such instance.
+    """
     parameter = context.config.ec2.ami_parameter
     with explained(f"SSM parameter {parameter}"):
         image_id = str(context.client("ssm").get_parameter(Name=parameter)["Parameter"]["Value"])
         images = context.client("ec2").describe_images(ImageIds=[image_id])["Images"]
     if not images:
         raise Refused(f"machine image {image_id}", "is not there", hint="set [ec2] ami_parameter to another parameter")
-    return image_id, str(images[0].get("RootDeviceName") or "/dev/xvda")
+    root = str(images[0].get("RootDeviceName") or "/dev/xvda")
+    disks = {row.get("DeviceName"): row.get("Ebs", {}) for row in images[0].get("BlockDeviceMappings", [])}
+    if disk_gb < (least := int(disks.get(root, {}).get("VolumeSize", 0))):
+        problem = f"its disk has {least} GB, and EC2 copies it to none that is smaller: [{table}] volume_gb is {disk_gb}"
+        raise Refused(f"machine image {image_id}", problem, hint=f"set [{table}] volume_gb = {least} or more")
+    return image_id, root
 
 
 def start(

@@ -32,7 +32,7 @@ def run(args: argparse.Namespace, context: Context, release: Release) -> None:
     """Raises Refused before anything starts, DeployError where the new instance does not serve; then the old one still does."""
     config, names = context.config, context.names
     _check(args, context, release)
-    image_id, root_device = ec2_launch.machine_image(context)
+    image_id, root_device = ec2_launch.machine_image(context, "ec2_serving", config.ec2_serving.volume_gb)
 
     def data(group_id: str) -> State:
         where = {"image_id": image_id, "root_device": root_device, "group_id": group_id}

@@ -195,7 +195,22 @@ def test_flags_and_what_is_missing(aws):
     with pytest.raises(ConfigError, match="instance_count"):
         ec2.adjusted(fake.stage(), arguments("--instances", "99"))
     with pytest.raises(DeployError, match="ParameterNotFound"):
-        ec2_launch.machine_image(fake.context(fake.stage(ec2={"ami_parameter": "/no/such"})))
+        ec2_launch.machine_image(fake.context(fake.stage(ec2={"ami_parameter": "/no/such"})), "ec2", 100)
+
+
+@pytest.mark.parametrize("flags", [(), ("--detach",)], ids=["watched", "detached"])
+def test_a_disk_that_cannot_hold_the_machine_image_is_refused_before_anything_is_made(aws, flags):
+    """EC2 itself says so only once there are a group and a template."""
+    recorder = fake.Recorder()
+    context = ready(recorder)
+    moto_ext.DISKS[MACHINE_IMAGE] = 101
+    with pytest.raises(Refused, match=r"disk has 101 GB.*\[ec2\] volume_gb is 100") as caught:
+        training.run(arguments(*flags), context)
+    assert caught.value.hint == "set [ec2] volume_gb = 101 or more"
+    assert recorder.writes == []
+    moto_ext.DISKS[MACHINE_IMAGE] = 100
+    training.run(arguments("--detach"), context)
+    assert len(instances()) == 1
 
 
 def test_a_stage_of_instance_groups_says_which_one_type_it_is_here():

@@ -2,7 +2,9 @@
 
 import pytest
 
+from tests.support import moto_ext
 from tests.support.aws import Killed, Recorder, client, everything
+from tests.support.command_line import MACHINE_IMAGE
 from tests.support.fleet import BUCKET, machines
 from tests.support.released import push, upload
 
@@ -80,6 +82,16 @@ def test_who_may_call_and_where_follow_the_file(serving):
     assert [cidr["CidrIp"] for rule in rules for cidr in rule["IpRanges"]] == ["10.1.0.0/16"]
     sources = {pair["GroupId"] for rule in rules for pair in rule["UserIdGroupPairs"]}
     assert sources == {callers, group["GroupId"]}
+
+
+def test_a_disk_that_cannot_hold_the_machine_image_is_refused_before_anything_is_made(on_ec2):
+    image, artifact, recorder = push(), upload(), Recorder()
+    parameter = client("ssm").get_parameter(Name=MACHINE_IMAGE)["Parameter"]
+    moto_ext.DISKS[parameter["Value"]] = 120
+    code, _, err = on_ec2("release", "--on", "ec2", "--model-data", artifact, "--image", image, recorder=recorder)
+    assert code == 2
+    assert "set [ec2_serving] volume_gb = 120 or more" in err
+    assert recorder.writes == []
 
 
 def test_a_dry_run_prints_what_would_be_sent_and_writes_nothing(on_ec2):

@@ -18,6 +18,7 @@ ACCOUNT = moto_lambda.ACCOUNT
 COLD = moto_lambda.COLD
 BROKEN = moto_lambda.BROKEN
 QUOTAS = moto_quotas.APPLIED
+DISKS = moto_ec2.DISKS
 YOUNG = moto_young.YOUNG
 _installed = False
 
@@ -40,6 +41,7 @@ def reset() -> None:
     BROKEN.clear()
     LAYERS.clear()
     QUOTAS.clear()
+    DISKS.clear()
     YOUNG.clear()
     moto_quotas.DEFAULT.clear()
     ACCOUNT.update(moto_lambda.ORDINARY_ACCOUNT)
