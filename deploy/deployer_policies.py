@@ -12,6 +12,7 @@ from deploy.deployer_statements import (
     job_arns,
     key,
     key_grants,
+    key_of_repositories,
     key_to_read,
     log_arns,
     own_log_arns,
@@ -159,7 +160,7 @@ def _foundation(scope: Scope) -> Document:
             ["logs:CreateLogGroup", "logs:DeleteLogGroup", "logs:PutRetentionPolicy", "logs:TagResource"],
             own_log_arns(scope),
         ),
-        key_grants(scope),
+        key_of_repositories(scope),
     )
 
 

@@ -43,6 +43,16 @@ def key_grants(scope: Scope) -> list[Statement]:
     ]
 
 
+def key_of_repositories(scope: Scope) -> list[Statement]:
+    """A repository makes two grants, and ECR takes them back with the caller's own rights when it is deleted; without the right
+    to that it stays (ECR user guide, "Encryption at rest"; aws/containers-roadmap issue 1152).
+    """
+    if not scope.kms_keys:
+        return []
+    taken_back = allow("KeyTakenBack", "kms:RetireGrant", list(scope.kms_keys), StringEquals=_via(scope, "ecr"))
+    return [*key_grants(scope), taken_back]
+
+
 def key_of_disks(scope: Scope) -> list[Statement]:
     """What RunInstances does with the caller's own rights ("Amazon EBS encryption", required permissions)."""
     if not scope.kms_keys:

@@ -159,6 +159,14 @@ def test_whoever_names_the_key_may_pass_its_use_on(scope, duty):
     assert not granted([document(scope, duty)], Need("kms:CreateGrant", KEY))
 
 
+def test_a_repository_gives_the_key_back_when_it_is_deleted(scope):
+    through_ecr = {"kms:ViaService": "ecr.eu-west-1.amazonaws.com"}
+    assert granted([document(scope, "foundation")], Need("kms:RetireGrant", KEY, through_ecr))
+    everybody = [document(scope, duty) for duty in deployer_policies.DUTIES]
+    for elsewhere in ({}, {"kms:ViaService": "rds.eu-west-1.amazonaws.com"}):
+        assert not granted(everybody, Need("kms:RetireGrant", KEY, elsewhere))
+
+
 def test_an_accounts_first_spot_request_makes_its_role(scope):
     role = "arn:aws:iam::123456789012:role/aws-service-role/spot.amazonaws.com/AWSServiceRoleForEC2Spot"
     assert granted(

@@ -35,12 +35,12 @@ NOT_RUN = {
     "images": "docker pushes through the registry's own protocol: tests/aws/test_images.py",
     "loadtest": "InvokeEndpoint as `smoke` calls it, from many threads: tests/unit/deploy/test_loadtest.py",
 }
-OF_THE_KEY = "AWS asks for it on behalf of the caller when S3, a volume or a repository uses the key; no call of ours names it"
+OF_THE_KEY = "AWS asks for it on behalf of the caller when a volume uses the key; no call of ours names it"
 PUSH = "docker push, through the registry's own protocol"
 UNUSED = {  # document.statement: action → why it is granted though no recorded call of that document's commands uses it
     "ec2.Key: kms:GenerateDataKey": "of the object with which Ctrl-C asks the nodes to stop: tests/aws/test_ec2_runs.py",
-    **{f"{duty}.KeyFacts: kms:DescribeKey": OF_THE_KEY for duty in ("foundation", "training", "release", "ec2")},
-    **{f"{duty}.KeyGrant: kms:CreateGrant": OF_THE_KEY for duty in ("foundation", "training", "release", "ec2")},
+    **{f"{duty}.KeyFacts: kms:DescribeKey": OF_THE_KEY for duty in ("training", "ec2")},
+    **{f"{duty}.KeyGrant: kms:CreateGrant": OF_THE_KEY for duty in ("training", "ec2")},
     **{
         f"ec2.KeyOfDisks: kms:{action}": OF_THE_KEY
         for action in ("Decrypt", "GenerateDataKeyWithoutPlaintext", "ReEncryptFrom", "ReEncryptTo")

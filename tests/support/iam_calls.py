@@ -45,7 +45,7 @@ def needs(call, names) -> list[Need]:
         found += [Need("s3:DeleteObjectVersion", resource, conditions) for resource in resources]
     if call.operation == "GetFunction":  # all have tags (Lambda's guide, "Permissions required for working with tags")
         found += [Need("lambda:ListTags", resource) for resource in resources]
-    found += _of_the_key(service, call, names)
+    found += _of_the_key(service, call, names) + _of_repositories(service, call, names)
     tagging = _tagging(service, call)
     if tagging and action != tagging:
         found.append(Need(tagging, resources[0], conditions))
@@ -63,6 +63,28 @@ def _of_the_key(service, call, names) -> list[Need]:
     key = service == "s3" and call.operation in wanted and _key_of(call.parameters["Bucket"])
     via = {"kms:ViaService": f"s3.{names.region}.{names.dns_suffix}"}
     return [Need(f"kms:{action}", key, via) for action in wanted[call.operation]] if key else []
+
+
+def _of_repositories(service, call, names) -> list[Need]:
+    """What ECR asks of a repository's own key, with the caller's rights (ECR user guide, "Encryption at rest")."""
+    if service != "ecr" or call.operation not in ("CreateRepository", "DeleteRepository"):
+        return []
+    key = call.parameters.get("encryptionConfiguration") or _repository(call.parameters["repositoryName"], names)
+    if "kmsKey" not in key:
+        return []
+    via = {"kms:ViaService": f"ecr.{names.region}.{names.dns_suffix}"}
+    if call.operation == "DeleteRepository":
+        return [Need("kms:RetireGrant", key["kmsKey"], via)]
+    granting = via | {"kms:GrantIsForAWSResource": "true"}
+    return [Need("kms:DescribeKey", key["kmsKey"], via), Need("kms:CreateGrant", key["kmsKey"], granting)]
+
+
+def _repository(name: str, names) -> dict:
+    """How it is encrypted."""
+    from moto.core import DEFAULT_ACCOUNT_ID
+    from moto.ecr.models import ecr_backends
+
+    return ecr_backends[DEFAULT_ACCOUNT_ID][names.region].repositories[name].encryption_configuration
 
 
 def _key_of(bucket: str) -> str | None:
