@@ -5,6 +5,7 @@ number of instances that scaling has reached, and a change of instance type take
 (SageMaker refuses it otherwise).
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -19,6 +20,7 @@ from deploy.storage import tag_list
 
 _SETTLED = {"InService", "Failed", "OutOfService", "UpdateRollbackFailed", "Gone"}
 _REPLACED = {"Failed", "UpdateRollbackFailed"}  # AWS allows nothing with it but deletion
+_STALE_SECONDS = 30.0  # after a call, DescribeEndpoint may answer as before it for so long (docs/decisions/025)
 _TO_ROLL_BACK_SECONDS = 900.0  # after its own limit SageMaker rolls back, and the command is there to see it
 ROLLBACK_ALARMS = ("endpoint-5xx", "endpoint-latency")
 
@@ -54,6 +56,8 @@ class Endpoint(Resource):
         self._config = config
         self._proven, self._guarded, self._scaling = proven, guarded, scaling
         self._begun = False  # somebody's update to the wanted configuration was under way when it was observed
+        self._sent_at = -math.inf  # when CreateEndpoint or UpdateEndpoint was last answered
+        self._seen: dict[str, Any] = {}  # what `_wait` saw last
         self._name = self.names.endpoint
 
     @property
@@ -95,6 +99,7 @@ class Endpoint(Resource):
     def create(self) -> None:
         request = {"EndpointName": self._name, "EndpointConfigName": self._wanted.name, "Tags": tag_list(self.context.tags)}
         self.context.patiently("its configuration", lambda: self._sagemaker.create_endpoint(**request))
+        self._sent_at = self.context.clock.monotonic()
 
     def update(self, changes: Changes) -> None:
         del changes  # what was in flight when it was observed may have ended since
@@ -122,13 +127,14 @@ class Endpoint(Resource):
         }
         try:
             self.context.patiently("its configuration", lambda: self._sagemaker.update_endpoint(**request))
+            self._sent_at = self.context.clock.monotonic()
         except ClientError:
             self._scale_again()
             raise
 
     def settle(self) -> None:
         status = self._wait(f"becomes {self._wanted.name}")
-        live = self._sagemaker.describe_endpoint(EndpointName=self._name) if status != "Gone" else {}
+        live = self._seen
         on = live.get("EndpointConfigName", "nothing")
         if status == "InService" and on == self._wanted.name:
             if self._proven and releases.outcome(self.context, on) != releases.WRONG:
@@ -228,11 +234,18 @@ class Endpoint(Resource):
 
     def _wait(self, what: str, until: set[str] | None = None) -> str:
         def status() -> str:
-            seen = found(self._sagemaker.describe_endpoint, EndpointName=self._name)
-            return str(seen["EndpointStatus"]) if seen else "Gone"
+            self._seen = found(self._sagemaker.describe_endpoint, EndpointName=self._name) or {}
+            return "not begun" if self._may_be_stale() else str(self._seen.get("EndpointStatus", "Gone"))
 
         limit = self.context.config.endpoint.update_limit_minutes * 60.0 + _TO_ROLL_BACK_SECONDS
         return self.context.wait(f"{self.key} {what}", status, until=until or _SETTLED, limit_seconds=limit)
+
+    def _may_be_stale(self) -> bool:
+        """What was seen knows nothing of the call that was answered a moment ago."""
+        if self.context.clock.monotonic() - self._sent_at > _STALE_SECONDS:
+            return False
+        on, moves = self._seen.get("EndpointConfigName"), releases.moving_to(self._seen)
+        return not self._seen or (self._seen["EndpointStatus"] == "InService" and on != self._wanted.name and not moves)
 
 
 def _kind(request: dict[str, Any]) -> str:

@@ -2,10 +2,11 @@
 
 import pytest
 
+from deploy import stack
 from deploy.errors import DeployError
-from tests.support import moto_ext
+from tests.support import moto_ext, moto_sagemaker
 from tests.support.applied import FULL, apply, settled, writes_of
-from tests.support.aws import stage
+from tests.support.aws import Recorder, context, release, stage
 
 ROLE, LINKED = "arn:aws:iam::123456789012:role/kennel-dev-serve", "arn:aws:iam::123456789012:role/aws-service-role/x"
 DATA = (
@@ -76,3 +77,22 @@ def test_the_organisations_boundary_is_there_or_its_name_is_wrong(aws):
     with pytest.raises(DeployError, match="does not exist or is not attachable"):
         apply(stage(security={"boundary_arn": "arn:aws:iam::123456789012:policy/organisation"}))
     assert len(moto_ext.YOUNG["CreateRole"]) == 1
+
+
+def test_a_first_answer_that_knows_nothing_of_the_call_is_no_end(aws, monkeypatch):
+    """It looks like an endpoint that has vanished, and like an update that was rolled back."""
+    monkeypatch.setattr(moto_sagemaker, "STALE", 3)
+    recorder = Recorder()
+    apply(recorder=recorder)
+    apply(which="b", recorder=recorder)
+    calls = [name for name in recorder.writes if name in ("sagemaker:CreateEndpoint", "sagemaker:UpdateEndpoint")]
+    assert calls == ["sagemaker:CreateEndpoint", "sagemaker:UpdateEndpoint"]
+    assert writes_of(apply, which="b") == []
+
+
+def test_an_endpoint_that_stays_away_is_believed_to_be_gone(aws, monkeypatch):
+    monkeypatch.setattr(moto_sagemaker, "STALE", 50)
+    ctx = context()
+    with pytest.raises(DeployError, match="ended as Gone"):
+        list(stack.engine(ctx, release()).apply())
+    assert ctx.clock.monotonic() < 120

@@ -1,5 +1,7 @@
 """SageMaker: UpdateEndpoint, stopping jobs, states that take a few describes, and refusals of what AWS refuses."""
 
+import copy
+
 from moto.applicationautoscaling.models import applicationautoscaling_backends
 from moto.core.responses import ActionResult, EmptyResult
 from moto.ecr.models import ecr_backends
@@ -10,6 +12,8 @@ from moto.sagemaker.responses import SageMakerResponse as Response
 
 POLLS = 2
 """Describes before a transition completes."""
+STALE = 0
+"""Describes after CreateEndpoint or UpdateEndpoint that still answer as before it."""
 FAIL: dict[str, str] = {}
 """Endpoint or job name → why its next create, update or run fails."""
 
@@ -84,7 +88,7 @@ def create_endpoint(self, endpoint_name, *args, **kwargs):
     if endpoint_name in self.endpoints:
         raise ValidationError(message=f'Cannot create already existing endpoint "{endpoint_name}".')
     endpoint = plain["create_endpoint"](self, endpoint_name, *args, **kwargs)
-    endpoint.endpoint_status = "Creating"
+    endpoint.endpoint_status, endpoint.stale = "Creating", STALE
     reason = FAIL.pop(endpoint_name, None)
     after = {"endpoint_status": "Failed", "failure_reason": reason} if reason else {"endpoint_status": "InService"}
     schedule(endpoint, (POLLS, after))
@@ -93,7 +97,7 @@ def create_endpoint(self, endpoint_name, *args, **kwargs):
 
 def endpoint_response(self):
     body = {name: value for name, value in self.gen_response_object().items() if value not in (None, [None])}
-    for ours in ("Upcoming", "PendingConfig"):
+    for ours in ("Upcoming", "PendingConfig", "Stale"):
         body.pop(ours, None)
     if getattr(self, "pending_config", None):
         body["PendingDeploymentSummary"] = {"EndpointConfigName": self.pending_config}
@@ -103,6 +107,13 @@ def endpoint_response(self):
 
 def describe_endpoint(self, endpoint_name):
     endpoint = self.endpoints.get(endpoint_name)
+    if endpoint is not None and getattr(endpoint, "stale", 0) > 0:
+        endpoint.stale -= 1
+        if endpoint.endpoint_status == "Creating":
+            raise ValidationError(message=f'Could not find endpoint "{endpoint_name}".')
+        before = copy.copy(endpoint)
+        before.endpoint_status, before.pending_config = "InService", None
+        return before.response_object
     if endpoint is not None:
         advance(endpoint)
         if endpoint.endpoint_status == "gone":
@@ -144,7 +155,7 @@ def update_endpoint(self, endpoint_name, config_name, retain_all, excluded):
         before = live.get(variant["VariantName"], {})
         if retain_all and "DesiredInstanceCount" not in excluded and "DesiredInstanceCount" in before:
             variant |= {name: before[name] for name in ("CurrentInstanceCount", "DesiredInstanceCount")}
-    endpoint.endpoint_status, endpoint.pending_config = "Updating", config_name
+    endpoint.endpoint_status, endpoint.pending_config, endpoint.stale = "Updating", config_name, STALE
     reason = FAIL.pop(endpoint_name, None)
     if reason:  # a rollback by alarm ends InService, on the old configuration
         rolled_back = {"endpoint_status": "InService", "failure_reason": reason, "pending_config": None}
