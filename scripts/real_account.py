@@ -2,7 +2,8 @@
 
     python -m scripts.real_account --stage trial --photos examples/photos --cap 300
 
-Two limits: no stage is begun that could cost more than --cap dollars a month, and none lives longer than --hours.
+Two limits: no stage is begun that could cost more than --cap dollars in a month, should it be forgotten, no job that could cost
+more than what is left of them, and none lives longer than --hours. deploy/environments/trial.toml is a stage small enough.
 Nothing here has been run on a real account by us; tests/aws/test_real_account.py runs the same life in a fake one.
 """
 
@@ -34,7 +35,12 @@ def life(deploy: Deploy, photos: Path, cap: float) -> list[str]:
         deploy("apply")
         deploy("images")
         deploy("data", str(photos), "--name", "trial")
-        job = deploy("train", "--data", "trial", "--set", "epochs=1", "--set", "head_epochs=1")["job"]
+        train = ("train", "--data", "trial", "--set", "epochs=1", "--set", "head_epochs=1")
+        job_most = deploy(*train, "--dry-run")["cost"]["at_most"]
+        if job_most is None or most + job_most > cap:
+            both = f"a month of the stage (${most:,.2f}) and its training job (${job_most}) can cost more than --cap ${cap:g}"
+            raise Failed(f"{both}: lower [training] max_runtime_seconds or instance_count")
+        job = deploy(*train)["job"]
         deploy("release", "--job", job)
         deploy("smoke")
         again = [step for step in deploy("apply")["steps"] if step["action"] != "keep"]
@@ -50,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--stage", required=True, help="a stage of its own, in a region and an account where it may cost money")
     parser.add_argument("--photos", type=Path, required=True, help="a small folder of labelled photos")
     parser.add_argument(
-        "--cap", type=float, required=True, help="refuse a stage that could cost more dollars a month than this"
+        "--cap", type=float, required=True, help="dollars: refuse a stage of which a month, and a training job, could cost more"
     )
     parser.add_argument("--hours", type=float, default=3.0, help="stop and destroy what is not done by then (3)")
     args = parser.parse_args(argv)
