@@ -17,7 +17,11 @@ POLICY = "provisioned-concurrency-utilization"
 
 
 class Reserved(Resource):
-    """The function's share of the account, and the brake that protects the endpoint. Absent: no share, no brake."""
+    """The function's share of the account, and the brake that protects the endpoint. Absent: no share, no brake.
+
+    It comes after everything that is warm: Lambda refuses a share below that, so what shrinks must have cooled. What grows gets
+    its room before (`Provisioned`).
+    """
 
     def __init__(self, context: Context, function: Lambda) -> None:
         super().__init__(context)
@@ -81,11 +85,19 @@ class Provisioned(Resource):
         return {"count": low if low <= count <= high else count, "status": seen["Status"]}
 
     def create(self) -> None:
+        self._make_room()
         self._function.client.put_provisioned_concurrency_config(
             FunctionName=self._function.name,
             Qualifier=self._function.wanted_version(),
             ProvisionedConcurrentExecutions=self.desired()["count"],
         )
+
+    def _make_room(self) -> None:
+        """Warm environments come out of the function's share: a larger one, or none, first."""
+        share = Reserved(self.context, self._function)
+        held, wanted = (share.observe() or {}).get("reserved"), share.desired()["reserved"]
+        if held != wanted and (wanted is None or held is None or wanted > held):
+            share.create()
 
     def update(self, changes: Changes) -> None:
         """What is still warming up is only waited for."""

@@ -117,11 +117,11 @@ def _function(context: Context) -> list[Resource]:
     return [
         LogGroup(context, context.names.function_log_group, wanted.log_days),
         function.Function(context, fn),
-        concurrency.Reserved(context, fn),
         function.Version(context, fn),
         *([concurrency.Provisioned(context, fn)] if wanted.provisioned_concurrency else []),
         function.Alias(context, fn),
         concurrency.Cooled(context, fn),
+        concurrency.Reserved(context, fn),
         _only_if(wanted.provisioned_maximum > 0, concurrency.ProvisionedScaling(context, fn)),
         _only_if(wanted.url, FunctionUrl(context, fn)),
         function.OldVersions(context, fn),

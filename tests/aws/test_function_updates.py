@@ -1,7 +1,9 @@
 """What new code and new settings change of a function that stands."""
 
+from contextlib import suppress
+
 import pytest
-from moto.awslambda.models import lambda_backends
+from moto.awslambda_simple.models import lambda_simple_backends
 
 from deploy import stack
 from deploy.errors import DeployError
@@ -57,7 +59,7 @@ class States(Recorder):
     def __call__(self, params, model, **more) -> None:
         super().__call__(params, model, **more)
         if version := params.get("FunctionVersion") or (model.name.startswith("PutProvisioned") and params["Qualifier"]):
-            published = lambda_backends[ACCOUNT][REGION].get_function("kennel-dev-invoke", version)
+            published = lambda_simple_backends[ACCOUNT][REGION].get_function("kennel-dev-invoke", version)
             self.found.append((model.name, version, published.state))
 
 
@@ -95,6 +97,37 @@ def test_a_version_that_fails_never_goes_live(aws):
     assert client("lambda").get_alias(FunctionName="kennel-dev-invoke", Name="live")["FunctionVersion"] == "1"
 
 
+def share_and_warm():
+    """The function's share of the account, and what of it is warm by version."""
+    functions, name = client("lambda"), {"FunctionName": "kennel-dev-invoke"}
+    warm = {}
+    for version in {row["Version"] for row in functions.list_versions_by_function(**name)["Versions"]} - {"$LATEST"}:
+        with suppress(functions.exceptions.ProvisionedConcurrencyConfigNotFoundException):
+            seen = functions.get_provisioned_concurrency_config(**name, Qualifier=version)
+            warm[version] = seen["RequestedProvisionedConcurrentExecutions"]
+    return functions.get_function_concurrency(**name).get("ReservedConcurrentExecutions"), warm
+
+
+@pytest.mark.parametrize("more", [{}, {"memory_mb": 1024}], ids=["the same version", "a new version"])
+def test_share_and_warm_environments_shrink_and_grow_together(aws, more):
+    """Lambda refuses a share below what is warm, and warm environments above the share."""
+    large = {"provisioned_concurrency": 10, "reserved_concurrency": 20}
+    small = {"provisioned_concurrency": 3, "reserved_concurrency": 6} | more
+    apply(stage(function=large))
+    apply(stage(function=small))
+    version = "2" if more else "1"
+    assert share_and_warm() == (6, {version: 3})
+    assert writes_of(apply, stage(function=small)) == []
+    apply(stage(function=large | more))
+    assert share_and_warm() == (20, {version: 10})
+    for share in (2, None):
+        apply(stage(function=more | {"provisioned_concurrency": 0, "reserved_concurrency": share}))
+        assert share_and_warm() == (share, {})
+    apply(stage(function=small))
+    apply(stage(function=more | {"provisioned_concurrency": 10}))
+    assert share_and_warm() == (None, {version: 10}), "no share, no limit"
+
+
 def live_and_warm(version):
     """What `live` points to, and how warm `version` is."""
     functions = client("lambda")
@@ -118,10 +151,12 @@ def test_the_alias_never_flips_to_a_version_that_could_not_be_warmed(aws):
 def test_a_version_that_still_warms_up_is_only_waited_for(aws, monkeypatch):
     apply()
     monkeypatch.setattr(moto_lambda, "POLLS", 20)
-    ctx = context(stage(**MORE_MEMORY))
+    recorder = Recorder()
+    ctx = context(stage(**MORE_MEMORY), recorder)
 
     def killed():
-        raise Killed
+        if "lambda:PutProvisionedConcurrencyConfig" in recorder.writes:
+            raise Killed
 
     ctx.clock.on_sleep = killed
     with pytest.raises(Killed):

@@ -19,7 +19,7 @@ from moto.ecr.responses import ECRResponse as Ecr
 from moto.sagemaker.responses import SageMakerResponse as SageMaker
 from moto.ec2.models.instances import InstanceBackend
 from moto.servicequotas.responses import ServiceQuotasResponse as Quotas
-from moto.awslambda.models import FunctionUrlConfig, LambdaStorage
+from moto.awslambda.models import FunctionUrlConfig, LambdaBackend, LambdaStorage
 from moto.s3 import responses as s3
 import inspect
 print(hasattr(SageMaker, "update_endpoint"), hasattr(SageMaker, "stop_training_job"),
@@ -33,14 +33,15 @@ print(hasattr(SageMaker, "update_endpoint"), hasattr(SageMaker, "stop_training_j
       hasattr(Quotas, "list_service_quotas"),
       "expected-bucket-owner" in inspect.getsource(s3),
       'if new_config.get("Cors"):' not in inspect.getsource(FunctionUrlConfig.update),
-      "Pending" in inspect.getsource(LambdaStorage.publish_version))
+      "Pending" in inspect.getsource(LambdaStorage.publish_version),
+      "rovisioned" in inspect.getsource(LambdaBackend.put_function_concurrency))
 """
 
 
 def test_moto_still_lacks_what_is_added_here():
     """True: moto has grown it, so the addition goes."""
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", MISSING], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["False"] * 15
+    assert done.stdout.split() == ["False"] * 16
 
 
 VARIANT = {"VariantName": "main", "ModelName": "m", "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}

@@ -5,7 +5,7 @@ from urllib.parse import unquote
 
 from moto.awslambda import urls
 from moto.awslambda.exceptions import LambdaClientError
-from moto.awslambda.models import FunctionUrlConfig, LambdaStorage
+from moto.awslambda.models import FunctionUrlConfig, LambdaBackend, LambdaStorage
 from moto.awslambda.responses import LambdaResponse as Response
 
 from tests.support.moto_sagemaker import POLLS
@@ -20,6 +20,7 @@ BROKEN: list[str] = []
 
 plain_update = FunctionUrlConfig.update
 plain_publish = LambdaStorage.publish_version
+plain_reserve = LambdaBackend.put_function_concurrency
 plain_configuration = Response.get_function_configuration
 
 
@@ -39,6 +40,7 @@ def install() -> None:
     ):  # fmt: skip
         setattr(Response, function.__name__, function)
     FunctionUrlConfig.update = update
+    LambdaBackend.put_function_concurrency = put_function_concurrency
     LambdaStorage.publish_version = publish_version
     Response.get_function_configuration = get_function_configuration
 
@@ -67,6 +69,16 @@ def get_function_configuration(self):
     else:
         function.state = getattr(function, "end", "Active")
     return plain_configuration(self)
+
+
+def put_function_concurrency(self, function_name, reserved_concurrency):
+    """In AWS's words, as LocalStack's provider has them from its tests against AWS."""
+    warm = getattr(self.get_function(function_name), "warm", {})
+    total = sum(row["RequestedProvisionedConcurrentExecutions"] for row in warm.values())
+    if int(reserved_concurrency) < total:
+        share = f"ReservedConcurrentExecutions  {reserved_concurrency} should not be lower than"
+        raise Refusal(400, "InvalidParameterValueException", f"{share} function's total provisioned concurrency [{total}].")
+    return plain_reserve(self, function_name, reserved_concurrency)
 
 
 def addressed(self):
