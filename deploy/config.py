@@ -62,6 +62,12 @@ class StageConfig(Settings):
             raise ValueError("[scaling] scheduled: a serverless endpoint has no instances")
         if self.endpoint.kind in ("real-time", "multi-model") and self.endpoint.instance_type.startswith("ml.t"):
             raise ValueError("[endpoint] burstable types (ml.t2, ml.t3) cannot be scaled automatically: choose another type")
+        if self.endpoint.kind == "multi-model" and has_gpu(self.endpoint.instance_type):
+            # Developer guide, "Custom Containers Contract for Multi-Model Endpoints"
+            problem = (
+                f"kind = 'multi-model' on {self.endpoint.instance_type}: on GPUs SageMaker takes NVIDIA's Triton container only"
+            )
+            raise ValueError(f"[endpoint] {problem}: choose a CPU type (ml.c5, ml.m5, …), or one endpoint for each model")
         if self.endpoint.kind == "serverless" and (self.security.subnet_ids or self.endpoint.capture_percent):
             raise ValueError("[endpoint] kind = 'serverless' takes no [security] subnet_ids and no capture_percent")
         limit = self.endpoint.update_limit_minutes * 60 - BOOT_SECONDS

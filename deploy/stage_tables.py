@@ -108,7 +108,7 @@ class Ec2Serving(Settings):
 
 class Endpoint(Settings):
     kind: Literal["real-time", "serverless", "async", "multi-model"] = "real-time"
-    """async scales to zero; serverless has no GPU; multi-model serves every artifact under one prefix."""
+    """async scales to zero; serverless has no GPU; multi-model serves every artifact under one prefix, on CPUs."""
     instance_type: EndpointType = "ml.g4dn.xlarge"
     """Of real-time, async and multi-model."""
     startup_timeout_seconds: Annotated[int, Field(ge=60, le=3600)] = 600

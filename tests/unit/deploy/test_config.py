@@ -45,6 +45,8 @@ def test_everything_wrong_comes_back_at_once():
         ({"scaling": {"minimum": 0}}, "only with [endpoint] kind = 'async'"),
         ({"endpoint": {"instance_type": "ml.t2.medium"}}, "burstable"),
         ({"serving": {"device": "cpu"}}, "on a GPU instance"),
+        ({"endpoint": {"kind": "multi-model"}}, "kind = 'multi-model' on ml.g4dn.xlarge"),
+        ({"endpoint": {"kind": "multi-model", "instance_type": "ml.g5.xlarge"}}, "choose a CPU type"),
         ({"training": {"spot": True, "max_wait_seconds": 600}}, "max_wait_seconds must be at least"),
         ({"training": {"spot": True, "keep_alive_seconds": 60}}, "exclude each other"),
         ({"rollout": {"traffic": "linear", "percent": 5}}, "10 to 50"),
@@ -128,8 +130,12 @@ def test_a_stage_that_is_not_there_names_those_that_are(tmp_path):
         ({"endpoint": {"startup_timeout_seconds": 3600}, "ec2_serving": {"start_minutes": 120}}, 2880, 2880),
         ({"endpoint": {"startup_timeout_seconds": 1200}, "serving": {"load_timeout_seconds": 500}}, 500, 500),
         ({"endpoint": {"startup_timeout_seconds": 1200}, "serving": {"load_timeout_seconds": 480}}, 480, 480),
-        ({"endpoint": {"kind": "multi-model", "startup_timeout_seconds": 1200}}, 480, 480),
-        ({"endpoint": {"kind": "multi-model"}, "serving": {"load_timeout_seconds": 900}}, 900, 900),
+        ({"endpoint": {"kind": "multi-model", "instance_type": "ml.m5.large", "startup_timeout_seconds": 1200}}, 480, 480),
+        (
+            {"endpoint": {"kind": "multi-model", "instance_type": "ml.m5.large"}, "serving": {"load_timeout_seconds": 900}},
+            900,
+            900,
+        ),
         ({"endpoint": {"kind": "serverless", "instance_type": "ml.m5.large", "startup_timeout_seconds": 1200}}, 480, 480),
     ],
 )
