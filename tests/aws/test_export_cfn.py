@@ -16,7 +16,6 @@ KEY = "arn:aws:kms:eu-west-1:123456789012:key/11111111-2222-3333-4444-5555555555
 
 
 def test_the_linter_takes_the_template(aws, tmp_path):
-    pytest.importorskip("cfnlint", reason="cfn-lint is not installed")
     for name, security in (("with", {"kms_key_arn": KEY}), ("without", {"boundary": False})):
         made = export_cfn.template(context(stage(security=security)))
         (tmp_path / f"{name}.json").write_text(json.dumps(made))
