@@ -36,6 +36,7 @@ from lambda_settings import Settings
 CONNECT_TIMEOUT_SECONDS = 2.0
 RESERVE_SECONDS = 1.0  # to encode and send the answer
 MEGABYTE = 1024 * 1024
+S3_UNTYPED = "binary/octet-stream"  # what S3 says of an object stored without a type; no server knows it
 MODEL_HEADER = "x-amzn-sagemaker-target-model"  # SageMaker's own name for it, in small letters
 
 
@@ -163,7 +164,8 @@ class Function:
         try:
             found = self._s3.get_object(Bucket=bucket, Key=pointer.removeprefix(f"s3://{bucket}/"))
             self._check_size(found["ContentLength"])
-            return found["Body"].read(), content_type or found.get("ContentType") or "application/octet-stream"
+            stored = found.get("ContentType", "").replace(S3_UNTYPED, "application/octet-stream")
+            return found["Body"].read(), content_type or stored or "application/octet-stream"
         except ClientError as error:
             if error.response["Error"]["Code"] in ("NoSuchKey", "AccessDenied"):  # S3 denies where it may not tell
                 raise Refused(404, "NotFound", "no such object, or this function may not read it", detail=str(error)) from error

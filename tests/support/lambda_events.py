@@ -37,15 +37,15 @@ class Runtime:
 
 
 class S3:
-    def __init__(self, objects: dict[str, bytes]) -> None:
-        self._objects = objects
+    def __init__(self, objects: dict[str, bytes], media_type: str = "image/png") -> None:
+        self._objects, self._media_type = objects, media_type
 
     def get_object(self, *, Bucket: str, Key: str) -> dict:
         Key.encode()  # as botocore does
         if Key not in self._objects:
             raise ClientError({"Error": {"Code": "AccessDenied", "Message": "role/secret"}}, "GetObject")
         body = self._objects[Key]
-        return {"Body": io.BytesIO(body), "ContentLength": len(body), "ContentType": "image/png"}
+        return {"Body": io.BytesIO(body), "ContentLength": len(body), "ContentType": self._media_type}
 
 
 def service_error(code: str, http: int = 400, **more: object) -> ClientError:

@@ -49,6 +49,13 @@ def test_every_kind_of_event_reaches_the_endpoint_as_the_same_bytes(event, media
     assert call["InferenceId"] == Context.aws_request_id
 
 
+def test_a_photo_that_s3_has_no_type_for_is_left_to_the_server_to_recognise():
+    runtime, s3 = Runtime(), S3({"photos/a.png": PHOTO}, media_type="binary/octet-stream")
+    classify = function(runtime, s3, input_bucket="inbox", input_prefix="photos/")
+    assert classify({"s3": "s3://inbox/photos/a.png"}, Context())["statusCode"] == 200
+    assert runtime.calls[0]["ContentType"] == "application/octet-stream"
+
+
 def test_the_load_balancer_gets_the_header_form_it_asked_for():
     answer = function(Runtime())(balancer_event(), Context())
     assert answer["multiValueHeaders"]["content-type"] == ["application/json"]
