@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from botocore.exceptions import EndpointConnectionError, ReadTimeoutError
+from botocore.exceptions import ConnectionClosedError, EndpointConnectionError, ReadTimeoutError
 
 from tests.support.lambda_events import Context, Runtime, balancer_event, function, model_error, service_error, url_event
 
@@ -52,6 +52,7 @@ def test_what_may_have_cost_work_or_cannot_succeed_is_not_tried_again(error, sta
         (service_error("ServiceUnavailable", 503), 503),
         (service_error("InternalFailure", 500), 502),
         (EndpointConnectionError(endpoint_url="https://runtime"), 502),
+        (ConnectionClosedError(endpoint_url="https://runtime"), 502),  # as a connection kept while the function was frozen
     ],
 )
 def test_what_the_model_never_saw_is_tried_again_then_said(error, status):
