@@ -166,7 +166,8 @@ def write_model(run: Run, fitted: Calibration, metrics: Mapping[str, float], fac
                 f"the model cannot be written to {run.job.paths.model_dir} ({error}): make room and start the job again; "
                 "it trains nothing twice"
             ) from error
-        _log.info("model written", extra={"directory": str(run.job.paths.model_dir), **metrics})
+        # without the numbers: SageMaker would take each for one more of its metric (`core.metrics`)
+        _log.info("model written", extra={"directory": str(run.job.paths.model_dir), "best_epoch": metrics["best_epoch"]})
     run.model.to(run.group.device)
     return manifest
 
