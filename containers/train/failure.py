@@ -129,6 +129,8 @@ def _category(error: BaseException, kind: str, message: str) -> Category:
     if isinstance(error, (PeerLost, Interrupted)):
         return Category.PEER
     lower = message.lower()
+    if os.environ.get("WORLD_SIZE") == "1":  # of a rank that has no peers: what it lost is something else
+        return Category.OWN
     if kind in _NETWORK_ERRORS and any(words in lower for words in _NETWORK_WORDS):
         return Category.PEER
     return Category.OWN

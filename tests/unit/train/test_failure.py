@@ -43,6 +43,15 @@ def test_an_error_is_classified(error: Exception, kind: str, category: Category,
     assert (made.kind, made.category, made.exit_code) == (kind, category, exit_code)
 
 
+@pytest.mark.parametrize("error", [ConnectionResetError(104, "Connection reset by peer"), RuntimeError("broken pipe")])
+def test_a_rank_without_peers_has_lost_none(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert Failure.of(error).kind == "PeerLost"
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    made = Failure.of(error)
+    assert (made.kind, made.category, made.exit_code) == (type(error).__name__, Category.OWN, 1)
+
+
 @pytest.mark.parametrize(
     ("exit_code", "kind", "category", "words", "code"),
     [
