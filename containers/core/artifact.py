@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from containers.core import architectures, manifest
 from containers.core.errors import ArtifactError
-from containers.core.manifest import ENGINES_DIR, GOLDEN_FILE, MANIFEST_FILE, WEIGHTS_FILE, EngineEntry, Manifest
+from containers.core.manifest import ENGINES_DIR, GOLDEN_FILE, MANIFEST_FILE, REPORT_DIR, WEIGHTS_FILE, EngineEntry, Manifest
 
 _Triple = tuple[float, float, float]
 
@@ -39,12 +39,14 @@ class Artifact:
 def save(model_dir: Path, state_dict: Mapping[str, Tensor], golden_png: bytes, facts: Manifest) -> Manifest:
     """Write the model directory; returns the manifest as written, with the digest of every file.
 
-    `facts.files` is ignored and computed.
+    `facts.files` is ignored and computed. Engines and a report that are there are of other weights, and go.
     The manifest is written last and by rename: a directory with a manifest is complete. Raises OSError where the disk refuses;
     the directory then has no manifest, and no half-written weights that would take up room.
     """
     model_dir.mkdir(parents=True, exist_ok=True)
     (model_dir / MANIFEST_FILE).unlink(missing_ok=True)
+    for other in (ENGINES_DIR, REPORT_DIR):
+        shutil.rmtree(model_dir / other, ignore_errors=True)
     try:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state_dict.items()}, model_dir / WEIGHTS_FILE)
     except SafetensorError as error:

@@ -25,6 +25,7 @@ MANIFEST_FILE = "manifest.json"
 WEIGHTS_FILE = "weights.safetensors"
 GOLDEN_FILE = "golden.png"
 ENGINES_DIR = "engines/"
+REPORT_DIR = "report"
 EAGER_TOLERANCE = 1e-4
 HALF_TOLERANCE = 0.03
 """Allowed difference of a golden probability where a GPU computes in half precision: for the server, and for who asks it.

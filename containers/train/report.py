@@ -15,6 +15,7 @@ from typing import Any
 from PIL import Image
 
 from containers.core import logs
+from containers.core.manifest import REPORT_DIR
 from containers.core.preprocessing import decode
 from containers.train import costs, figures
 from containers.train.augmentation import read_photo
@@ -38,7 +39,7 @@ def write(run: Run, results: Results, notes: Sequence[str] = ()) -> None:
     """On rank 0. `notes` are sentences for people. Without a report there still is a model, so failing is a warning."""
     try:
         pages = {PAGE: page(run, results, notes), CARD: card(run, results)}
-        for directory in (run.job.paths.model_dir / "report", run.job.paths.output_dir / "report"):
+        for directory in (run.job.paths.model_dir / REPORT_DIR, run.job.paths.output_dir / REPORT_DIR):
             shutil.rmtree(directory, ignore_errors=True)
             directory.mkdir(parents=True)
             for name, text in pages.items():

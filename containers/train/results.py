@@ -4,6 +4,7 @@ The order is: artifact (from then on there is a usable model), report, engines. 
 """
 
 import io
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,7 @@ from torch import nn
 
 from containers.core import VERSION, artifact, logs
 from containers.core.errors import ArtifactError
-from containers.core.manifest import Calibration, Golden, Manifest, Provenance, verify
+from containers.core.manifest import REPORT_DIR, Calibration, Golden, Manifest, Provenance, verify
 from containers.core.manifest import read as read_manifest
 from containers.core.preprocessing import decode, prepare
 from containers.train import calibration, phases
@@ -159,6 +160,7 @@ def write_model(run: Run, fitted: Calibration, metrics: Mapping[str, float], fac
         files={},
     )
     if run.group.is_first:
+        shutil.rmtree(run.job.paths.output_dir / REPORT_DIR, ignore_errors=True)  # the model's own goes with its weights
         try:
             manifest = artifact.save(run.job.paths.model_dir, _plain(model), photo, manifest)
         except OSError as error:

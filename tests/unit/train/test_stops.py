@@ -10,7 +10,7 @@ import time
 import pytest
 
 from containers.core import artifact, manifest
-from containers.train import export, features, pretrained, recorder, run, worker
+from containers.train import early_stopping, export, features, pretrained, recorder, run, worker
 from tests.support.server import until
 from tests.support.stopwatch import Stopwatch
 from tests.support.training import Workers, events, newest, train
@@ -140,6 +140,30 @@ def test_a_stop_while_a_finished_run_is_measured_again_leaves_the_model_it_had(j
     workers = train(ended, expect=INTERRUPTED, main=stopped)
     assert "after the last epoch" in events(workers, "interrupted")[0]["reason"]
     assert {path: path.read_bytes() for path in ended.paths.model_dir.rglob("*") if path.is_file()} == before
+
+
+def test_a_new_best_of_a_run_that_goes_on_leaves_nothing_that_describes_the_model_before(job):
+    """The report, the model card and the engines of a finished run are of other weights than those a later stop leaves."""
+
+    def as_if_it_had_learned_little(job_file):
+        update = early_stopping.EarlyStopping.update
+        early_stopping.EarlyStopping.update = lambda self, value, epoch: update(self, value + 100, epoch)  # in its own process
+        return worker.main(job_file)
+
+    ended = job(head_epochs=0, epochs=1, engines="fp32")
+    train(ended, main=as_if_it_had_learned_little)
+    reports = [ended.paths.model_dir / "report", ended.paths.output_dir / "report"]
+    assert all((report / "MODEL_CARD.md").exists() for report in reports)
+    assert manifest.read(ended.paths.model_dir).engines
+
+    workers = Workers(job(head_epochs=0, epochs=10_000, engines="fp32"))
+    workers.until("epoch")
+    workers.signal(signal.SIGTERM)
+    assert workers.wait() == [INTERRUPTED], workers.text()
+    assert manifest.read(ended.paths.model_dir).metrics["best_epoch"] > 1
+    left = {str(path.relative_to(ended.paths.model_dir)) for path in ended.paths.model_dir.rglob("*")}
+    assert left == {manifest.MANIFEST_FILE, manifest.WEIGHTS_FILE, manifest.GOLDEN_FILE}
+    assert not reports[1].exists()
 
 
 @pytest.mark.parametrize("world_size", [1, 2])
