@@ -43,6 +43,8 @@ def read_job(
             return read(*args)
         except ConfigError as error:
             problems.append(str(error))
+        except OSError as error:
+            problems.append(f"{error.filename}: cannot be read ({error.strerror}): let this user read it")
 
     config = attempt(_hyperparameters, root)
     cluster = attempt(_cluster, root, environ, _interfaces() if interfaces is None else interfaces)

@@ -58,8 +58,8 @@ def run(
             _forget(failure_file)  # also where the job cannot even be read
         job = read()
         prepare(job)
-    except Error as error:
-        why = Failure.of(error)
+    except Exception as error:  # noqa: BLE001 - also what nobody thought of must reach the failure file
+        why = _why(error)
         exit_code = _ended(why, failure_file, None, requested=False)
         _tell_of_unread(this, stand_in, why)
         return exit_code
@@ -70,9 +70,18 @@ def run(
     this.announce_stop()
     try:
         return _steps(this, job, [worker, str(stop_seconds)])
+    except Exception as error:  # noqa: BLE001 - as above
+        return _ended(_why(error), job.paths.failure_file, job.paths.output_dir, requested=False)
     finally:
         this.end_leftovers()
         shutil.rmtree(job.paths.scratch_dir, ignore_errors=True)
+
+
+def _why(error: Exception) -> Failure:
+    why = Failure.of(error, host=os.environ.get(failure.HOST_VARIABLE))
+    if not isinstance(error, Error):
+        log.error("an error that nobody thought of", extra={"trace": why.trace})
+    return why
 
 
 def prepare(job: TrainingJob) -> None:
@@ -157,7 +166,7 @@ def _tell_of_unread(this: FirstProcess, stand_in: Callable[[], TrainingJob], why
         job.write()
         error_file = job.paths.scratch_dir / "read_error.json"
         failure.write(why.model_copy(update={"host": job.cluster.current_host}), error_file)
-    except (Error, OSError) as error:
+    except Exception as error:  # noqa: BLE001 - what `read` could not read, this cannot either
         log.warning("other hosts, if there are any, could not be told", extra={"reason": str(error)})
         return
     try:

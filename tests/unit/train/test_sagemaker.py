@@ -1,6 +1,9 @@
 """The files under /opt/ml, as SageMaker, its local mode and docker compose write them."""
 
 import json
+import os
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +12,7 @@ import pytest
 from containers.core.errors import ConfigError
 from containers.train import sagemaker
 from containers.train.job import Cluster
+from tests.unit.train.jobs import in_a_process, result
 
 ELEVEN = [f"algo-{number}" for number in range(1, 12)]
 
@@ -218,3 +222,29 @@ def test_the_environment_that_scripts_for_awss_launchers_read(tmp_path: Path) ->
     assert exported["SM_MODEL_DIR"] == str(tmp_path / "model")
     assert int(exported["SM_NUM_CPUS"]) >= 1
     assert all(isinstance(value, str) for value in exported.values())
+
+
+def test_channels_that_this_user_may_not_list_are_named() -> None:
+    program = """
+import json, os, sys
+from pathlib import Path
+from containers.train import sagemaker
+root = Path(sys.argv[1])
+root.chmod(0o755)
+(root / "input").mkdir(mode=0o755)
+(root / "input/data").mkdir(mode=0o700)
+os.setuid(10001)
+try:
+    sagemaker.read_job(root, {}, ["eth0"])
+except Exception as error:
+    print(json.dumps(f"{type(error).__name__}: {error}"))
+"""
+    if os.geteuid() != 0:
+        pytest.skip("only root may become somebody else")
+    root = Path(tempfile.mkdtemp())  # pytest's own folders are closed to others
+    try:
+        assert result(in_a_process(program, root)) == (
+            f"ConfigError: {root / 'input/data'}: cannot be read (Permission denied): let this user read it"
+        )
+    finally:
+        shutil.rmtree(root)

@@ -111,6 +111,30 @@ except Exception as error:
         shutil.rmtree(root)
 
 
+@pytest.mark.parametrize("at", ["the door", "a step"])
+def test_an_error_that_nobody_thought_of_is_told_as_any_other(tmp_path: Path, at: str) -> None:
+    program = """
+import json, os, sys
+from pathlib import Path
+os.environ["TMPDIR"] = sys.argv[1]
+from containers.train import __main__ as flags, supervisor
+root, at = Path(sys.argv[1]), sys.argv[2]
+def broken(*_):
+    raise LookupError("nobody thought of it")
+if at == "a step":
+    supervisor.FirstProcess.run = broken  # in a process of its own
+read = broken if at == "the door" else lambda: flags.read_job(["--data", str(root), "--model-dir", str(root / "model")])
+print(json.dumps(supervisor.run(read, broken, failure_file=root / "model.run/output/failure")))
+"""
+    process = in_a_process(program, tmp_path, at)
+    out, _ = process.communicate(timeout=jobs.SECONDS)
+    assert json.loads(out.splitlines()[-1]) == 1
+    assert (tmp_path / "model.run/output/failure").read_text().startswith("LookupError: nobody thought of it")
+    traces = [line["trace"] for line in map(json.loads, out.splitlines()[:-1]) if "trace" in line]
+    assert len(traces) == 1
+    assert "in broken" in traces[0]
+
+
 _SLOW_IMPORT = """
 import sys, time
 from pathlib import Path
