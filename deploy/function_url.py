@@ -11,7 +11,8 @@ from deploy.engine import Changes, Resource, State, found
 from deploy.function import Lambda
 from deploy.names import ALIAS
 
-_HEADERS = ["content-type", "accept", "x-amzn-sagemaker-target-model"]
+_SIGNATURE = ["authorization", "x-amz-content-sha256", "x-amz-date", "x-amz-security-token"]  # only signed requests are let in
+_HEADERS = ["content-type", "accept", "x-amzn-sagemaker-target-model", *_SIGNATURE]
 _PERMISSIONS: dict[str, dict[str, Any]] = {
     "url": {"Action": "lambda:InvokeFunctionUrl", "FunctionUrlAuthType": "AWS_IAM"},
     "url-invoke": {"Action": "lambda:InvokeFunction", "InvokedViaFunctionUrl": True},

@@ -38,6 +38,10 @@ RESERVE_SECONDS = 1.0  # to encode and send the answer
 MEGABYTE = 1024 * 1024
 S3_UNTYPED = "binary/octet-stream"  # what S3 says of an object stored without a type; no server knows it
 MODEL_HEADER = "x-amzn-sagemaker-target-model"  # SageMaker's own name for it, in small letters
+# what a page may send: beside ours, what API Gateway's authorizers, keys and IAM want to see
+PAGE_HEADERS = (
+    f"content-type, accept, {MODEL_HEADER}, authorization, x-api-key, x-amz-content-sha256, x-amz-date, x-amz-security-token"
+)
 
 
 class TryAgain(Exception):
@@ -213,7 +217,7 @@ class Function:
         headers = {"access-control-allow-origin": "*" if "*" in origins else origin, "vary": "origin"}
         if request.method == "OPTIONS":
             headers |= {"access-control-allow-methods": "POST, GET, OPTIONS", "access-control-max-age": "3600"}
-            headers["access-control-allow-headers"] = f"content-type, accept, {MODEL_HEADER}"
+            headers["access-control-allow-headers"] = PAGE_HEADERS
         return headers
 
 
