@@ -25,6 +25,7 @@ from deploy.deployer_statements import (
 )
 from deploy.iam import ON_INSTANCES, Scope, allow_s3
 from deploy.iam_statements import Document, allow, document
+from deploy.names import ALIAS
 from deploy.storage import ASYNC, DATA, EC2, INBOX, MODELS, TRAINING, TRANSFORM
 
 DUTIES = ("guard", "watch", "foundation", "images", "data", "training", "release", "ec2")
@@ -198,28 +199,28 @@ def _training(scope: Scope) -> Document:
 
 def _release(scope: Scope) -> Document:
     names = scope.names
-    serve = ["AddTags", "CreateEndpoint", "CreateEndpointConfig", "CreateModel", "DeleteEndpoint", "DeleteEndpointConfig",
-             "DeleteModel", "InvokeEndpoint", "UpdateEndpoint", "UpdateEndpointWeightsAndCapacities"]  # fmt: skip
+    serve = ["AddTags", "CreateEndpoint", "CreateEndpointConfig", "CreateModel", "CreateTransformJob", "DeleteEndpoint",
+             "DeleteEndpointConfig", "DeleteModel", "InvokeEndpoint", "StopTransformJob", "UpdateEndpoint",
+             "UpdateEndpointWeightsAndCapacities"]  # fmt: skip
     function = ["CreateAlias", "CreateFunction", "DeleteFunction", "DeleteFunctionConcurrency",
                 "DeleteFunctionUrlConfig", "DeleteProvisionedConcurrencyConfig", "InvokeFunction",
                 "PublishVersion", "PutFunctionConcurrency", "PutProvisionedConcurrencyConfig", "TagResource", "UpdateAlias",
                 "UpdateFunctionCode", "UpdateFunctionConfiguration"]  # fmt: skip
+    live = names.arn("lambda", f"function:{names.function}:{ALIAS}")
     tracked = [f"TargetTracking-endpoint/{names.endpoint}/*", f"TargetTracking-function:{names.function}:*"]
     return document(
         pass_role(scope, "serve"),
         pass_role(scope, "lambda"),
-        allow("Serve", [f"sagemaker:{action}" for action in serve], serving_arns(scope)),
-        allow("Transform", ["sagemaker:AddTags", "sagemaker:CreateTransformJob", "sagemaker:StopTransformJob"],
-              names.arn("sagemaker", f"transform-job/{names.base}-*")),
+        allow("Serve", [f"sagemaker:{action}" for action in serve],
+              [*serving_arns(scope), names.arn("sagemaker", f"transform-job/{names.base}-*")]),
         allow_s3(scope, "Artifacts", "s3:GetObject", [names.s3_arn(f"{prefix}/*") for prefix in (TRAINING, MODELS)]),
         allow("Image", ["ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer", "ecr:PutImage"],
               names.arn("ecr", f"repository/{names.repository('serve')}")),
         allow_s3(scope, "ManyModels", "s3:PutObject", names.s3_arn(f"{MODELS}/*")),
         allow("Function", [f"lambda:{action}" for action in function], function_arns(scope)),
-        allow("SignedAddress", ["lambda:CreateFunctionUrlConfig", "lambda:UpdateFunctionUrlConfig"], function_arns(scope),
+        allow("Url", ["lambda:CreateFunctionUrlConfig", "lambda:UpdateFunctionUrlConfig"], live,
               StringEquals={"lambda:FunctionUrlAuthType": "AWS_IAM"}),
-        allow("OurAccountCalls", "lambda:AddPermission", function_arns(scope),  # as an id or as its root: both name the account
-              StringEquals={"lambda:Principal": [names.account, names.arn("iam", "root", region="")]}),
+        allow("UrlCallers", "lambda:AddPermission", live, StringEquals={"lambda:Principal": names.account}),
         scaling(scope),
         service_linked(scope, "RolesOfScaling",
                        *(f"{service}.application-autoscaling.amazonaws.com" for service in ("sagemaker", "lambda"))),

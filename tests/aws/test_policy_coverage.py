@@ -55,7 +55,7 @@ UNUSED = {  # document.statement: action → why it is granted though no recorde
     "images.Push: ecr:UploadLayerPart": PUSH,
     "training.Train: sagemaker:StopHyperParameterTuningJob": "Ctrl-C during `tune`: tests/aws/test_tuning.py",
     "watch.Jobs: sagemaker:DescribeHyperParameterTuningJob": "`tune` while it runs: tests/aws/test_tuning.py",
-    "release.Transform: sagemaker:StopTransformJob": "`destroy` while a transform runs: tests/aws/test_destroy.py",
+    "release.Serve: sagemaker:StopTransformJob": "`destroy` while a transform runs: tests/aws/test_destroy.py",
     "release.ManyModels: s3:PutObject": "a release of a multi-model endpoint copies the artifact: tests/aws/test_release.py",
     "release.Serve: sagemaker:UpdateEndpointWeightsAndCapacities": "AWS asks for it when a variant is registered for scaling",
     "ec2.Runs: s3:PutObject": "Ctrl-C asks the nodes to stop: tests/aws/test_ec2_runs.py",
