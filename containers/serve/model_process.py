@@ -53,7 +53,6 @@ def run(job: Assignment, config: ServeConfig, slots: Slots, health: Health) -> i
 def load(job: Assignment, config: ServeConfig) -> Predictor:
     """Raises ArtifactError, AcceleratorError, ConfigError: this model cannot be served here."""
     facts = manifest.read(job.model_dir)
-    manifest.verify(job.model_dir, facts)
     engine = engines.load(job.model_dir, facts, requested=config.engine, device=job.device, threads=job.threads)
     predictor = Predictor(engine, config.max_batch)
     predictor.warm_up(facts.preprocessing.shape)

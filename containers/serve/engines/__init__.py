@@ -4,6 +4,8 @@ An engine is a callable: uint8 (N, crop, crop, 3) → float32 probabilities (N, 
 softmax and calibration are inside. It is built once per model process and called from one thread. One that runs faster on sizes
 it knows beforehand says so in `record`.
 
+Its `load` verifies all files of the artifact (`verified`, `artifact.load`) before it reads the first: nobody does it again.
+
 To add one: a file with `load(model_dir, manifest, …)` here, a row in `PREFERENCE`, and its exporter in `train.export`.
 This module imports neither torch nor OpenVINO: a process loads only what its engine needs.
 """
