@@ -3,6 +3,9 @@
 A connection waits in the poller until its first bytes arrive, and must then have sent all its headers within HEADER_SECONDS.
 (The time a body may take is the application's business.) What is not HTTP gets a JSON answer like every other error.
 
+A health check that has come whole is answered by a thread that does nothing else: behind clients that upload slowly what is
+refused, it would wait for its turn longer than a load balancer does.
+
 A thread that has answered waits a moment for the same client's next request: handing the connection to the poller and back
 wakes two threads and costs as much as all of Flask.
 """
@@ -16,6 +19,7 @@ import socket
 import struct
 import termios
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
@@ -33,7 +37,7 @@ from gunicorn.http.errors import (
 )
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
-from containers.serve import exchange
+from containers.serve import exchange, pings
 
 HEADER_SECONDS = 10.0
 _DISCARD_SECONDS = 30.0  # for the rest of a body that was answered early; a slow client must send it all to see the answer
@@ -42,6 +46,7 @@ _BUSY_DISCARD_SECONDS, _BUSY_STALL_SECONDS = 2.0, 0.25  # while a quarter of the
 _SILENT_SECONDS = 2.0
 _READER_SECONDS = 10.0  # a client that takes nothing of its answer for so long is hung up on
 _SLOWEST_READER = 32 << 10  # bytes a second: one slower than this over all of a large answer is hung up on too
+_PING_THREADS = 4
 _NEXT_REQUEST_MS = 100  # more than a busy client takes from an answer to its next request
 _STATUSES = {
     LimitRequestLine: HTTPStatus.REQUEST_URI_TOO_LONG,
@@ -114,6 +119,7 @@ class FrontWorker(ThreadWorker):  # type: ignore[misc]
         self._discarding: dict[TConn, float] = {}  # connections whose body a thread reads after the answer, and since when
         self._held: set[TConn] = set()  # connections that have a thread
         self._most_patient = self.cfg.threads // 2
+        self._pings = ThreadPoolExecutor(_PING_THREADS)
         super().init_process()
 
     def accept(self, listener: socket.socket) -> None:
@@ -126,7 +132,11 @@ class FrontWorker(ThreadWorker):  # type: ignore[misc]
 
     def enqueue_req(self, conn: TConn) -> None:
         if conn.initialized or conn.data_ready:
-            super().enqueue_req(conn)
+            if pings.asked_for(conn):
+                answered = self._pings.submit(self._handle_one, conn)  # and then back to the poller, whatever comes next
+                answered.add_done_callback(lambda future: self.method_queue.defer(self.finish_request, conn, future))
+            else:
+                super().enqueue_req(conn)
             return
         conn.sock.setblocking(False)
         conn.timeout = time.monotonic() + HEADER_SECONDS

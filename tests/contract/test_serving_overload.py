@@ -1,7 +1,9 @@
 """What the server does when it has more requests than slots: it refuses at once, cheaply, and answers what it accepted."""
 
 import socket
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 
 import pytest
 import requests
@@ -50,6 +52,35 @@ def test_a_refusal_does_not_wait_for_the_body(full: Server):
         )
         assert connection.recv(4096).split()[1] == b"503"
         assert watch.seconds < 5
+
+
+@pytest.mark.slow
+def test_pings_do_not_wait_behind_slow_uploads_that_are_refused(full: Server):
+    """Of 200 clients that go on with their bodies after a refusal, 20 have a thread, for two seconds each."""
+    head = b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n"
+    before, over = len(full.events("request")), threading.Event()
+    with ExitStack() as stack:
+        uploads = [stack.enter_context(socket.create_connection(("127.0.0.1", full.port), timeout=60)) for _ in range(200)]
+
+        def upload() -> None:
+            while not over.wait(0.05):
+                for connection in uploads:
+                    with suppress(OSError):  # hung up on
+                        connection.sendall(b"x")
+
+        for connection in uploads:
+            connection.sendall(head)
+        uploader = threading.Thread(target=upload)
+        uploader.start()
+        try:
+            with requests.Session() as session:
+                for _ in range(3):  # on one connection: also of those that are kept
+                    assert session.get(f"{full.url}/ping", timeout=60).status_code == 200
+            assert len(full.events("request")) - before < 200  # others wait still
+        finally:
+            over.set()
+            uploader.join()
+    assert full.ping() == 200
 
 
 def test_a_refusal_has_all_that_an_answer_has(full: Server):
