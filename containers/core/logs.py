@@ -16,16 +16,30 @@ from typing import Any, TextIO
 
 from pythonjsonlogger.json import JsonFormatter
 
+from containers.core import redaction
+
 
 class _Lines(JsonFormatter):
-    """Takes the time from the record, not from the moment of formatting, and never prints NaN (not JSON)."""
+    """Takes the time from the record, not from the moment of formatting, and prints no NaN (not JSON) and no secret, also not
+    in a traceback.
+    """
 
     def __init__(self, context: dict[str, Any]) -> None:
         super().__init__("%(levelname)s %(message)s %(name)s", json_ensure_ascii=False)
-        self._context = context
+        self._context, self._secrets = context, redaction.secrets(os.environ)
 
     def process_log_record(self, log_data: dict[str, Any]) -> dict[str, Any]:
-        return {key: _finite(value) for key, value in log_data.items()}
+        return {key: self._fit(value) for key, value in log_data.items()}
+
+    def _fit(self, value: Any) -> Any:
+        """`value` with every NaN and infinity in it, which JSON cannot hold, as None, and without secrets."""
+        if isinstance(value, str):
+            return redaction.without(value, self._secrets)
+        if isinstance(value, float):
+            return value if math.isfinite(value) else None
+        if isinstance(value, dict):
+            return {key: self._fit(item) for key, item in value.items()}
+        return [self._fit(item) for item in value] if isinstance(value, list | tuple) else value
 
     def add_fields(self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]) -> None:
         fields: dict[str, Any] = {}
@@ -37,15 +51,6 @@ class _Lines(JsonFormatter):
         log_data["logger"] = fields.pop("name")
         log_data.update(self._context)
         log_data.update(fields)
-
-
-def _finite(value: Any) -> Any:
-    """`value` with every NaN and infinity in it, which JSON cannot hold, as None."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def configure(level: str | None = None, stream: TextIO | None = None, **context: Any) -> None:

@@ -21,7 +21,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict
 
-from containers.core import logs
+from containers.core import logs, redaction
 from containers.core.errors import Error
 from containers.train.errors import RESUMABLE, Interrupted, NotBegun, PeerLost, Uncommitted, WorkerFailed
 
@@ -30,7 +30,6 @@ HOST_VARIABLE = "KENNEL_HOST"
 FAILURE_BYTES = 1024
 """Of FailureReason (SageMaker API reference, DescribeTrainingJob)."""
 
-_SECRET_NAMES = ("SECRET", "TOKEN", "PASSWORD", "PASSWD", "CREDENTIAL", "API_KEY", "ACCESS_KEY", "PRIVATE_KEY")
 _NETWORK_ERRORS = {
     "RuntimeError", "DistError", "DistBackendError", "DistNetworkError", "DistStoreError", "TimeoutError",
     "ConnectionError", "ConnectionResetError", "ConnectionRefusedError", "BrokenPipeError", "RendezvousConnectionError",
@@ -143,10 +142,7 @@ def _own_frames(error: BaseException, limit: int = 4) -> str:
 
 def redact(text: str, environ: Mapping[str, str]) -> str:
     """`text` without the values of environment variables that are named like secrets."""
-    for name, value in environ.items():
-        if len(value) >= 8 and any(word in name.upper() for word in _SECRET_NAMES):
-            text = text.replace(value, f"<{name}>")
-    return text
+    return redaction.without(text, redaction.secrets(environ))
 
 
 def report(error: BaseException, environ: Mapping[str, str] = os.environ) -> Failure:

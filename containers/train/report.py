@@ -7,6 +7,7 @@ import base64
 import html
 import io
 import json
+import os
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 
 from PIL import Image
 
-from containers.core import logs
+from containers.core import logs, redaction
 from containers.core.manifest import REPORT_DIR
 from containers.core.preprocessing import decode
 from containers.train import costs, figures
@@ -51,7 +52,8 @@ def write(run: Run, results: Results, notes: Sequence[str] = ()) -> None:
 def page(run: Run, results: Results, notes: Sequence[str] = ()) -> str:
     shown, split = results.shown, "test" if results.test else "validation"
     config = json.dumps(run.config.model_dump(mode="json"), indent=2)
-    notes = [f"Calibration: {results.calibration.note}.", *notes]
+    found = redaction.secrets(os.environ)  # a note may be an error's own words
+    notes = [f"Calibration: {results.calibration.note}.", *(redaction.without(note, found) for note in notes)]
     sections = [
         ("Numbers", _table(("", ""), [(name, f"{value:.4g}") for name, value in results.manifest.metrics.items()])),
         ("Training", f"<p>{html.escape(_ending(results))}</p>{figures.curves(results.history, results.best_epoch)}"),

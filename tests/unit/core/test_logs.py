@@ -92,6 +92,21 @@ def test_an_exception_is_in_the_line():
     assert "ValueError: boom" in line["exc_info"]
 
 
+def test_no_line_repeats_a_secret_wherever_it_is(monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_abcdefgh")
+    stream = io.StringIO()
+    logs.configure(stream=stream, home="hf_abcdefgh")
+    try:
+        raise ValueError("401 for http://me:s3cret@host with hf_abcdefgh")
+    except ValueError as error:
+        logs.get("x").exception("failed with %s", "hf_abcdefgh", extra={"reason": str(error), "tried": [{"with": "hf_abcdefgh"}]})
+    assert "hf_abcdefgh" not in stream.getvalue()
+    assert "s3cret" not in stream.getvalue()
+    (line,) = _lines(stream)
+    assert line["reason"] == "401 for http://me:<password>@host with <HF_TOKEN>"
+    assert "ValueError: 401 for http://me:<password>@host" in line["exc_info"]
+
+
 def test_python_warnings_become_lines():
     stream = io.StringIO()
     logs.configure(stream=stream)
