@@ -25,7 +25,7 @@ from pathlib import Path
 import psutil
 import requests
 
-from tests.load.tally import FRONT, MODEL, Kill, Tally, faults
+from tests.load.tally import FRONT, MODEL, SPARED, Kill, Tally, faults
 from tests.support import artifacts
 from tests.support.mutations import mutated, small_photos
 from tests.support.server import Server, serving, until
@@ -50,7 +50,8 @@ def capacity(server: Server, photos: list[bytes], seconds: float = 4.0) -> float
 
 
 def soak(server: Server, seconds: float, kill_every: float, mutants: int) -> Tally:
-    """Open loop at 80 % of capacity for `seconds`; every `kill_every` seconds one process dies by SIGKILL.
+    """Open loop at 80 % of capacity for `seconds`; every `kill_every` seconds one process dies by SIGKILL,
+    never one of SPARED.
 
     Later where the last one that died has not been replaced yet: a server without any model is another test's business.
     `mutants` of the requests, spread evenly, carry a damaged photo, which must be answered with 200 or 4xx.
@@ -93,7 +94,7 @@ def soak(server: Server, seconds: float, kill_every: float, mutants: int) -> Tal
             time.sleep(max(0.0, next_kill - time.monotonic()))
             until(lambda: _whole(server), "every model process serves", patience=600)
             kind = (MODEL, FRONT)[len(tally.kills) % 2]
-            victim = chance.choice(until(lambda kind=kind: server.processes(kind), kind))
+            victim = chance.choice(until(lambda kind=kind: _mortal(server, kind), kind))
             at = time.monotonic()
             victim.kill()
             tally.kills.append(Kill(at, kind, victim.pid, done=time.monotonic()))
@@ -118,6 +119,12 @@ def _whole(server: Server) -> bool:
         return False
     gauges = dict(line.rsplit(" ", 1) for line in lines if line.startswith("kennel_model_processes"))
     return gauges["kennel_model_processes_ready"] == gauges["kennel_model_processes"]
+
+
+def _mortal(server: Server, kind: str) -> list[psutil.Process]:
+    """Those of this kind that may be killed."""
+    spared = [pid for pid, name in _living(server).items() if name in SPARED]
+    return [process for process in server.processes(kind) if process.pid not in spared]
 
 
 def _living(server: Server) -> dict[int, str]:

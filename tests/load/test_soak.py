@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.load.soak import soak
-from tests.load.tally import FRONT, MODEL, Kill, Tally, faults
+from tests.load.tally import FRONT, MODEL, SPARED, Kill, Tally, faults
 from tests.support import artifacts
 from tests.support.server import serving
 
@@ -24,6 +24,8 @@ def test_load_and_kills_lose_no_accepted_request(tmp_path: Path):
         assert "Traceback" not in server.log.read_text()
     report = tally.report()
     assert len(tally.kills) == 4
+    assert set(report["memory_mb_of_processes_never_killed"]) == set(SPARED)
+    assert not {kill.pid for kill in tally.kills} & {pid for pid, name in tally.watched.items() if name in SPARED}
     assert faults(report) == [], report
 
 
@@ -58,6 +60,11 @@ def test_what_must_not_be_is_named():
     assert "grew by 4.0%" in faults(good | {"memory_growth": 0.04})[0]
     assert "descriptors" in faults(good | {"descriptors_middle_and_last_third": (50, 60)})[0]
     assert "only 0 damaged" in faults(good | {"damaged_photos_wanted": 9})[0]
+    steady, leaks = [100.0, 101.0], [100.0, 106.0]
+    for name, other in (SPARED, SPARED[::-1]):
+        assert faults(good | {"memory_mb_of_processes_never_killed": {name: steady, other: steady}}) == []
+        (grew,) = faults(good | {"memory_mb_of_processes_never_killed": {name: steady, other: leaks}})
+        assert grew.startswith("memory of the processes never killed grew from 200.0 to 207.0 MB")
     refused = tally(*[(1.0, "503")] * 3, *[(1.0, "200")] * 7).report()
     assert faults(refused) == ["only 7 of 10 good photos were answered"]
     assert faults(tally((1.0, "503")).report()) == ["only 0 of 1 good photos were answered"]
