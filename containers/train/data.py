@@ -204,12 +204,20 @@ def _loader(
     )
 
 
+_DIED = ("DataLoader worker (pid", "Pin memory thread exited unexpectedly")
+"""As torch says it (2.10, utils/data/dataloader.py and DataLoader.cpp). Where memory is pinned for a GPU, a thread takes what
+loaders send, and dies of it when one of them does."""
+
+
 def died(error: RuntimeError) -> WorkerFailed | None:
     """A loader's death with its name. Torch raises it from a signal handler: out of whatever the rank is doing just then."""
-    if "DataLoader worker" not in str(error):
-        return None
+    return _loader_died(error) if any(words in str(error) for words in _DIED) else None
+
+
+def _loader_died(error: Exception) -> WorkerFailed:
+    why = (str(error) or type(error).__name__).splitlines()[0]
     return WorkerFailed(
-        f"a process that loads photos died ({str(error).splitlines()[0]}): it ran out of memory or shared memory; "
+        f"a process that loads photos died ({why}): it ran out of memory or shared memory; "
         "set num_workers=0 or use an instance with more memory"
     )
 
@@ -225,6 +233,10 @@ def _guarded(loader: DataLoader[Any]) -> Iterator[tuple[Tensor, Tensor]]:
         if named := died(error):
             raise named from error
         raise
+    except (ConnectionError, EOFError) as error:  # it died while it sent a batch, and torch has not noticed yet
+        if "in DataLoader worker process" in str(error):  # raised there, while it read a photo
+            raise
+        raise _loader_died(error) from error
     except DataError as error:
         # torch appends the worker's traceback to the message
         raise DataError(str(error).strip().splitlines()[-1].removeprefix("containers.train.errors.DataError: ")) from None

@@ -1,3 +1,4 @@
+import inspect
 import itertools
 import os
 import signal
@@ -10,12 +11,21 @@ import psutil
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data import dataloader
 from torchvision.transforms import v2
 
 from containers.core.preprocessing import PreprocessSpec, decode, prepare
 from containers.train.augmentation import batch_mixing, decode_fast, evaluation_photo, mix, photo_transform
 from containers.train.config import TrainConfig
-from containers.train.data import LoaderPlan, PhotoBatches, epoch_order, evaluation_batches, plan_loader, step_parts
+from containers.train.data import (
+    LoaderPlan,
+    PhotoBatches,
+    _guarded,
+    epoch_order,
+    evaluation_batches,
+    plan_loader,
+    step_parts,
+)
 from containers.train.distributed import Group
 from containers.train.errors import DataError, WorkerFailed
 from containers.train.index import Photo
@@ -119,6 +129,45 @@ def test_a_killed_loader_process_is_a_named_error_and_not_a_hang(index):
         process.join()
     with pytest.raises(WorkerFailed, match=r"loads photos died.*num_workers=0"):
         list(running)
+
+
+class Ending:
+    """A loader whose batches end with an error."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def __iter__(self):
+        yield torch.zeros(1), torch.zeros(1)
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "),
+        RuntimeError("DataLoader worker (pid(s) 7, 8) exited unexpectedly"),
+        RuntimeError("Pin memory thread exited unexpectedly"),
+        ConnectionResetError(104, "Connection reset by peer"),
+        EOFError(),
+    ],
+    ids=str,
+)
+def test_a_dead_loader_is_named_however_torch_notices(error):
+    with pytest.raises(WorkerFailed, match=r"loads photos died.*num_workers=0"):
+        list(_guarded(Ending(error)))
+
+
+def test_these_are_the_words_of_the_torch_that_is_installed():
+    source = inspect.getsource(dataloader)
+    assert "Pin memory thread exited unexpectedly" in source
+    assert 'f"DataLoader worker (pid(s) {pids_str}) exited unexpectedly"' in source
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, ConnectionResetError])
+def test_an_error_inside_a_loader_is_not_its_death(kind):
+    with pytest.raises(kind, match="mat1 and mat2"):
+        list(_guarded(Ending(kind(f"Caught {kind.__name__} in DataLoader worker process 0.\nmat1 and mat2"))))
 
 
 def signal_children(others: list[psutil.Process], seen: set[int], over: threading.Event) -> None:
