@@ -99,7 +99,9 @@ def test_no_line_repeats_a_secret_wherever_it_is(monkeypatch):
     try:
         raise ValueError("401 for http://me:s3cret@host with hf_abcdefgh")
     except ValueError as error:
-        logs.get("x").exception("failed with %s", "hf_abcdefgh", extra={"reason": str(error), "tried": [{"with": "hf_abcdefgh"}]})
+        logs.get("x").exception(
+            "failed with %s", "hf_abcdefgh", extra={"reason": str(error), "tried": [{"with": "hf_abcdefgh"}]}
+        )
     assert "hf_abcdefgh" not in stream.getvalue()
     assert "s3cret" not in stream.getvalue()
     (line,) = _lines(stream)
