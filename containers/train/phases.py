@@ -4,6 +4,7 @@ head  the backbone is frozen; on cached features where the head is a Linear laye
 all   every layer, the backbone more slowly
 """
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -45,6 +46,8 @@ class Phase:
     stepper: Stepper
     evaluate: Callable[[], Scores]
     replicated: bool = False
+    cached: bool | None = None
+    """Of the head phase: whether it learns from features. A resumed run goes on so: the other way is not bitwise the same."""
     average: AveragedModel | None = None
     set_mode: Callable[[], object] = field(default=lambda: None)
 
@@ -58,6 +61,7 @@ class Phase:
             "average": self.average.state_dict() if self.average is not None else None,
             "optimizer": self.stepper.optimizer.state_dict(),
             "scaler": self.stepper.scaler.state_dict(),
+            "cached": self.cached,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -69,16 +73,20 @@ class Phase:
             self.stepper.scaler.load_state_dict(state["scaler"])
 
 
-def start(run: Run, number: int) -> Phase:
-    """Build a phase on `run.model` as it is now. Raises StopRequested while features are computed."""
+def start(run: Run, number: int, saved: Mapping[str, Any] | None = None) -> Phase:
+    """Build a phase on `run.model` as it is now; `saved` is the state that it goes on from. Raises StopRequested while features
+    are computed.
+    """
     run.group.make_module_equal(run.model)
     if number == ALL:
         return _all(run)
     photos = sum(len(photos) for photos in run.index.splits.values())
     cacheable = features.can_cache(run.model, run.config.architecture, photos, run.group.ranks_here)
-    if all(run.group.gather(cacheable)):  # hosts differ in free memory, and all must take the same way
-        return _head_on_features(run)
-    return _head_on_photos(run)
+    possible = all(run.group.gather(cacheable))  # hosts differ in free memory, and all must take the same way
+    before = None if saved is None else saved.get("cached")  # None also in checkpoints of an earlier Kennel
+    if before and not possible:
+        _log.warning("no memory for the features the head was trained on: it goes on with photos, to another result bit by bit")
+    return _head_on_features(run) if possible and before is not False else _head_on_photos(run)
 
 
 def load_weights(run: Run, state: Mapping[str, Any], base: Mapping[str, Tensor] | None) -> None:
@@ -147,6 +155,7 @@ def _head_on_features(run: Run) -> Phase:
         stepper=stepper,
         evaluate=evaluate,
         replicated=True,
+        cached=True,
         set_mode=head.train,
     )
 
@@ -160,7 +169,7 @@ def _head_on_photos(run: Run) -> Phase:
         run.model.eval()
         head.train()
 
-    return _on_photos(run, HEAD, learned=head, set_mode=frozen)
+    return dataclasses.replace(_on_photos(run, HEAD, learned=head, set_mode=frozen), cached=False)
 
 
 def _all(run: Run) -> Phase:

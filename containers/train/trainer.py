@@ -40,7 +40,7 @@ class Trainer:
         checkpoints: Checkpoints,
         recorder: Recorder,
         facts: Mapping[str, Any],
-        start: Callable[[Run, int], Phase] = phases.start,
+        start: Callable[..., Phase] = phases.start,
     ) -> None:
         self._run, self._checkpoints, self._recorder, self.facts = run, checkpoints, recorder, facts
         self._start = start
@@ -110,7 +110,7 @@ class Trainer:
         self._phase = None
         gc.collect()  # the last phase's loader processes and gradient hooks
         if self._restored is not None and self.progress.phase == number:
-            phase = self._start(self._run, number)
+            phase = self._start(self._run, number, self._restored.state)
             phase.load_state_dict(self._restored.state)
             if self._run.group.is_first or phase.replicated:  # they are of all ranks: counted once
                 phase.stepper.sums.copy_(torch.tensor(self.progress.sums, dtype=torch.float64))

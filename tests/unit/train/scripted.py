@@ -37,8 +37,8 @@ class Scripted:
         if restored:
             self.trainer.resume(restored)
 
-    def start(self, this, number):
-        phase = phases.start(this, number)
+    def start(self, this, number, saved=None):
+        phase = phases.start(this, number, saved)
         return dataclasses.replace(phase, evaluate=self.evaluate)
 
     def on_commit(self, step):

@@ -248,6 +248,32 @@ def test_ranks_of_which_one_lacks_memory_for_features_all_take_photos(job):
     assert not events(workers, "features")
 
 
+def without_room_for_features(main=worker.main):
+    def on_photos(job_file):
+        features.can_cache = lambda *_: False  # in a forked process of its own
+        return main(job_file)
+
+    return on_photos
+
+
+def test_a_head_that_was_trained_on_photos_goes_on_so_though_there_is_memory_now(job):
+    settings = {"head_epochs": 2, "epochs": 0}
+    undisturbed, again = job("undisturbed", **settings), job(**settings, checkpoint_every_seconds=EVERY_STEP)
+    train(undisturbed, main=without_room_for_features())
+    train(again, main=without_room_for_features(killed_after_checkpoint(2)), expect=-9)
+    assert not events(train(again), "features")
+    assert same(learned(again), learned(undisturbed))
+
+
+def test_a_head_that_cannot_go_on_with_features_says_so_and_takes_photos(job):
+    again = job(head_epochs=2, epochs=0, checkpoint_every_seconds=EVERY_STEP)
+    train(again, main=killed_after_checkpoint(2), expect=-9)
+    resumed = train(again, main=without_room_for_features())
+    assert not events(resumed, "features")
+    assert [line["level"] for line in resumed.lines() if "no memory for the features" in line["event"]] == ["WARNING"]
+    assert newest(again)["progress"]["epoch"] == 2
+
+
 def test_two_ranks_resumed_on_one_train_every_photo_once_at_the_same_batch_size(job):
     again = job(checkpoint_every_seconds=EVERY_STEP)
     killed_pair(again)
