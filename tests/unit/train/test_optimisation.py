@@ -152,6 +152,43 @@ def test_a_full_gpu_halves_the_micro_batch_and_the_step_is_the_same(caplog, full
     assert small.seen == [2, 2, 2, 2]
 
 
+class _Refusing(nn.Module):
+    """`net`, on a GPU that has no memory for the passes in `refused`, counted from 1."""
+
+    def __init__(self, refused):
+        super().__init__()
+        self.net, self.refused, self.passes = net(), refused, 0
+
+    def forward(self, images):
+        self.passes += 1
+        if self.passes in self.refused:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return self.net(images)
+
+
+def test_a_rank_whose_gpu_is_full_tries_again_and_all_make_the_same_step():
+    """The second step fails where a part of its gradient is there already, that peers have not heard of (no_sync)."""
+    alone = _Refusing(())
+    whole = stepper(alone, optimizer="sgd", momentum=0)
+    for number in (0, 1):
+        whole.step(batch(), 0.1, number)
+
+    def body(group):
+        module, everything = _Refusing((1, 5) if group.rank == 1 else ()), batch()
+        mine = list(range(group.rank, 8, group.world_size))
+        steps = stepper(module, group, optimizer="sgd", momentum=0)
+        for number in (0, 1):
+            steps.step(Batch(everything.images[mine], everything.labels[mine], 4, 8), 0.1, number)
+        return module.state_dict(), module.passes, group.sum(steps.sums)[2].item()
+
+    found = in_ranks(2, body)
+    assert [passes for _, passes, _ in found] == [2, 1 + 2 + 2 + 4]
+    for state, _, photos in found:
+        assert photos == 16
+        assert all(torch.allclose(state[name], value, atol=1e-7) for name, value in alone.state_dict().items())
+    assert same(found[0][0], found[1][0])
+
+
 @pytest.mark.parametrize(("room", "remedy"), [(3, "set micro_batch_size to 2;"), (0, "lower image_size")])
 def test_where_the_size_was_chosen_or_one_photo_is_too_many_the_error_says_what_helps(room, remedy):
     wanted = rf"out of memory with \d photos at once \(batch_size 8.*{remedy}.*\(CUDA out of memory\)"
