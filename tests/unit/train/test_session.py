@@ -19,8 +19,9 @@ import torch.distributed as dist
 from safetensors.torch import load_file
 
 from containers.core import artifact, manifest, preprocessing
-from containers.train import features, optimisation, recorder, results, trainer, worker
+from containers.train import data, features, optimisation, recorder, results, trainer, worker
 from containers.train.errors import TrainingError
+from containers.train.index import DatasetIndex
 from tests.support import full_disk
 from tests.support.training import Workers, events, learned, make_index, make_job, newest, same, train
 
@@ -93,9 +94,9 @@ def test_killed_at_any_step_and_resumed_it_is_bitwise_the_undisturbed_run(job, u
     assert same(weights(again), weights(undisturbed))
 
 
-def killed_pair(job):
+def killed_pair(job, around=lambda main: main):
     """Two ranks, of which the one that writes is killed in the middle of an epoch."""
-    workers = Workers(job, 2, killed_after_checkpoint(7))
+    workers = Workers(job, 2, around(killed_after_checkpoint(7)))
     assert workers.wait()[0] == -signal.SIGKILL
     assert newest(job)["progress"]["samples"] > 0
 
@@ -274,12 +275,36 @@ def test_a_head_that_cannot_go_on_with_features_says_so_and_takes_photos(job):
     assert newest(again)["progress"]["epoch"] == 2
 
 
+def noting(main):
+    """Every photo that is loaded to be trained on, in the order of steps: without loader processes nothing is loaded ahead."""
+
+    def noted(job_file):
+        load = data._Photos.__getitem__
+
+        def one(self, item):
+            if self._transform is not None:
+                with job_file.with_name("trained").open("a") as file:
+                    file.write(f"{self._photos[item[1]].path}\n")
+            return load(self, item)
+
+        data._Photos.__getitem__ = one  # in a forked process of its own
+        return main(job_file)
+
+    return noted
+
+
 def test_two_ranks_resumed_on_one_train_every_photo_once_at_the_same_batch_size(job):
     again = job(checkpoint_every_seconds=EVERY_STEP)
-    killed_pair(again)
-    train(again, world_size=1)
+    killed_pair(again, noting)
+    noted = (again.paths.scratch_dir / "trained").read_text().split()
+    assert len(noted) == 8  # the first step of the second phase, on both ranks
+    train(again, world_size=1, main=noting(worker.main))
     progress = newest(again)["progress"]
     assert (progress["step"], progress["epoch"]) == (STEPS, 2)
+    noted = (again.paths.scratch_dir / "trained").read_text().split()
+    photos = sorted(str(photo.path) for photo in DatasetIndex.read(again.paths.index_file).splits["train"])
+    assert sorted(noted[:22]) == photos, "the epoch that two ranks began and one ended"
+    assert sorted(noted[22:]) == photos
 
 
 def test_one_validation_photo_and_two_ranks_do_not_hang(job, tmp_path_factory):
