@@ -1,10 +1,14 @@
+import os
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from scripts import images
-from scripts.machine import Docker, Stop
+from scripts.machine import ROOT, Docker, Stop
 
 
 @pytest.fixture(autouse=True)
@@ -113,3 +117,20 @@ def test_a_build_that_fails_stops(fake_docker, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("BASE_IMAGE", "mine:1")
     with pytest.raises(Stop, match="kennel-serve:dev could not be built"):
         images.build(Docker(fake_docker(image="echo sha256:1")))
+
+
+@pytest.mark.parametrize("program", ["containers.train.convert_efficientnet_lite0", "containers.core.build_native"])
+def test_a_stage_that_copies_single_files_copies_all_that_its_program_imports(tmp_path: Path, program: str) -> None:
+    """So that other code does not make it anew. One more import would fail in the build only."""
+    lines = (ROOT / "containers/Dockerfile").read_text().replace("\\\n", " ")
+    (stage,) = [stage for stage in re.split("^FROM ", lines, flags=re.MULTILINE) if f" -m {program}" in stage]
+    for copied in re.findall("^COPY (containers/.*)", stage, flags=re.MULTILINE):
+        *files, folder = copied.split()
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        for name in files:
+            shutil.copy(ROOT / name, tmp_path / folder)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, "-c", f"import {program}"], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
