@@ -180,10 +180,10 @@ class Endpoint(Resource):
 
     def _deployment(self) -> State:
         """Traffic moves in steps, watched by alarms, where SageMaker offers it: for real-time and asynchronous endpoints only
-        (its guide, "Deployment guardrails").
+        (its guide, "Deployment guardrails"). Without an instance there is no traffic to move: it says nothing of steps of none.
         """
         rollout, endpoint = self.context.config.rollout, self.context.config.endpoint
-        if endpoint.kind == "serverless":
+        if endpoint.kind == "serverless" or self._live_variant().get("DesiredInstanceCount") == 0:
             return {}
         deployment: State = {
             "BlueGreenUpdatePolicy": {

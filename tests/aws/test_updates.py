@@ -115,6 +115,18 @@ def test_an_update_moves_traffic_behind_alarms(aws):
     assert len(watched) == 2
 
 
+def test_an_endpoint_that_sleeps_moves_at_once(aws):
+    config = stage(endpoint={"kind": "async"}, scaling={"minimum": 0}, function={"enabled": False})
+    apply(config)
+    counts = [{"VariantName": "main", "DesiredInstanceCount": 0}]
+    client("sagemaker").update_endpoint_weights_and_capacities(EndpointName="kennel-dev", DesiredWeightsAndCapacities=counts)
+    recorder = Recorder()
+    apply(config, which="b", recorder=recorder)
+    (update,) = [call.parameters for call in recorder.calls if call.operation == "UpdateEndpoint"]
+    assert "DeploymentConfig" not in update
+    assert endpoint()["ProductionVariants"][0]["DesiredInstanceCount"] == 0
+
+
 @pytest.mark.parametrize("kind", ["async", "multi-model"])
 def test_every_endpoint_with_instances_moves_behind_alarms(aws, kind):
     config = stage(endpoint={"kind": kind, "instance_type": "ml.m5.xlarge"}, function={"enabled": kind != "async"})
