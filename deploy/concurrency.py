@@ -93,10 +93,10 @@ class Provisioned(Resource):
         )
 
     def _make_room(self) -> None:
-        """Warm environments come out of the function's share: a larger one, or none, first."""
+        """Warm environments come out of the function's share, where it has one: a larger one, or none, first."""
         share = Reserved(self.context, self._function)
         held, wanted = (share.observe() or {}).get("reserved"), share.desired()["reserved"]
-        if held != wanted and (wanted is None or held is None or wanted > held):
+        if held is not None and (wanted is None or wanted > held):
             share.create()
 
     def update(self, changes: Changes) -> None:

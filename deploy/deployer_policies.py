@@ -25,7 +25,6 @@ from deploy.deployer_statements import (
 )
 from deploy.iam import ON_INSTANCES, Scope, allow_s3
 from deploy.iam_statements import Document, allow, document
-from deploy.names import ALIAS
 from deploy.storage import ASYNC, DATA, EC2, INBOX, MODELS, TRAINING, TRANSFORM
 
 DUTIES = ("guard", "watch", "foundation", "images", "data", "training", "release", "ec2")
@@ -206,7 +205,7 @@ def _release(scope: Scope) -> Document:
                 "DeleteFunctionUrlConfig", "DeleteProvisionedConcurrencyConfig", "InvokeFunction",
                 "PublishVersion", "PutFunctionConcurrency", "PutProvisionedConcurrencyConfig", "TagResource", "UpdateAlias",
                 "UpdateFunctionCode", "UpdateFunctionConfiguration"]  # fmt: skip
-    live = names.arn("lambda", f"function:{names.function}:{ALIAS}")
+    function_and_alias = names.arn("lambda", f"function:{names.function}*")  # AWS does not say of which of them it asks
     tracked = [f"TargetTracking-endpoint/{names.endpoint}/*", f"TargetTracking-function:{names.function}:*"]
     return document(
         pass_role(scope, "serve"),
@@ -218,9 +217,9 @@ def _release(scope: Scope) -> Document:
               names.arn("ecr", f"repository/{names.repository('serve')}")),
         allow_s3(scope, "ManyModels", "s3:PutObject", names.s3_arn(f"{MODELS}/*")),
         allow("Function", [f"lambda:{action}" for action in function], function_arns(scope)),
-        allow("Url", ["lambda:CreateFunctionUrlConfig", "lambda:UpdateFunctionUrlConfig"], live,
+        allow("Url", ["lambda:CreateFunctionUrlConfig", "lambda:UpdateFunctionUrlConfig"], function_and_alias,
               StringEquals={"lambda:FunctionUrlAuthType": "AWS_IAM"}),
-        allow("UrlCallers", "lambda:AddPermission", live, StringEquals={"lambda:Principal": names.account}),
+        allow("UrlCallers", "lambda:AddPermission", function_and_alias, StringEquals={"lambda:Principal": names.account}),
         scaling(scope),
         service_linked(scope, "RolesOfScaling",
                        *(f"{service}.application-autoscaling.amazonaws.com" for service in ("sagemaker", "lambda"))),

@@ -244,8 +244,8 @@ class Endpoint(Resource):
         """What was seen knows nothing of the call that was answered a moment ago."""
         if self.context.clock.monotonic() - self._sent_at > _STALE_SECONDS:
             return False
-        on, moves = self._seen.get("EndpointConfigName"), releases.moving_to(self._seen)
-        return not self._seen or (self._seen["EndpointStatus"] == "InService" and on != self._wanted.name and not moves)
+        stands = self._seen.get("EndpointStatus") in ("InService", "OutOfService") and not releases.moving_to(self._seen)
+        return not self._seen or (stands and self._seen["EndpointConfigName"] != self._wanted.name)
 
 
 def _kind(request: dict[str, Any]) -> str:

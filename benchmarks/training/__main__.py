@@ -59,7 +59,8 @@ def report(found: list[tuple[Row, Load]], where: str) -> str:
     head = "| claim | measured | goal | floor | A–A | foreign CPU | counts as | detail |\n" + "| --- " * 8 + "|\n"
     lines = [_line(row, during) for row, during in found]
     if rows.CLAIMS["gpu"][0] not in [row.name for row, _ in found]:
-        lines.append(f"| {rows.CLAIMS['gpu'][0]} | | | | | | not measured: {_gpu()} | |")
+        why = "not chosen" if torch.cuda.is_available() else "no GPU"
+        lines.append(f"| {rows.CLAIMS['gpu'][0]} | | | | | | not measured: {why} | |")
     notes = (
         "Medians of paired ratios, the sides interleaved in one run. A–A: by how much the same side differed from itself. "
         "Foreign CPU: the share of the cores that other processes used meanwhile. From 10 % of either on a row does not count."

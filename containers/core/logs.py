@@ -12,6 +12,7 @@ import os
 import sys
 from contextlib import suppress
 from datetime import UTC, datetime
+from pathlib import PurePath
 from typing import Any, TextIO
 
 from pythonjsonlogger.json import JsonFormatter
@@ -33,12 +34,14 @@ class _Lines(JsonFormatter):
 
     def _fit(self, value: Any) -> Any:
         """`value` with every NaN and infinity in it, which JSON cannot hold, as None, and without secrets."""
+        if isinstance(value, BaseException | PurePath):
+            value = str(value)
         if isinstance(value, str):
             return redaction.without(value, self._secrets)
         if isinstance(value, float):
             return value if math.isfinite(value) else None
         if isinstance(value, dict):
-            return {key: self._fit(item) for key, item in value.items()}
+            return {self._fit(key): self._fit(item) for key, item in value.items()}
         return [self._fit(item) for item in value] if isinstance(value, list | tuple) else value
 
     def add_fields(self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]) -> None:

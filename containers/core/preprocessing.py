@@ -112,7 +112,8 @@ def decode(data: bytes, spec: PreprocessSpec | None = None, *, max_pixels: int =
     """
     _expect_no_warnings()
     if jpeg_scans.too_many(data):
-        raise ImageError(f"a JPEG of more than {jpeg_scans.MOST_SCANS} scans, as no camera or program writes it: save it again")
+        most = f"a JPEG of more than {jpeg_scans.MOST_SCANS} scans, or of thousands of parts"
+        raise ImageError(f"{most}, as no camera or program writes it: save it again")
     try:
         image: Image.Image = Image.open(io.BytesIO(data), formats=_FORMATS)
         if image.width * image.height > max_pixels:

@@ -19,7 +19,7 @@ import socket
 import struct
 import termios
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
@@ -119,7 +119,7 @@ class FrontWorker(ThreadWorker):  # type: ignore[misc]
         self._discarding: dict[TConn, float] = {}  # connections whose body a thread reads after the answer, and since when
         self._held: set[TConn] = set()  # connections that have a thread
         self._most_patient = self.cfg.threads // 2
-        self._pings = ThreadPoolExecutor(_PING_THREADS)
+        self._pings, self._pinging = ThreadPoolExecutor(_PING_THREADS), 0
         super().init_process()
 
     def accept(self, listener: socket.socket) -> None:
@@ -132,9 +132,10 @@ class FrontWorker(ThreadWorker):  # type: ignore[misc]
 
     def enqueue_req(self, conn: TConn) -> None:
         if conn.initialized or conn.data_ready:
-            if pings.asked_for(conn):
+            if self._pinging < _PING_THREADS and pings.asked_for(conn):  # else by any thread: a client may not read its answers
+                self._pinging += 1
                 answered = self._pings.submit(self._handle_one, conn)  # and then back to the poller, whatever comes next
-                answered.add_done_callback(lambda future: self.method_queue.defer(self.finish_request, conn, future))
+                answered.add_done_callback(lambda future: self.method_queue.defer(self._pinged, conn, future))
             else:
                 super().enqueue_req(conn)
             return
@@ -142,6 +143,10 @@ class FrontWorker(ThreadWorker):  # type: ignore[misc]
         conn.timeout = time.monotonic() + HEADER_SECONDS
         self.pending_conns.append(conn)
         self.poller.register(conn.sock, EVENT_READ, partial(self.on_pending_socket_readable, conn))
+
+    def _pinged(self, conn: TConn, future: Future[Any]) -> None:
+        self._pinging -= 1
+        self.finish_request(conn, future)
 
     def handle(self, conn: TConn) -> Any:
         self._held.add(conn)

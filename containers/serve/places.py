@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _HELD = "kennel.places"
 _FULL = "every request thread is taken: try again in a moment, or add instances"
-_MODEL_FULL = "this model has as many requests under way as one of several may: try again in a moment, or add instances"
+_MODEL_FULL = "the requests under way leave no place for one more of this model: try again in a moment, or add instances"
 
 
 class Places:

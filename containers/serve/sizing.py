@@ -27,7 +27,9 @@ class Sizing:
 
     @property
     def invocations(self) -> int:
-        """How many a multi-model server passes on at once: one model may have as many as its own server takes, half of them."""
+        """How many a multi-model server passes on at once. One model alone may have half of them, as many as its server takes;
+        less while others are busy.
+        """
         return 2 * self.slots_per_front
 
     @property

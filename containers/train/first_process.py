@@ -43,11 +43,12 @@ class FirstProcess:
 
     def _stop(self, number: int, _frame: FrameType | None) -> None:
         """Logs nothing: it may have interrupted a line that is being written."""
+        once_more = self.stop_requested_at is not None and number == signal.SIGINT  # somebody sits there and waits
         if self.stop_requested_at is None:
             self.stop_requested_at = time.monotonic()
             self._signal = signal.Signals(number)
         self.announce_stop()
-        if self._child is not None and self._passed_on:
+        if self._child is not None and (self._passed_on or once_more):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._child, signal.SIGTERM)
 
@@ -63,7 +64,7 @@ class FirstProcess:
         """Run `command` to its end and return its exit code (negative: a signal's number), reaping every orphan meanwhile.
 
         It leads a session of its own, so that Ctrl-C reaches it through us only. Killed a while after a stop request; with
-        `last_seconds` it is what remains to be done after one, hears of none, and is killed after so long.
+        `last_seconds` it is what remains to be done after one, hears of none but Ctrl-C, and is killed after so long.
         """
         environ = os.environ | {failure.ERROR_FILE_VARIABLE: str(error_file), own_process.PARENT_VARIABLE: str(os.getpid())}
         began, self._passed_on = time.monotonic(), last_seconds is None

@@ -147,6 +147,8 @@ class Launcher:
     def _end_workers(self) -> None:
         """Give the workers the time they need, whatever grace torch would give them, and no more than that."""
         asked = time.monotonic()
+        if self._agent is None and len(self._job.cluster.hosts) > 1:
+            _end_by_the_signal()
         if self._agent is None or not self._agent.stop():
             if not self._done.wait(2.0):
                 waiting = Interrupted("stopped while waiting for the other hosts; nothing was lost")
@@ -195,6 +197,12 @@ class Launcher:
         """Every rank of this host ended as ranks do that have committed (or had nothing left to do)."""
         ours = self._agent.failures if self._agent is not None else []
         return bool(ours) and cause.kind == Interrupted.__name__ and all(each.kind == Interrupted.__name__ for each in ours)
+
+
+def _end_by_the_signal() -> None:
+    """Of a host that does not gather yet: the first host may still check its photos. The supervisor tells the others."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _end_at_once(why: Interrupted | PeerLost) -> NoReturn:

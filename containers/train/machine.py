@@ -3,6 +3,7 @@
 Shared memory is looked at where its use is planned (`data.plan_loader`).
 """
 
+import contextlib
 import json
 import shutil
 import socket
@@ -25,7 +26,7 @@ LEAST_BYTES = 64 << 20
 """Of any job: with less, a disk counts as full. What this one needs is known when its model is built (`room`)."""
 RESOLVE_SECONDS = 300.0
 LOOK_SECONDS = 180.0
-"""Torch's import and the first use of all GPUs; a driver that hangs never answers."""
+"""Torch's import and a look at all GPUs; a driver that hangs never answers."""
 _LOOK = r"""
 import json, sys, torch
 from containers.core import accelerator, errors
@@ -67,18 +68,27 @@ def check_accelerator(device: str) -> int:
     if device == "cpu" or (device == "auto" and not host_shows_gpu()):
         return 0
     command = [sys.executable, "-c", _LOOK, device]
+    out, err, code = _output(command)
+    if code:
+        lines = err.strip().splitlines() or [f"torch ended with code {code} while looking for a GPU"]
+        raise AcceleratorError(lines[-1])
+    names: list[str] = json.loads(out.splitlines()[-1])
+    log.info("accelerator", extra={"device": ", ".join(sorted(set(names))), "gpus": len(names)})
+    return len(names)
+
+
+def _output(command: list[str]) -> tuple[str, str, int]:
+    """(stdout, stderr, exit code). Raises AcceleratorError after LOOK_SECONDS."""
+    looking = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # noqa: S603
     try:
-        found = subprocess.run(command, capture_output=True, text=True, check=False, timeout=LOOK_SECONDS)  # noqa: S603
+        return *looking.communicate(timeout=LOOK_SECONDS), looking.returncode
     except subprocess.TimeoutExpired:
+        looking.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            looking.communicate(timeout=1.0)  # no longer: who hangs in a driver's call does not even die
         raise AcceleratorError(
             f"the GPU's driver did not answer within {LOOK_SECONDS:.0f} s: restart this host, or take another"
         ) from None
-    if found.returncode:
-        lines = found.stderr.strip().splitlines() or [f"torch ended with code {found.returncode} while looking for a GPU"]
-        raise AcceleratorError(lines[-1])
-    names: list[str] = json.loads(found.stdout.splitlines()[-1])
-    log.info("accelerator", extra={"device": ", ".join(sorted(set(names))), "gpus": len(names)})
-    return len(names)
 
 
 def check_processes(cluster: Cluster, gpus: int) -> None:

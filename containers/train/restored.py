@@ -43,18 +43,20 @@ def newest(directory: Path) -> tuple[Restored | None, set[str]]:
 
     What was trained since a whole one is trained again, and the same model comes of it; without its best a run may end worse.
     """
-    rejected: dict[str, Unusable | OSError] = {}
+    rejected: set[str] = set()
+    lacks_best: str | None = None
     for name in _candidates(directory):
         try:
-            return _load(directory, name), set(rejected)
-        except (Unusable, OSError) as error:
+            return _load(directory, name), rejected
+        except (Unusable, OSError) as error:  # kept by its name: its frames hold all that was read
             _log.error("checkpoint rejected; trying the one before", extra={"file": name, "reason": str(error)})
-            rejected[name] = error
-    for name, why in rejected.items():
-        if isinstance(why, _BestLost):
-            _log.error("the best model so far is lost; going on from the newest checkpoint without it", extra={"file": name})
-            return _load(directory, name, without_best=True), set(rejected) - {name}
-    return None, set(rejected)
+            rejected.add(name)
+            if lacks_best is None and isinstance(error, _BestLost):
+                lacks_best = name
+    if lacks_best is None:
+        return None, rejected
+    _log.error("the best model so far is lost; going on from the newest checkpoint without it", extra={"file": lacks_best})
+    return _load(directory, lacks_best, without_best=True), rejected - {lacks_best}
 
 
 def _candidates(directory: Path) -> list[str]:

@@ -138,7 +138,7 @@ def _steps(this: FirstProcess, job: TrainingJob, launch: list[str]) -> int:
 
 def _left(this: FirstProcess, job: TrainingJob) -> int:
     """Of a stop that came before this host could gather with the others: they must not wait for it. The launcher, once its
-    handlers stand, does not end by the signal and tells them itself.
+    handlers stand and it gathers, does not end by the signal and tells them itself.
     """
     if len(job.cluster.hosts) > 1:
         error_file = job.paths.scratch_dir / "stopped.json"

@@ -126,6 +126,8 @@ def test_share_and_warm_environments_shrink_and_grow_together(aws, more):
     apply(stage(function=small))
     apply(stage(function=more | {"provisioned_concurrency": 10}))
     assert share_and_warm() == (None, {version: 10}), "no share, no limit"
+    apply(stage(function=small))
+    assert share_and_warm() == (6, {version: 3})
 
 
 def live_and_warm(version):

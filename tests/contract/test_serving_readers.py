@@ -122,3 +122,6 @@ def test_slow_readers_of_large_answers_leave_threads_for_pings_and_their_places_
                 assert small.ping(timeout=30) == 200
                 statuses = Counter(event["status"] for event in small.events("request")[before:])
                 assert statuses == {200: 12, 503: 8}
+                ports = [connection.getsockname()[1] for connection in slow]
+            (front,) = small.processes("kennel-front")
+            until(lambda front=front, ports=ports: not any(holds(front, port) for port in ports), "who went away is let go")

@@ -66,3 +66,11 @@ def test_both_ways_refuse_it_in_clear_words():
 
 def test_a_photo_of_nearly_as_many_is_read():
     assert preprocessing.preprocess(scanned(PROGRESSIVE, MOST_SCANS - 10), SPEC).shape == (32, 32, 3)
+
+
+def test_what_has_thousands_of_parts_is_refused_however_few_scans_it_has():
+    """Each costs a turn of Python's, and 25 MB have room for twelve million of the shortest."""
+    start = PROGRESSIVE.index(b"\xff\xda")
+    for part in (b"\xff\x01", b"\xff\xfe\x00\x02"):
+        assert too_many(PROGRESSIVE[:start] + part * 5_000 + PROGRESSIVE[start:])
+        assert not too_many(PROGRESSIVE[:start] + part * 100 + PROGRESSIVE[start:])

@@ -57,6 +57,23 @@ def test_an_application_that_fails_within_its_answer_breaks_it_off_and_no_second
     assert requests.get(f"http://127.0.0.1:{port}/", timeout=60).text == "halfdone"
 
 
+def test_a_ping_that_finds_no_ping_thread_takes_any_other(front):
+    """Four clients that do not read their answers would otherwise keep every health check waiting."""
+    port, _ = front
+    with ExitStack() as stack:
+        slow = [stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=60)) for _ in range(4)]
+        for connection in slow:
+            connection.sendall(b"GET /ping HTTP/1.1\r\nHost: x\r\nX-Takes: 10\r\n\r\n")
+        time.sleep(1)
+        assert requests.get(f"http://127.0.0.1:{port}/ping", timeout=60).text == "halfdone"
+        for connection in slow:
+            connection.setblocking(False)
+            with pytest.raises(BlockingIOError):  # they are answered later
+                connection.recv(1)
+            connection.settimeout(60)
+        assert [connection.recv(1) for connection in slow] == [b"H"] * 4
+
+
 class Connection:
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock

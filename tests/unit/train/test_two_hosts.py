@@ -98,6 +98,23 @@ def test_a_host_stopped_before_it_has_gathered_tells_those_that_do(tmp_path: Pat
 
 
 @pytest.mark.slow
+def test_a_host_stopped_while_it_waits_for_the_first_tells_it(tmp_path: Path, data: Path) -> None:
+    """The first still checks its photos, so that there is no store yet to say it in."""
+    common = ("--hosts", "127.0.0.2,127.0.0.1", "--rendezvous-port", jobs.free_port(), "--current-host")
+    path = jobs.customized(tmp_path / "slow", _SLOW_STEP.format(step="preflight").replace("600", "8"))
+    with (
+        Job.with_flags(tmp_path / "a", data, *common, "127.0.0.1", PYTHONPATH=path) as first,
+        Job.with_flags(tmp_path / "b", data, *common, "127.0.0.2") as second,
+    ):
+        first.wait_for("preflight takes long")
+        second.wait_for("waiting for the first host")
+        assert (second.stop().wait(), first.wait()) == (75, 75), first.out + second.out
+    assert second.failure is None
+    assert first.failure is not None
+    assert first.failure.startswith("Interrupted: asked to stop before it had gathered with the other hosts")
+
+
+@pytest.mark.slow
 def test_two_hosts_agree_on_ranks_and_on_a_stop(tmp_path: Path, data: Path) -> None:
     """The leader is late, and only the other host is asked to stop."""
     with ExitStack() as stack:
