@@ -8,13 +8,14 @@ from scripts.real_account import Failed, life, main
 class Deploy:
     """Remembers commands; one of them can fail."""
 
-    def __init__(self, *, ceiling=100.0, fails="", second_apply=(), standing=()) -> None:
+    def __init__(self, *, ceiling=100.0, job=2.0, fails="", second_apply=(), standing=()) -> None:
         self.commands, self.ceiling, self.fails, self.second_apply = [], ceiling, fails, list(second_apply)
+        self.job = job
         self.standing = list(standing)
 
     def __call__(self, command, *words):
         if "--dry-run" in words:
-            return {"would_delete": self.standing}
+            return {"would_delete": self.standing, "cost": {"at_most": self.job}}
         self.commands.append(command)
         if command == self.fails:
             raise Failed(command)
@@ -35,6 +36,14 @@ def test_too_dear_a_stage_is_never_begun(tmp_path):
         with pytest.raises(Failed, match="can cost"):
             life(deploy, tmp_path, 300)
         assert deploy.commands == ["plan"]
+
+
+@pytest.mark.parametrize("job", [201.0, None])
+def test_too_dear_a_training_job_is_never_begun(tmp_path, job):
+    deploy = Deploy(job=job)
+    with pytest.raises(Failed, match=r"a month of the stage \(\$100.00\) and its training job"):
+        life(deploy, tmp_path, 300)
+    assert deploy.commands == ["plan", "apply", "images", "data", "destroy"]
 
 
 def test_a_stage_that_stands_already_is_left_alone(tmp_path):
