@@ -33,7 +33,7 @@ def test_a_model_that_hangs_leaves_its_neighbours_a_place(model_dir, tmp_path, p
                 assert models.invoke("idle").status_code == 200
                 refused = models.invoke("hangs")
                 assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
-                assert refused.json()["error"]["message"].startswith("this model has as many requests under way")
+                assert refused.json()["error"]["message"].startswith("the requests under way leave no place")
         assert [future.result().status_code for future in accepted] == [200] * SLOTS
         assert models.invoke("hangs").status_code == 200
 
