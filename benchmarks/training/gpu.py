@@ -5,11 +5,11 @@ waits for photos, and on what the GPU spends its own.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import nn
 from torch.amp.grad_scaler import GradScaler
-from torch.autograd import DeviceType  # type: ignore[attr-defined]
 from torch.profiler import ProfilerActivity
 
 from benchmarks.training.measure import Readings, Side, interleaved
@@ -21,11 +21,11 @@ _LARGEST = 4
 
 
 def against_tensors(
-    rounds: int, device: str = "cuda", *, batch: int = 64, steps: int = 20, **config: object
+    rounds: int, device: str = "cuda", *, batch: int = 64, steps: int = 20, **config: Any
 ) -> tuple[Readings, str]:
     """The sides `ours` and `tensors`, and what is to be said of them. `device` may be cpu, which shows only that it runs."""
     with workspace(batch * steps) as (root, index):
-        ours = Ours(root, index, device, batch_size=batch, **config)  # type: ignore[arg-type]
+        ours = Ours(root, index, device, batch_size=batch, **config)
         found = interleaved({"ours": ours, "tensors": tensors(ours, steps)}, rounds)
         clock = ours.trainer._clock.fields()
         busiest = profile(ours, ours.run.group.device)
@@ -69,11 +69,10 @@ def profile(side: Side, device: torch.device) -> Mapping[str, float]:
     activities = [ProfilerActivity.CUDA if cuda else ProfilerActivity.CPU]
     with torch.profiler.profile(activities=activities, acc_events=True) as seen:  # else torch 2.10 warns that it clears them
         side()
-    kind = DeviceType.CUDA if cuda else DeviceType.CPU
     spent = {
         event.key: event.self_device_time_total if cuda else event.self_cpu_time_total
         for event in seen.key_averages()
-        if event.device_type == kind
+        if event.device_type.name == ("CUDA" if cuda else "CPU")
     }
     whole = sum(spent.values()) or 1.0
     return {name: spent[name] / whole for name in sorted(spent, key=spent.__getitem__, reverse=True)[:_LARGEST]}
