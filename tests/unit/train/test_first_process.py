@@ -118,6 +118,18 @@ print(json.dumps([told, late]))
     assert result(in_a_process(program, tmp_path / "error.json")) == [0, -signal.SIGKILL]
 
 
+def test_who_presses_ctrl_c_once_more_does_not_wait_for_what_is_left_to_do(tmp_path: Path) -> None:
+    program = (
+        PRELUDE
+        + """
+os.kill(os.getpid(), signal.SIGINT)
+press = [sys.executable, "-c", "import os, signal, time; os.kill(os.getppid(), signal.SIGINT); time.sleep(600)"]
+print(json.dumps(boss.run(press, Path(sys.argv[1]), last_seconds=300)))
+"""
+    )
+    assert result(in_a_process(program, tmp_path / "error.json")) == -signal.SIGTERM
+
+
 def test_what_ignores_the_stop_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STOP", "-14")  # a second of the margin is left
     child = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); time.sleep(600)"
