@@ -40,7 +40,7 @@ class Side:
             "MODEL_DIR": str(subject / "model"),
             "ENGINE": self.engine,
             "PORT": str(port),
-            "PYTHONPATH": str(Path.cwd()),
+            "PYTHONPATH": os.pathsep.join([str(Path.cwd()), *filter(None, [os.environ.get("PYTHONPATH")])]),
         }
         command = [word.format(**words) for word in self.command]
         return machine.start(command, environ, port=port, ping=self.ping, cwd=Path.cwd(), log=logs / f"{self.name}.log")

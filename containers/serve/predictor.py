@@ -12,6 +12,8 @@ from containers.serve.errors import ModelFailed, OutOfMemory
 
 log = logs.get(__name__)
 
+_BROKEN = ("CUDA error", "CUBLAS_STATUS", "CUDNN_STATUS_EXECUTION_FAILED")
+
 
 class PoisonedDevice(Exception):
     """The CUDA context is unusable for good; only a new process helps."""
@@ -71,10 +73,12 @@ class Predictor:
 
 
 def is_poisoned(error: BaseException) -> bool:
-    """CUDA errors other than "out of memory" stay with the context: every later call fails too (CUDA driver API)."""
-    return not is_out_of_memory(error) and (
-        type(error).__name__ == "AcceleratorError" or "CUDA error" in str(error) or "CUBLAS_STATUS" in str(error)
-    )
+    """CUDA errors other than "out of memory" stay with the context: every later call fails too (CUDA driver API).
+
+    Kernels fail after the call that started them; who meets the error first may be a library, which has its own words for it.
+    """
+    known = type(error).__name__ == "AcceleratorError" or any(words in str(error) for words in _BROKEN)
+    return known and not is_out_of_memory(error)
 
 
 def _release_cached_memory() -> None:

@@ -1,0 +1,62 @@
+"""Servers on a GPU: as a user starts them, and with faults on demand."""
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import requests
+
+from tests.support.gpu_server import VARIABLE, Script
+from tests.support.server import Server, serving, until
+from tests.support.slow_model import gauge
+
+
+@contextmanager
+def gpu_serving(model_dir: Path, log: Path, environ: dict[str, str] | None = None, **settings: Any) -> Iterator[Server]:
+    """`python -m containers.serve` on the GPU, everything else left to it unless a setting says otherwise."""
+    seen = {"CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0"), **(environ or {})}
+    wanted = {"device": "cuda", "engine": "auto", "fronts": 2, "model_processes": 0, "stuck_after_seconds": 600, **settings}
+    with serving(model_dir, log, seen, **wanted) as server:
+        yield server
+
+
+class Faulty:
+    """A server and the script of its faults (tests/support/gpu_server.py)."""
+
+    def __init__(self, server: Server, path: Path) -> None:
+        self.server, self._path = server, path
+
+    def play(self, **changes: Any) -> None:
+        Script(**changes).write(self._path)
+
+
+@contextmanager
+def faulty(model_dir: Path, folder: Path, script: Script | None = None, **settings: Any) -> Iterator[Faulty]:
+    path = folder / "script.json"
+    (script or Script()).write(path)
+    program = "tests.support.gpu_server"
+    with gpu_serving(model_dir, folder / "log", {VARIABLE: str(path)}, program=program, **settings) as server:
+        yield Faulty(server, path)
+
+
+def together(server: Server, pool: ThreadPoolExecutor, bodies: Sequence[bytes]) -> list[Future]:
+    """Requests that all wait before the model looks: it is stopped until they do."""
+    (model,) = server.processes("kennel-model")
+    model.suspend()
+    try:
+        futures = [pool.submit(server.invoke, body) for body in bodies]
+        until(lambda: gauge(server, "kennel_photos_submitted") == len(bodies), f"{len(bodies)} photos wait")
+    finally:
+        model.resume()
+    return futures
+
+
+def probabilities(answer: requests.Response) -> np.ndarray:
+    """Of the one photo that was asked about, by class name."""
+    assert answer.status_code == 200, answer.text
+    (prediction,) = answer.json()["predictions"]
+    return np.array([value for _, value in sorted(prediction["probabilities"].items())], np.float32)
