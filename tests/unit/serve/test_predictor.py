@@ -62,13 +62,18 @@ def test_memory_error_of_the_host_counts_too():
 
 
 @pytest.mark.parametrize(
-    "message", ["CUDA error: an illegal memory access was encountered", "CUDA error: device-side assert triggered"]
+    "message",
+    [
+        "CUDA error: an illegal memory access was encountered",
+        "CUDA error: device-side assert triggered",
+        "cuDNN error: CUDNN_STATUS_EXECUTION_FAILED",
+    ],
 )
 def test_a_broken_cuda_context_is_said_to_be_beyond_repair(message: str):
     def engine(images: np.ndarray) -> np.ndarray:
         raise RuntimeError(message)
 
-    with pytest.raises(PoisonedDevice, match="CUDA error"):
+    with pytest.raises(PoisonedDevice, match=message):
         Predictor(engine, max_batch=1)(photos(1))
 
 
