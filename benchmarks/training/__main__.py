@@ -27,7 +27,7 @@ def main() -> int:
     options = parser.parse_args()
     logs.configure("ERROR", stream=sys.stderr)
     wanted = options.only.split(",") if options.only else list(rows.ROWS)
-    chosen = [name for name in rows.ROWS if name in wanted and (name != "gpu" or torch.cuda.is_available())]
+    chosen = [name for name in rows.ROWS if name in wanted and rows.possible(name)]
     began, load = time.monotonic(), os.getloadavg()[0]
     found: dict[str, tuple[Row, Load]] = {}
     for name in chosen:

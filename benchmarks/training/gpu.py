@@ -1,10 +1,12 @@
-"""What one GPU does with our trainer: photos from the disk, against a bare loop over tensors that lie on the GPU.
+"""What one GPU does with our trainer: photos from the disk, and uint8 batches in memory, against a bare loop over tensors that
+lie on the GPU.
 
-Both train ResNet-50 in the precision that the GPU is best at. What is left to win stands beside it: the share of the time that
-waits for photos, and on what the GPU spends its own.
+All train ResNet-50 in the precision that the GPU is best at, an epoch of the seed's size. What is left to win stands beside it:
+the share of the time that waits for photos, what more loader processes would bring, and on what the GPU spends its own.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from statistics import median
 from typing import Any
 
 import torch
@@ -13,36 +15,57 @@ from torch.amp.grad_scaler import GradScaler
 from torch.profiler import ProfilerActivity
 
 from benchmarks.training.measure import Readings, Side, interleaved
-from benchmarks.training.sides import CLASSES, Ours, twin, workspace
-from containers.core import architectures
+from benchmarks.training.sides import CLASSES, Ours, photo_again, twin, workspace
+from containers.core import architectures, host
 from containers.train.optimisation import make_optimizer
 
 _LARGEST = 4
+_FILES = 320
+"""Photos on the disk; each is read several times in an epoch. Making them takes a while, and they lie in memory anyway."""
+_PROFILED = 10
 
 
 def against_tensors(
-    rounds: int, device: str = "cuda", *, batch: int = 64, steps: int = 20, **config: Any
-) -> tuple[Readings, str]:
-    """The sides `ours` and `tensors`, and what is to be said of them. `device` may be cpu, which shows only that it runs."""
-    with workspace(batch * steps) as (root, index):
+    rounds: int, device: str = "cuda", *, batch: int = 64, steps: int = 105, loaders: int = 0, **config: Any
+) -> tuple[Readings, dict[str, str]]:
+    """The sides `ours`, `loaders` (more loader processes: these, or all cores but one), `memory` and `tensors`, and what is to
+    be said of the first three. `device` may be cpu, which shows only that it runs.
+    """
+    count = batch * steps
+    with workspace(min(_FILES, count)) as (root, index):
+        index = photo_again(index, count)
         ours = Ours(root, index, device, batch_size=batch, **config)
-        found = interleaved({"ours": ours, "tensors": tensors(ours, steps)}, rounds)
-        clock = ours.trainer._clock.fields()
-        busiest = profile(ours, ours.run.group.device)
-    own, theirs = (batch * steps * rounds / sum(found.wall[side]) for side in ("ours", "tensors"))
-    precision = str(ours.run.amp_dtype or torch.float32).removeprefix("torch.")
+        more = Ours(root, index, device, batch_size=batch, num_workers=loaders or max(1, host.cores() - 1), **config)
+        memory = Ours(root, index, device, memory=True, batch_size=batch, **config)
+        sides: dict[str, Side] = {"ours": ours, "loaders": more, "memory": memory, "tensors": tensors(ours, steps)}
+        found = interleaved(sides, rounds)
+        busiest, busy = profile(lambda: memory.few(_PROFILED), ours.run.group.device)
+    rate = {side: count / median(found.wall[side]) for side in sides}
+    of, each = f"photos/s of {rate['tensors']:.0f}", 1000 * median(found.wall["memory"]) / steps
     largest = ", ".join(f"{name[:40]} {share:.0%}" for name, share in busiest.items())  # kernels have names of 200 letters
-    return found, (
-        f"{ours.run.accelerator.name}, {precision}, batch {batch}: {own:.0f} photos/s of {theirs:.0f}; "
-        f"{ours.run.loading.workers} loader processes, {clock['data_wait_fraction']:.0%} of the time waits for photos; "
-        f"most of the device's own time: {largest}"
-    )
+    return found, {
+        "ours": f"{ours.run.accelerator.name}, {ours.run.precision}, batch {batch}: {rate['ours']:.0f} {of}; {_waits(ours)}",
+        "loaders": f"{rate['loaders']:.0f} {of}; {_waits(more)}",
+        "memory": f"{rate['memory']:.0f} {of}; {each:.1f} ms a step, of which the device computes "
+        f"{1000 * busy / _PROFILED:.1f}; most of its own time: {largest}",
+    }
 
 
-def tensors(ours: Ours, steps: int) -> Side:
-    """Forward, backward and optimiser on one batch that lies on the device: our net, loss, precision and optimiser."""
+def _waits(side: Ours) -> str:
+    """How its photos come, and how much of the last epoch waited for them."""
+    loading = side.run.loading
+    share = side.trainer._clock.fields()["data_wait_fraction"]
+    pipe = " through pipes" if loading.pipe else ""
+    return f"{loading.workers} loader processes{pipe}, {share:.0%} of the time waits for photos"
+
+
+def tensors(ours: Ours, steps: int, make: Callable[[nn.Module], nn.Module] = lambda net: net) -> Side:
+    """Forward, backward and optimiser on one batch that lies on the device: our net, loss, precision and optimiser. `make`
+    turns the net into what is called.
+    """
     config, device, amp = ours.run.config, ours.run.group.device, ours.run.amp_dtype
     net, side = twin(ours), ours.run.spec.crop
+    called = make(net)
     images = torch.randn(config.batch_size, 3, side, side, device=device).to(memory_format=torch.channels_last)
     labels = torch.arange(config.batch_size, device=device) % CLASSES
     optimizer = make_optimizer(net, config, architectures.head_prefix(config.architecture))
@@ -52,7 +75,7 @@ def tensors(ours: Ours, steps: int) -> Side:
     def train() -> None:
         for _ in range(steps):
             with torch.autocast(device.type, amp, enabled=amp is not None):
-                loss = criterion(net(images), labels)
+                loss = criterion(called(images), labels)
             scaler.scale(loss).backward()
             scaler.step(optimizer)
             scaler.update()
@@ -63,8 +86,10 @@ def tensors(ours: Ours, steps: int) -> Side:
     return train
 
 
-def profile(side: Side, device: torch.device) -> Mapping[str, float]:
-    """On what one more call spends the device's own time: the largest shares, by kernel (on a CPU by operation)."""
+def profile(side: Side, device: torch.device) -> tuple[Mapping[str, float], float]:
+    """On what one more call spends the device's own time: the largest shares, by kernel (on a CPU by operation); and the
+    seconds of all of it.
+    """
     cuda = device.type == "cuda"
     activities = [ProfilerActivity.CUDA if cuda else ProfilerActivity.CPU]
     with torch.profiler.profile(activities=activities, acc_events=True) as seen:  # else torch 2.10 warns that it clears them
@@ -72,7 +97,8 @@ def profile(side: Side, device: torch.device) -> Mapping[str, float]:
     spent = {
         event.key: event.self_device_time_total if cuda else event.self_cpu_time_total
         for event in seen.key_averages()
-        if event.device_type.name == ("CUDA" if cuda else "CPU")
+        if event.device_type.name == ("CUDA" if cuda else "CPU") and not event.is_user_annotation  # they span kernels
     }
     whole = sum(spent.values()) or 1.0
-    return {name: spent[name] / whole for name in sorted(spent, key=spent.__getitem__, reverse=True)[:_LARGEST]}
+    largest = sorted(spent, key=spent.__getitem__, reverse=True)[:_LARGEST]
+    return {name: spent[name] / whole for name in largest}, whole / 1e6

@@ -9,7 +9,7 @@ from statistics import median
 
 import torch
 
-from benchmarks.training import ranks, stopping
+from benchmarks.training import compiled, ranks, stopping
 from benchmarks.training.gpu import against_tensors
 from benchmarks.training.measure import Readings, Row, Side, interleaved, successive
 from benchmarks.training.reference import reference
@@ -25,6 +25,9 @@ CLAIMS = {
     "head": ("head phase on cached features, 20 epochs", 18.0, 10.0),
     "stop": ("SIGTERM to exit with a checkpoint", 5.0, 20.0),
     "gpu": ("ResNet-50 with mixed precision on a GPU, over tensors on it", math.nan, math.nan),
+    "gpu loaders": ("the same with a loader process per core", math.nan, math.nan),
+    "gpu memory": ("the same, batches in memory", math.nan, math.nan),
+    "compile": ("torch.compile over none, tensors on a GPU", math.nan, math.nan),
 }
 """Goal and floor. Where the goal is the smaller number, less is better; where there is none, the number is told as it is."""
 
@@ -161,12 +164,36 @@ def stop(rounds: int) -> dict[str, Row]:
 
 
 def gpu(rounds: int) -> dict[str, Row]:
-    found, detail = against_tensors(rounds)
-    return {"gpu": _row("gpu", found.ratio("tensors", "ours"), found.spread, detail, found.raw)}
+    found, details = against_tensors(rounds)
+    sides = {"gpu": "ours", "gpu loaders": "loaders", "gpu memory": "memory"}
+    return {
+        claim: _row(claim, found.ratio("tensors", side), found.spread, details[side], found.raw)
+        for claim, side in sides.items()
+    }
+
+
+def compile_(rounds: int) -> dict[str, Row]:
+    name, goal, floor = CLAIMS["compile"]
+    found = compiled.in_a_process(rounds)
+    if found is None:
+        late = f"not done after {compiled.SECONDS:.0f} s"
+        return {"compile": Row(name=name, value=None, goal=goal, floor=floor, spread=0.0, detail=late)}
+    detail = (
+        f"{found['device']}: {found['compiled']:.0f} photos/s against {found['eager']:.0f}; "
+        f"{found['compile_seconds']:.0f} s to compile"
+    )
+    return {"compile": _row("compile", found["ratio"], found["spread"], detail, found["raw"])}
 
 
 ROWS: dict[str, Callable[[int], dict[str, Row]]] = {
     "scaling": scaling, "stop": stop, "compute": compute, "loader": loader, "cost": cost, "head": head,
-    "gpu": gpu,
+    "gpu": gpu, "compile": compile_,
 }  # fmt: skip
 """In the order they run: forked ranks must come before this process has a pool of threads of its own."""
+
+
+def possible(name: str) -> bool:
+    """Whether this machine has what the row of ROWS is about."""
+    if name == "compile":
+        return compiled.possible()
+    return name != "gpu" or torch.cuda.is_available()

@@ -8,6 +8,7 @@ import copy
 import dataclasses
 import tempfile
 from collections.abc import Iterator
+from itertools import cycle, islice
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,12 @@ def photos(root: Path, count: int, others: int = 1) -> DatasetIndex:
     return DatasetIndex.model_validate({"class_names": [f"class{n}" for n in range(CLASSES)], "splits": splits})
 
 
+def photo_again(index: DatasetIndex, count: int) -> DatasetIndex:
+    """`count` training photos: those of `index`, as often as it takes."""
+    train = index.splits["train"]
+    return index.model_copy(update={"splits": {**index.splits, "train": tuple(islice(cycle(train), count))}})
+
+
 def job(root: Path, index: DatasetIndex, device: str = "cpu", **config: object) -> TrainingJob:
     settings = {"architecture": "resnet50", "pretrained": "none", "engines": "none", "patience": 0, "clip_grad_norm": 0}
     paths = JobPaths(
@@ -106,12 +113,23 @@ class Ours:
         if not memory:
             return phase
         size, side = this.config.batch_size, this.spec.crop
-        batch = Batch(torch.randint(0, 256, (size, side, side, 3), dtype=torch.uint8), torch.arange(size) % CLASSES, size, size)
+        images, labels = torch.randint(0, 256, (size, side, side, 3), dtype=torch.uint8), torch.arange(size) % CLASSES
+        if this.group.device.type == "cuda":  # as the loader's are
+            images, labels = images.pin_memory(), labels.pin_memory()
+        batch = Batch(images, labels, size, size)
         return dataclasses.replace(phase, batches=_InMemory(batch, len(this.index.splits["train"]) // size))
 
+    def few(self, steps: int) -> None:
+        """So many steps, of batches that are in memory."""
+        assert isinstance(self.phase.batches, _InMemory)
+        self._train(dataclasses.replace(self.phase, batches=dataclasses.replace(self.phase.batches, steps=steps)))
+
     def __call__(self) -> None:
+        self._train(self.phase)
+
+    def _train(self, phase: Phase) -> None:
         self.trainer.progress = Progress(phase=phases.ALL)
-        self.trainer._train_epoch(self.phase)
+        self.trainer._train_epoch(phase)
 
 
 @dataclasses.dataclass

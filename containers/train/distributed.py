@@ -71,21 +71,7 @@ class Group:
         local_rank, device = int(os.environ.get("LOCAL_RANK", "0")), accelerator.device
         if world_size == 1:
             return cls(rank, world_size, local_rank, device)
-        cuda = device.type == "cuda"
-        try:
-            dist.init_process_group(
-                "cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=_COLLECTIVE_TIMEOUT, device_id=device if cuda else None
-            )
-            control, patient = (
-                dist.new_group(backend="gloo", timeout=each) for each in (_COLLECTIVE_TIMEOUT, _BARRIER_TIMEOUT)
-            )
-        except (dist.DistStoreError, dist.DistNetworkError) as error:
-            raise PeerLost(_not_met(rank, world_size, str(error))) from error
-        except dist.DistBackendError as error:  # with a `device_id`, NCCL connects at once
-            if named := no_shared_memory(error):
-                raise named from error
-            raise
-        return cls(rank, world_size, local_rank, device, control, patient)
+        return cls(rank, world_size, local_rank, device, *_connect(rank, world_size, device))
 
     @property
     def is_first(self) -> bool:
@@ -155,6 +141,23 @@ class Group:
     def leave(self) -> None:
         if self.world_size > 1:
             dist.destroy_process_group()
+
+
+def _connect(rank: int, world_size: int, device: torch.device) -> tuple[Any, Any]:
+    """(control, patient) of `Group`, and torch's own group for what lies on the device. Raises PeerLost."""
+    cuda = device.type == "cuda"
+    try:
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=_COLLECTIVE_TIMEOUT, device_id=device if cuda else None
+        )
+        control, patient = (dist.new_group(backend="gloo", timeout=each) for each in (_COLLECTIVE_TIMEOUT, _BARRIER_TIMEOUT))
+    except (dist.DistStoreError, dist.DistNetworkError) as error:
+        raise PeerLost(_not_met(rank, world_size, str(error))) from error
+    except dist.DistBackendError as error:  # with a `device_id`, NCCL connects at once
+        if named := no_shared_memory(error):
+            raise named from error
+        raise
+    return control, patient
 
 
 def _not_met(rank: int, world_size: int, said: str) -> str:

@@ -12,10 +12,10 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from containers.core import architectures, logs
 from containers.train import augmentation, batch_norm, evaluation, features
+from containers.train.averaging import MovingAverage
 from containers.train.data import Batch, PhotoBatches
 from containers.train.evaluation import Scores
 from containers.train.optimisation import Stepper, class_weights, make_optimizer
@@ -48,7 +48,7 @@ class Phase:
     replicated: bool = False
     cached: bool | None = None
     """Of the head phase: whether it learns from features. A resumed run goes on so: the other way is not bitwise the same."""
-    average: AveragedModel | None = None
+    average: MovingAverage | None = None
     set_mode: Callable[[], object] = field(default=lambda: None)
 
     @property
@@ -100,7 +100,7 @@ def load_weights(run: Run, state: Mapping[str, Any], base: Mapping[str, Tensor] 
 
 
 def averaged(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The module's state dict out of AveragedModel's."""
+    """The module's state dict out of MovingAverage's."""
     return {name.removeprefix("module."): tensor for name, tensor in state.items() if name.startswith("module.")}
 
 
@@ -178,13 +178,12 @@ def _all(run: Run) -> Phase:
         nn.SyncBatchNorm.convert_sync_batchnorm(run.model)  # type: ignore[no-untyped-call]
     average = None
     if decay := run.config.ema_decay:
-        follow = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
-        average = AveragedModel(run.model, multi_avg_fn=follow, use_buffers=True)
+        average = MovingAverage(run.model, decay)
     return _on_photos(run, ALL, learned=run.model, set_mode=run.model.train, average=average)
 
 
 def _on_photos(
-    run: Run, number: int, *, learned: nn.Module, set_mode: Callable[[], object], average: AveragedModel | None = None
+    run: Run, number: int, *, learned: nn.Module, set_mode: Callable[[], object], average: MovingAverage | None = None
 ) -> Phase:
     config = run.config
     stepper = Stepper(

@@ -53,6 +53,11 @@ class Run:
     def epochs(self, phase: int) -> int:
         return (self.config.head_epochs, self.config.epochs)[phase]
 
+    @property
+    def precision(self) -> str:
+        """Of phase 2 and of the backbone, as torch names it."""
+        return str(self.amp_dtype or torch.float32).removeprefix("torch.")
+
     def labels(self, split: Split) -> Tensor:
         return torch.tensor([photo.label for photo in self.index.splits[split]])
 
@@ -139,7 +144,7 @@ def prepare(job: TrainingJob, request: StopRequest) -> Run:
     model = architectures.build(job.config.architecture, len(index.class_names))
     if getattr(model, "image_size", spec.crop) != spec.crop:
         raise ConfigError(f"{job.config.architecture} sees {model.image_size} pixels only: set image_size to 0")
-    return Run(
+    run = Run(
         job=job,
         index=index,
         spec=spec,
@@ -151,6 +156,8 @@ def prepare(job: TrainingJob, request: StopRequest) -> Run:
         model=model.to(device=device.device, memory_format=torch.channels_last),  # type: ignore[call-overload]
         agreement=Agreement(group, request, job.paths.stop_file, job.config.checkpoint_every_seconds),
     )
+    _log.info("computing", extra={"device": device.name, "precision": run.precision, "loaders": run.loading.workers})
+    return run
 
 
 def largest_batch(config: TrainConfig, group: Group) -> int:

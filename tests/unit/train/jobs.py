@@ -82,6 +82,8 @@ def result(process: subprocess.Popen[str]) -> Any:
 class Job:
     """One host's job. Output goes to files, so that nothing blocks; `wait_for` follows it."""
 
+    module = "tests.unit.train.start_job"
+
     def __init__(self, folder: Path, *arguments: object, how: str = "work", **environ: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
@@ -89,7 +91,7 @@ class Job:
         self._out, self._err = folder / "stdout", folder / "stderr"
         with self._out.open("w") as out, self._err.open("w") as err:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.unit.train.start_job", *map(str, arguments)],
+                [sys.executable, "-m", self.module, *map(str, arguments)],
                 stdout=out,
                 stderr=err,
                 env=environment,

@@ -8,6 +8,7 @@ import time
 import pytest
 import torch
 
+from benchmarks.training import compiled
 from benchmarks.training.__main__ import report
 from benchmarks.training.gpu import against_tensors
 from benchmarks.training.measure import Load, Row, interleaved, own_cpu, peak_rss_mb, successive, timed
@@ -53,14 +54,36 @@ def test_a_row_without_a_goal_is_told_as_it_is_and_said_to_be_missing_only_where
     assert "not measured" not in page
 
 
-def test_the_row_of_a_gpu_runs_as_far_as_a_cpu_can():
-    found, detail = against_tensors(1, "cpu", batch=2, steps=2, architecture="mobilenet_v3_small", image_size=32)
-    assert found.ratio("tensors", "ours") > 0
+def test_the_rows_of_a_gpu_run_as_far_as_a_cpu_can():
+    found, details = against_tensors(1, "cpu", batch=2, steps=2, loaders=2, architecture="mobilenet_v3_small", image_size=32)
+    assert all(found.ratio("tensors", side) > 0 for side in ("ours", "loaders", "memory"))
+    rate, waits = r"\d+ photos/s of \d+; ", r"loader processes( through pipes)?, \d+% of the time waits for photos"
+    assert re.fullmatch(rf"cpu, float32, batch 2: {rate}\d {waits}", details["ours"])
+    assert re.fullmatch(rf"{rate}2 {waits}", details["loaders"])
     assert re.fullmatch(
-        r"cpu, float32, batch 2: \d+ photos/s of \d+; \d loader processes, \d+% of the time waits for photos; "
-        r"most of the device's own time: (.+? \d+%(, |$)){4}",
-        detail,
+        rf"{rate}\d+\.\d ms a step, of which the device computes \d+\.\d; most of its own time: (.+? \d+%(, |$)){{4}}",
+        details["memory"],
     )
+
+
+def test_compiling_is_measured_in_a_process_of_its_own():
+    """With a backend that compiles nothing: inductor's takes a minute."""
+    small = {"batch": 2, "steps": 2, "architecture": "mobilenet_v3_small", "image_size": 32}
+    found = compiled.in_a_process(1, 300, device="cpu", backend="eager", **small)
+    assert found["ratio"] > 0
+    assert found["compile_seconds"] > 0
+    assert found["device"] == "cpu, float32"
+
+
+def test_compiling_that_takes_too_long_is_given_up():
+    began = time.monotonic()
+    assert compiled.in_a_process(1, 0.5, device="cpu") is None
+    assert time.monotonic() - began < 60
+
+
+def test_compiling_that_fails_says_why():
+    with pytest.raises(RuntimeError, match="no-such-backend"):
+        compiled.in_a_process(1, 300, device="cpu", backend="no-such-backend", architecture="mobilenet_v3_small", batch=2)
 
 
 def test_sides_take_turns_and_the_first_comes_again():

@@ -1,0 +1,78 @@
+"""What ends, or does not end, a job on the GPU: a full memory, and an error that CUDA reports late."""
+
+import pytest
+import torch
+
+from tests.gpu.train.started import SMALL, Job
+
+BATCH = 32
+LARGE = SMALL | {"image_size": 224, "batch_size": BATCH, "head_epochs": 0, "epochs": 1, "num_workers": 4}
+HALVED = "out of memory: going on with smaller micro-batches (set micro_batch_size to skip this)"
+FULL = """
+import json, torch
+
+torch.cuda.set_per_process_memory_fraction(640 * 2**20 / torch.cuda.get_device_properties(0).total_memory)
+emptied = torch.cuda.empty_cache
+
+def empty():
+    emptied()
+    left = torch.cuda.memory_reserved()
+    print(json.dumps({"event": "emptied", "reserved": left, "allocated": torch.cuda.memory_allocated()}), flush=True)
+
+torch.cuda.empty_cache = empty
+"""
+"""640 MiB are room for ResNet-18, its gradients and moments, and the maps of some photos at 224 pixels."""
+
+
+@pytest.fixture(autouse=True)
+def _real(gpu):
+    if gpu.type != "cuda":
+        pytest.skip("a CPU has no memory of its own that can be full")
+
+
+def test_a_full_gpu_gives_its_memory_back_and_goes_on_with_fewer_photos_at_once(tmp_path, data, gpu):
+    job = Job(tmp_path, data, gpu.type, program=FULL, **LARGE, precision="fp32").end()
+    halved = job.logged(HALVED)
+    assert (halved[0]["was"], halved[0]["now"], halved[0]["batch_size"]) == (BATCH, BATCH // 2, BATCH)
+    assert [line["was"] for line in halved[1:]] == [line["now"] for line in halved[:-1]]
+    emptied = job.logged("emptied")
+    assert len(emptied) >= len(halved)
+    assert max(line["allocated"] for line in emptied) < 256 * 2**20, emptied  # weights, moments, photos, cuBLAS
+    assert max(line["reserved"] for line in emptied) < 384 * 2**20, emptied  # of 640, in blocks that hold some of these
+    (epoch,) = job.logged("epoch")
+    assert epoch["train_loss"] > 0
+    assert job.failure is None
+
+
+def test_a_full_gpu_is_an_error_that_names_the_next_size_where_the_user_chose_one(tmp_path, data, gpu):
+    job = Job(tmp_path, data, gpu.type, program=FULL, **LARGE, precision="fp32", micro_batch_size=BATCH).end(expect=4)
+    assert job.failure.startswith(
+        f"AcceleratorError: out of memory with {BATCH} photos at once (batch_size {BATCH}, {BATCH} per rank): "
+        f"set micro_batch_size to {BATCH // 2}; the result stays the same but for batch norm ("
+    )
+    assert "[rank 0" in job.failure
+    assert not job.logged("epoch")
+
+
+ASSERTS = """
+from containers.train import optimisation
+
+gradients, steps = optimisation.Stepper._gradients, []
+
+def wrong(self, images, labels, batch, seed):
+    steps.append(seed)
+    return gradients(self, images, labels + 1000 * (len(steps) > 2), batch, seed)
+
+optimisation.Stepper._gradients = wrong
+"""
+
+
+def test_an_assertion_that_fails_on_the_gpu_is_named_in_the_failure_file(tmp_path, data, gpu):
+    """CUDA says so at some later call, and every call after that fails as well: the first one is the cause."""
+    job = Job(tmp_path, data, gpu.type, program=ASSERTS, **SMALL, batch_size=8, head_epochs=0, epochs=1).end(expect=1)
+    first = job.failure.splitlines()[0]
+    assert first.startswith("AcceleratorError: CUDA error: device-side assert triggered"), job.failure
+    assert "[rank 0" in job.failure
+    assert len(job.failure.encode()) <= 1024
+    assert "Assertion `t >= 0 && t < n_classes` failed" in job.out  # as the driver tells the cause
+    assert torch.cuda.is_available()
