@@ -173,6 +173,10 @@ class Checkpoints:
         self.committed = True
         return mine
 
+    def forget_best(self) -> None:
+        """Another run begins here: what was best is no longer compared with. It is kept as long as what was restored is."""
+        self.best_file = None
+
     def load_best(self) -> tuple[dict[str, Any], dict[str, Tensor] | None] | None:
         """(state of the best evaluation, base), on every rank; None before the first. Only rank 0's disk is read."""
         best = self._from_first(self.best_file)

@@ -75,6 +75,9 @@ class TrainConfig(Settings):
     """skip: in valid and test too, up to the same share of each. Where photos cannot be mended and a smaller test will do."""
     checkpoint_every_seconds: Annotated[float, Field(gt=0)] = 300.0
     """Also checkpointed at every epoch and when asked to stop."""
+    resume: Literal["auto", "weights"] = "auto"
+    """auto: go on from the checkpoint; photos, and settings that change what is learned, must be its own. weights: where they
+    differ, begin a new run from the best model there, of the same architecture and classes. For more photos, another recipe."""
     max_restarts: Annotated[int, Field(ge=0, le=3)] = 0
     """How often a lost worker restarts the group from the last checkpoint."""
     min_hosts: Annotated[int, Field(ge=0)] = 0

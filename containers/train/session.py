@@ -42,8 +42,7 @@ def train(job_file: Path) -> int:
 
 def _begin(this: Run, request: StopRequest, checkpoints: Checkpoints, recorder: Recorder) -> Trainer:
     """A trainer that starts, or goes on where the checkpoint is; what was read of it is in no other hands."""
-    restored = checkpoints.restore()
-    facts = resume.check(restored.state["facts"], this) if restored else resume.facts(this, _pretrained(this, request))
+    facts, restored = resume.begin(this, checkpoints, lambda: _pretrained(this, request))
     trainer = Trainer(this, checkpoints, recorder, facts)
     if restored is not None:
         trainer.resume(restored)

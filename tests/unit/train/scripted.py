@@ -31,8 +31,7 @@ class Scripted:
         self.losses, self.full, self.evaluations = list(losses), set(full), 0
         self.checkpoints = Checkpoints(job.paths.checkpoint_dir, self.this.group, self.on_commit)
         recorder = Recorder(job.paths.output_dir / "tensorboard", active=True)
-        restored = self.checkpoints.restore()
-        facts = resume.check(restored.state["facts"], self.this) if restored else resume.facts(self.this, "none")
+        facts, restored = resume.begin(self.this, self.checkpoints, lambda: "none")
         self.trainer = Trainer(self.this, self.checkpoints, recorder, facts, start=self.start)
         if restored:
             self.trainer.resume(restored)
