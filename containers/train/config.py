@@ -57,6 +57,9 @@ class TrainConfig(Settings):
     """Evaluations without improvement before a phase ends; 0 never stops early."""
     min_delta: Annotated[float, Field(ge=0)] = 0.0
     """Validation loss must fall by more than this to count as an improvement."""
+    stop_on_nonfinite: bool = True
+    """A loss that is NaN or infinite ends the run. false: the step is skipped, and said; 100 in a row, or an epoch of
+    them, end the run all the same. For a long run that a few odd photos or a rare overflow must not end."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Of everything random. Change it to repeat a run."""
     deterministic: bool = False

@@ -24,6 +24,7 @@ from containers.train.augmentation import mix, seed_everything
 from containers.train.config import TrainConfig
 from containers.train.data import Batch
 from containers.train.distributed import Group
+from containers.train.nonfinite import Skipping
 
 _STEP = 3
 _log = logs.get(__name__)
@@ -43,8 +44,9 @@ def make_optimizer(module: nn.Module, config: TrainConfig, head_prefix: str) -> 
         groups.setdefault((factor, decay), []).append(parameter)
     described = [{"params": params, "factor": f, "weight_decay": decay} for (f, decay), params in groups.items()]
     if config.optimizer == "sgd":
-        # not fused: where the loss scaler skips its first step, torch 2.10's fused SGD goes on with momentum that nobody wrote
-        return SGD(described, lr=config.learning_rate, momentum=config.momentum, nesterov=config.momentum > 0)
+        # fused, torch 2.10's SGD goes on with momentum that nobody wrote where its first step is skipped: see `nonfinite`
+        fused, nesterov = not config.stop_on_nonfinite, config.momentum > 0
+        return SGD(described, lr=config.learning_rate, momentum=config.momentum, nesterov=nesterov, fused=fused)
     return AdamW(described, lr=config.learning_rate, fused=True)
 
 
@@ -145,6 +147,7 @@ class Stepper:
         self._micro = config.micro_batch_size
         self._reducing = False
         self.scaler = GradScaler(group.device.type, enabled=amp_dtype is torch.float16)
+        self.skipping = None if config.stop_on_nonfinite else Skipping(module, optimizer, self.scaler, group)
         self.clock = CommunicationClock(group.device, config.gradient_compression)
         self._peers = 1 if replicated else group.world_size
         self._in_step = self._peers > 1 and ranks_meet_in(module)
@@ -171,7 +174,11 @@ class Stepper:
         device = self._group.device
         images, labels = batch.images.to(device, non_blocking=True), batch.labels.to(device, non_blocking=True)
         rank = 0 if self._peers == 1 and self._group.world_size > 1 else self._group.rank
-        loss = self._gradients(images, labels, batch, mix(self._config.seed, _STEP, number, rank))
+        if self.skipping is not None:
+            self.skipping.begin()
+        sums = self._gradients(images, labels, batch, mix(self._config.seed, _STEP, number, rank))
+        if self.skipping is not None:
+            self.skipping.decide(sums[0])
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["factor"]
         if self._config.clip_grad_norm > 0:
@@ -179,11 +186,16 @@ class Stepper:
             nn.utils.clip_grad_norm_(self._parameters, self._config.clip_grad_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        if self.skipping is not None:
+            sums = self.skipping.end(sums)
         self.optimizer.zero_grad(set_to_none=True)
-        return loss
+        self.sums += sums
+        return sums[0] / batch.total
 
     def _gradients(self, images: Tensor, labels: Tensor, batch: Batch, seed: int) -> Tensor:
-        """Forward and backward in micro-batches, which are halved when the GPU is full and nobody chose their size."""
+        """Forward and backward in micro-batches, which are halved when the GPU is full and nobody chose their size. Returns
+        this rank's (loss sum, right, photos).
+        """
         most = math.ceil(batch.total / self._peers) if self._in_step else len(labels)
         while True:
             micro = min(self._micro or most, most)
@@ -197,8 +209,7 @@ class Stepper:
                 if self._config.micro_batch_size or micro == 1 or self._reducing or self._in_step:
                     raise self._out_of_memory(micro, error) from error
             else:
-                self.sums += sums
-                return sums[0] / batch.total
+                return sums
             self.optimizer.zero_grad(set_to_none=True)
             torch.cuda.empty_cache()  # CUDA's libraries take their memory beside torch's
             self._micro = math.ceil(micro / 2)

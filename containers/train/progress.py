@@ -41,7 +41,9 @@ class EpochClock:
 
 @dataclass
 class Progress:
-    """`samples` counts the running epoch over all ranks; `sums` are its loss, right answers and photos."""
+    """`samples` counts the running epoch over all ranks; `sums` are its loss, right answers and photos; `skipped` its
+    steps that were not taken, and how many in a row until now.
+    """
 
     phase: int = 0
     epoch: int = 0
@@ -50,6 +52,7 @@ class Progress:
     step: int = 0
     epochs_before: int = 0
     sums: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
+    skipped: list[float] = field(default_factory=lambda: [0.0, 0.0])
     history: list[Row] = field(default_factory=list)
 
     @property
@@ -83,7 +86,8 @@ class Progress:
     def name_best(self, row: Row, loss: float, epoch: int) -> None:
         """Into `row`: the best evaluation so far, of those whose weights are kept; there is none where `epoch` is below 1."""
         if epoch < 1:
-            del row["best_valid_loss"], row["best_valid_accuracy"]
+            row.pop("best_valid_loss", None)
+            row.pop("best_valid_accuracy", None)
             return
         row["best_valid_loss"] = loss
         row["best_valid_accuracy"] = self.history[epoch - 1]["valid_accuracy"]

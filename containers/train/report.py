@@ -100,7 +100,11 @@ def card(run: Run, results: Results) -> str:
 
 def _ending(results: Results) -> str:
     epochs = len(results.history)
-    return f"{epochs} epochs; the best by validation loss was epoch {results.best_epoch}. Ended because: {results.reason}."
+    skipped = sum(int(row.get("skipped_steps", 0)) for row in results.history)
+    said = f" {skipped} steps were skipped: their loss or gradient was not finite." if skipped else ""
+    return (
+        f"{epochs} epochs; the best by validation loss was epoch {results.best_epoch}. Ended because: {results.reason}.{said}"
+    )
 
 
 def _table(head: Iterable[str], rows: Iterable[Sequence[object]]) -> str:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from containers.core import logs
-from containers.train import abandon, phases
+from containers.train import abandon, nonfinite, phases
 from containers.train.checkpoint import Checkpoints
 from containers.train.data import Batch
 from containers.train.distributed import Signal, StopRequested
@@ -61,8 +61,9 @@ class Trainer:
 
     def _begin_best_anew(self, file: str) -> None:
         """With the epoch that `file` is the end of; in the middle of one there is none before the next evaluation."""
-        if self.progress.epoch > 0 and self.progress.samples == 0:
-            self.stopping.best_is_still(float(self.progress.history[-1]["valid_loss"]), self.progress.total_epochs)
+        last = float(self.progress.history[-1]["valid_loss"]) if self.progress.epoch > 0 else math.inf
+        if math.isfinite(last) and self.progress.samples == 0:
+            self.stopping.best_is_still(last, self.progress.total_epochs)
             self._checkpoints.best_file = file
         else:
             self.stopping.best_is_still(math.inf, -1)
@@ -81,6 +82,8 @@ class Trainer:
         except StopRequested:
             raise self._interrupted() from None
         self._restored = None  # of a finished run
+        if math.isinf(self.stopping.reference):
+            raise self._non_finite("the validation loss of every epoch")
         return StopReason.PATIENCE if self.stopping.exhausted else StopReason.EPOCHS
 
     def _train_phase(self, number: int) -> None:
@@ -88,6 +91,8 @@ class Trainer:
         while not self._finished(number):
             self._train_epoch(phase)
             sums = self._sums(phase)
+            if not sums[2]:
+                raise self._non_finite("the loss or gradient of every training step")
             scores = phase.evaluate()
             self._check_weights(phase)  # before this epoch is called the best
             best = self.stopping.best_value, self.stopping.best_epoch
@@ -114,6 +119,8 @@ class Trainer:
             phase.load_state_dict(self._restored.state)
             if self._run.group.is_first or phase.replicated:  # they are of all ranks: counted once
                 phase.stepper.sums.copy_(torch.tensor(self.progress.sums, dtype=torch.float64))
+            if phase.stepper.skipping is not None:
+                phase.stepper.skipping.counts.copy_(torch.tensor(self.progress.skipped, dtype=torch.float64))
         else:
             if best := self._checkpoints.load_best():
                 phases.load_weights(self._run, *best)
@@ -154,7 +161,7 @@ class Trainer:
                 clock.photos += batch.total
                 bar.update(batch.total)
                 if on_cpu or progress.step % _LOOK_AT_LOSS_EVERY == 0:
-                    finite = bool(loss.isfinite())
+                    finite = nonfinite.is_well(loss, phase.stepper.skipping)
         clock.stop(phase.stepper.clock.take_seconds())
 
     def _step(self, phase: Phase, batch: Batch, before: abandon.Buffers | None) -> Tensor:
@@ -177,7 +184,7 @@ class Trainer:
         if signal is Signal.STOP:
             raise StopRequested
         if signal is Signal.NON_FINITE:
-            raise self._non_finite("the training loss")
+            raise self._non_finite("the training loss" if self._run.config.stop_on_nonfinite else nonfinite.IN_A_ROW)
         if signal is Signal.CHECKPOINT:
             self._save(is_best=False)
 
@@ -185,7 +192,7 @@ class Trainer:
         """Rank 0's number is broadcast and goes through the same pure state machine on every rank."""
         value = self._run.group.broadcast(scores.loss)
         verdict = self.stopping.update(value, self.progress.total_epochs + 1)
-        if not math.isfinite(value):
+        if not math.isfinite(value) and self._run.config.stop_on_nonfinite:
             raise self._non_finite("the validation loss")
         return verdict
 
@@ -197,6 +204,8 @@ class Trainer:
         )
         self._name_best(row)
         phase.stepper.sums.zero_()
+        if phase.stepper.skipping is not None:
+            row["skipped_steps"] = phase.stepper.skipping.complete_epoch()
         return row
 
     def _name_best(self, row: Row) -> None:
@@ -218,6 +227,8 @@ class Trainer:
         if self._phase is None:
             return True
         self.progress.sums = self._sums(self._phase)
+        if self._phase.stepper.skipping is not None:
+            self.progress.skipped = self._phase.stepper.skipping.counts.tolist()
         self._check_weights(self._phase)
         state = {
             **self._phase.state_dict(),
@@ -251,9 +262,4 @@ class Trainer:
         return Interrupted(f"{when}; the checkpoint is written: start the job again to go on")
 
     def _non_finite(self, what: str) -> NonFiniteLoss:
-        best = self.stopping.best_epoch
-        kept = f"the best model (epoch {best}) is kept" if best > 0 else "there is no earlier evaluation to fall back on"
-        return NonFiniteLoss(
-            f"{what} is NaN or infinite in epoch {self.progress.total_epochs + 1}, near step {self.progress.step}; "
-            f"{kept}: lower learning_rate, or set precision to fp32"
-        )
+        return nonfinite.error(what, self.progress, self.stopping)
