@@ -11,6 +11,7 @@ store of the first host. They end with the failure told here, and not after half
     unfit/<host>                 a Failure    by the host that is not fit, which then closes the rendezvous
     gave-up/<host>               a Failure    by a host that had gathered, likewise
     heard/<host>                 "1"          by each host that ends for it, the first one too
+    listens/<host>               "1"          by each that hears before it gathers (`listening`)
 
 The first host keeps the store, so it stays until all have heard, as long as hosts may reasonably start apart.
 """
@@ -27,7 +28,8 @@ from torch.distributed.elastic.rendezvous import RendezvousError, RendezvousHand
 
 from containers.core import logs
 from containers.core.errors import Error
-from containers.train import failure, network, own_process, rendezvous
+from containers.train import failure, gathering, network, own_process, rendezvous
+from containers.train.errors import PeerLost
 from containers.train.failure import Failure
 from containers.train.job import Cluster, TrainingJob
 
@@ -47,9 +49,11 @@ def say(handler: RendezvousHandler, job: TrainingJob, why: Failure, seconds: flo
 
 
 def give_up(handler: RendezvousHandler, job: TrainingJob, why: Failure, there: Collection[str]) -> None:
-    """The same of a host that has gathered. On the first host: until those that are `there` have heard."""
+    """The same of a host that has gathered. On the first host: until those that are `there`, or listen, have heard."""
     _close(handler, f"gave-up/{job.cluster.current_host}", why)
-    _heard(_store(handler), job.cluster, there, GAVE_UP_SECONDS)
+    store = _store(handler)
+    listening = [host for host in job.cluster.hosts if store.check([f"listens/{host}"])]
+    _heard(store, job.cluster, {*there, *listening}, GAVE_UP_SECONDS)
 
 
 def hear(handler: RendezvousHandler, job: TrainingJob, there: Collection[str] = ()) -> Failure | None:
@@ -58,12 +62,41 @@ def hear(handler: RendezvousHandler, job: TrainingJob, there: Collection[str] = 
     """
     store = _store(handler)
     for how, hosts, seconds in (("unfit", job.cluster.hosts, STAY_SECONDS), ("gave-up", there, GAVE_UP_SECONDS)):
-        told = [f"{how}/{host}" for host in job.cluster.hosts if store.check([f"{how}/{host}"])]
-        if told:
-            why = failure.root_cause(Failure.model_validate_json(bytes(store.get(key)).decode()) for key in told)
+        if why := _told(store, job.cluster, how):
             _heard(store, job.cluster, hosts, seconds)
             return why
     return None
+
+
+def listen(job: TrainingJob, gathers: Callable[[], object], report: Callable[[Failure], object]) -> bool:
+    """Of a host that does not gather yet: wait for what is said at the first host's store, or for its end, and `report` that.
+
+    `gathers` is called when the first host is seen to wait for this one: a store may also be that of a start before, which ends
+    while this one begins. False where no store can be reached, or one ends that was not known for this start's.
+    """
+    here, leader, known = job.cluster.current_host, job.cluster.rendezvous_host, False
+    try:
+        handler = rendezvous.plan(job, gpus=0, cores=1, address=None, interface=None).handler()
+        store = _store(handler)
+        store.set(f"listens/{here}", "1")
+        while not (told := _told(store, job.cluster, "unfit") or _told(store, job.cluster, "gave-up")):
+            late = gathering.missing(handler, handler.get_run_id(), (leader, here))
+            if not known and late == [here]:
+                known = True
+                gathers()
+            time.sleep(_POLL_SECONDS)
+        report(told)
+        store.set(f"heard/{here}", "1")
+    except (Error, RendezvousError, RuntimeError):  # torch's DistError is a RuntimeError
+        if known:
+            report(Failure.of(PeerLost(rendezvous.gone(leader)), host=leader))
+        return known
+    return True
+
+
+def _told(store: Store, cluster: Cluster, how: str) -> Failure | None:
+    told = [f"{how}/{host}" for host in cluster.hosts if store.check([f"{how}/{host}"])]
+    return failure.root_cause(Failure.model_validate_json(bytes(store.get(key)).decode()) for key in told) if told else None
 
 
 def _close(handler: RendezvousHandler, key: str, why: Failure) -> None:

@@ -21,7 +21,7 @@ from torch.distributed.elastic.agent.server.api import WorkerSpec
 
 from containers.core import host as machine
 from containers.core import logs
-from containers.train import failure, gathering, network, own_process, rendezvous
+from containers.train import failure, gathering, listening, network, own_process, rendezvous
 from containers.train.agent import Agent, train
 from containers.train.errors import RESUMABLE, Interrupted, PeerLost
 from containers.train.failure import Category, Failure
@@ -110,7 +110,7 @@ class Launcher:
         )
         self._set_environment(chosen.environment)
         if len(cluster.hosts) > 1 and not self._before:
-            network.wait_for_leader(cluster, rendezvous.JOIN_SECONDS)
+            network.wait_for_leader(cluster, listening.patience(job, rendezvous.JOIN_SECONDS))
         handler = chosen.handler()
         gathering.came(handler, chosen.run_id, cluster.current_host)
         log.info("starting workers", extra={"hosts": chosen.hosts, "processes": chosen.processes, "endpoint": chosen.endpoint})

@@ -61,6 +61,19 @@ def _interface_with(address: str) -> str | None:
     return None
 
 
+def leader_answers(cluster: Cluster) -> bool:
+    """Whether the first host listens now."""
+    try:
+        _reach_leader(cluster)
+    except OSError:
+        return False
+    return True
+
+
+def _reach_leader(cluster: Cluster) -> None:
+    socket.create_connection((cluster.rendezvous_host, cluster.rendezvous_port), timeout=5).close()
+
+
 def wait_for_leader(cluster: Cluster, seconds: float, pause: Callable[[float], None] = time.sleep) -> None:
     """Wait until the first host listens: in Python, because torch's own wait neither hears signals nor says what it waits for.
 
@@ -71,8 +84,8 @@ def wait_for_leader(cluster: Cluster, seconds: float, pause: Callable[[float], N
     deadline, said = time.monotonic() + seconds, 0.0
     while True:
         try:
-            with socket.create_connection((cluster.rendezvous_host, cluster.rendezvous_port), timeout=5):
-                return
+            _reach_leader(cluster)
+            return
         except OSError as error:
             now = time.monotonic()
             if now > deadline:

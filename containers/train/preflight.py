@@ -16,7 +16,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from containers.core import host, logs
-from containers.train import data_report, machine, own_process, photos, splits
+from containers.train import data_report, listening, machine, own_process, photos, splits
 from containers.train.config import TrainConfig
 from containers.train.errors import DataError
 from containers.train.index import SPLITS, DatasetIndex, Photo, Split
@@ -207,7 +207,8 @@ def main(arguments: list[str]) -> int:
     logs.configure(host=job.cluster.current_host)
 
     def check() -> int:
-        run(job)
+        with listening.beside(job):
+            run(job)
         return 0
 
     return own_process.guarded(check)

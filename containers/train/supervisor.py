@@ -130,7 +130,8 @@ def _steps(this: FirstProcess, job: TrainingJob, launch: list[str]) -> int:
         if code:
             why = failure.of_process(code, error_file, name=module)
             exit_code = _ended(why, job.paths.failure_file, job.paths.output_dir, requested=requested)
-            if module == "preflight" and len(job.cluster.hosts) > 1:
+            heard = why.host not in (None, job.cluster.current_host)  # and so do the others
+            if module == "preflight" and len(job.cluster.hosts) > 1 and not heard:
                 _tell_others(this, job, error_file, code)
             return exit_code
     return 0

@@ -28,6 +28,9 @@ SETTINGS = {
     "sgd": {"optimizer": "sgd"},
     "compression": {"gradient_compression": True},
     "no clipping": {"clip_grad_norm": 0.0},
+    "skipping": {"stop_on_nonfinite": False},
+    "skipping in fp16": {"stop_on_nonfinite": False, "precision": "fp16"},
+    "skipping with sgd": {"stop_on_nonfinite": False, "optimizer": "sgd"},
 }
 
 

@@ -1,5 +1,6 @@
 """What a host that is not fit leaves for those that gather: real rendezvous on loopback. Whole jobs are in test_two_hosts."""
 
+import gc
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from torch.distributed import PrefixStore, Store
 from torch.distributed.elastic.rendezvous import RendezvousClosedError, RendezvousHandler
 
 from containers.train import farewell, rendezvous
+from containers.train import gathering as train_gathering
 from containers.train.config import TrainConfig
 from containers.train.errors import DataError
 from containers.train.failure import Failure
@@ -76,3 +78,33 @@ def test_who_gives_up_does_not_wait_for_those_that_never_came(jobs: list[Trainin
             second.next_rendezvous()
         assert farewell.hear(second, jobs[1]) == WHY
         leaving.result(20)
+
+
+@pytest.mark.parametrize("came", [NAMES[:1], NAMES[:2]], ids=["waits for this host", "is of an earlier start"])
+def test_a_first_host_that_goes_is_missed_by_who_listens_where_it_waited(
+    jobs: list[TrainingJob], came: tuple[str, ...]
+) -> None:
+    """A start before this one may still be ending: this host had come to its store, and has not come yet."""
+    first, seen, told = gathering(jobs[0]), list[str](), list[Failure]()
+    for name in came:
+        train_gathering.came(first, "job", name)
+    with ThreadPoolExecutor(1) as pool:
+        listening = pool.submit(farewell.listen, jobs[1], lambda: seen.append("waits"), told.append)
+        store(first).wait(["listens/127.0.0.2"])
+        with pytest.raises(TimeoutError):
+            listening.result(1.0)
+        del first
+        gc.collect()
+        assert listening.result(60) is (came == NAMES[:1])
+    assert (seen, [why.kind for why in told]) == ((["waits"], ["PeerLost"]) if came == NAMES[:1] else ([], []))
+
+
+def test_who_listens_hears_of_a_host_that_had_gathered_and_is_waited_for(jobs: list[TrainingJob]) -> None:
+    first, told = gathering(jobs[0]), list[Failure]()
+    with ThreadPoolExecutor(2) as pool:
+        listening = pool.submit(farewell.listen, jobs[1], lambda: None, told.append)
+        store(first).wait(["listens/127.0.0.2"])
+        farewell.give_up(first, jobs[0], WHY, NAMES[:1])
+        assert store(first).check(["heard/127.0.0.2"])
+        assert listening.result(20)
+    assert told == [WHY]
