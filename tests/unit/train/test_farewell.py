@@ -14,8 +14,8 @@ from containers.train.config import TrainConfig
 from containers.train.errors import DataError
 from containers.train.failure import Failure
 from containers.train.job import Cluster, JobPaths, TrainingJob
+from tests.unit.train.boards import Clock
 from tests.unit.train.jobs import free_port
-from tests.unit.train.test_hosts import Clock
 
 NAMES = ("127.0.0.1", "127.0.0.2", "127.0.0.3")
 WHY = Failure.of(DataError("photo x.jpg cannot be used"), host=NAMES[1])

@@ -1,11 +1,7 @@
 """How hosts learn of each other's ends: real stores, one thread per host, clocks that the tests move."""
 
-import signal
 import time
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
-from pathlib import Path
 
 import pytest
 from torch.distributed import TCPStore
@@ -14,56 +10,8 @@ from containers.core.errors import ConfigError
 from containers.train import failure, hosts, launch
 from containers.train.errors import DataError, Interrupted, Uncommitted
 from containers.train.failure import Failure
-from containers.train.hosts import Board
-from containers.train.job import Cluster
 from tests.support.fast_clock import FastClock
-
-NAMES = ("algo-1", "algo-2", "algo-3")
-
-
-class Clock(FastClock):
-    """A pause takes two milliseconds, however long it is: waiting 45 s takes a moment."""
-
-    def __init__(self) -> None:
-        super().__init__(lambda _: 0.002)
-
-
-_made: list[Board] = []
-
-
-@pytest.fixture
-def store() -> Iterator[TCPStore]:
-    """One that goes while a thread asks it would end the process."""
-    yield TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=30))
-    for each in _made:
-        silence(each)
-    _made.clear()
-
-
-def silence(each: Board) -> None:
-    """It beats no more; its last beat can be seen."""
-    each.close()
-    each._beating.join(60)
-    assert not each._beating.is_alive()
-
-
-def board(store: TCPStore, rank: int, size: int = 2, clock: FastClock | None = None) -> Board:
-    """Without a `clock` by the wall's: what comes is there in a moment, and a busy machine has seconds until it is missed."""
-    client = TCPStore("127.0.0.1", store.port, is_master=False, wait_for_workers=False, timeout=timedelta(seconds=30))
-    cluster = Cluster(hosts=NAMES[:size], current_host=NAMES[rank])
-    made = Board(client, rank, cluster, **({"clock": clock, "pause": clock.pause} if clock else {}))
-    client.check(["any"])  # what it set is there: `set` waits for no answer
-    _made.append(made)
-    return made
-
-
-def a_failure(error: Exception, rank: int) -> Failure:
-    return Failure.of(error, rank=rank, host=NAMES[rank])
-
-
-def together(*calls: Callable[[], object]) -> list[object]:
-    with ThreadPoolExecutor(len(calls)) as pool:
-        return [future.result(60) for future in [pool.submit(call) for call in calls]]
+from tests.unit.train.boards import Clock, a_failure, aborted, board, together
 
 
 def test_all_done(store: TCPStore) -> None:
@@ -100,33 +48,6 @@ def test_a_host_that_is_done_learns_that_another_failed(store: TCPStore) -> None
     assert [each.kind for each in seen] == ["ValueError"] * 2
 
 
-@pytest.mark.parametrize("ours", [None, RuntimeError("Connection reset by peer")])
-def test_a_silent_host_is_named(store: TCPStore, monkeypatch: pytest.MonkeyPatch, ours: Exception | None) -> None:
-    monkeypatch.setattr(hosts, "BEAT_SECONDS", 3600.0)  # one beat, then silence
-    first = board(store, 0, clock=Clock())
-    board(store, 1)
-    seen = first.finish(None if ours is None else a_failure(ours, 0))
-    assert (seen.kind, seen.exit_code) == ("PeerLost", 75)
-    if ours is None:
-        assert "algo-2 ended without a word" in seen.message
-
-
-def test_the_one_host_that_is_lost_is_named_by_all_the_others(store: TCPStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each of them only lost a peer, and each other's account explains nothing."""
-    silence(board(store, 2, 3))
-    monkeypatch.setattr(hosts, "BEAT_SECONDS", 0.005)  # far more often than by a clock twenty times as fast as the wall's
-    first, second = (board(store, rank, 3, FastClock(lambda seconds: seconds / 20)) for rank in (0, 1))
-    seen = together(
-        lambda: first.finish(a_failure(RuntimeError("Connection closed by peer [10.0.0.3]"), 0)),
-        lambda: second.finish(a_failure(RuntimeError("Connection reset by peer"), 1)),
-    )
-    assert [(each.kind, each.exit_code) for each in seen] == [("PeerLost", 75)] * 2
-    for each in seen:
-        assert each.message.startswith("host algo-3 ended without a word")
-        assert "algo-1" not in each.message
-        assert "algo-2" not in each.message
-
-
 def test_what_the_third_host_says_late_is_waited_for(store: TCPStore) -> None:
     """The second one's account is there first, and explains nothing."""
     first, second, third = (board(store, rank, 3) for rank in range(3))
@@ -139,24 +60,6 @@ def test_what_the_third_host_says_late_is_waited_for(store: TCPStore) -> None:
     echo = RuntimeError("Connection closed by peer [10.0.0.3]")
     seen = together(lambda: first.finish(a_failure(echo, 0)), lambda: second.finish(a_failure(echo, 1)), late)
     assert [each.kind for each in seen] == ["ValueError"] * 3
-
-
-def aborted(rank: int) -> Failure:
-    return failure.of_process(-signal.SIGABRT, Path("/nowhere"), rank=rank, host=NAMES[rank])
-
-
-def test_where_nccl_aborts_for_a_lost_host_that_host_is_named(store: TCPStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One rank is aborted, another hears of it from gloo: neither is the cause."""
-    silence(board(store, 2, 3))
-    monkeypatch.setattr(hosts, "BEAT_SECONDS", 0.005)
-    first, second = (board(store, rank, 3, FastClock(lambda seconds: seconds / 20)) for rank in (0, 1))
-    seen = together(
-        lambda: first.finish(aborted(0)),
-        lambda: second.finish(a_failure(RuntimeError("Connection closed by peer [10.0.0.3]"), 1)),
-    )
-    assert [(each.kind, each.exit_code) for each in seen] == [("PeerLost", 75)] * 2
-    for each in seen:
-        assert each.message.startswith("host algo-3 ended without a word")
 
 
 def test_an_abort_is_the_cause_where_every_host_tells_of_its_end(store: TCPStore) -> None:
@@ -181,67 +84,6 @@ def test_an_interruption_waits_for_nobody(store: TCPStore, kind: type[Interrupte
     seen = second.finish(a_failure(kind("stopped"), 1))
     assert seen.kind == kind.__name__
     assert clock() == 0
-
-
-class LostStore:
-    """Accepts the greeting, then is gone, as when the first host's process was killed."""
-
-    def __init__(self) -> None:
-        self.greeted = False
-
-    def clone(self) -> "LostStore":
-        return self
-
-    def add(self, *_: object) -> None:
-        raise RuntimeError("Connection reset by peer")
-
-    def check(self, *_: object) -> None:
-        raise RuntimeError("Connection reset by peer")
-
-    def set(self, *_: object) -> None:
-        if self.greeted:
-            raise RuntimeError("Broken pipe")
-        self.greeted = True
-
-
-@pytest.mark.parametrize(
-    ("ours", "kind", "words"),
-    [
-        (None, "PeerLost", "host algo-1 ended without a word"),
-        (RuntimeError("Connection closed by peer"), "PeerLost", "host algo-1 ended without a word"),
-        (ValueError("our own"), "ValueError", "our own"),
-        (Interrupted("stopped, committed"), "Interrupted", "stopped, committed"),
-    ],
-)
-def test_a_lost_store_is_a_lost_first_host(ours: Exception | None, kind: str, words: str) -> None:
-    second = Board(LostStore(), 1, Cluster(hosts=NAMES[:2], current_host=NAMES[1]))
-    seen = second.finish(None if ours is None else a_failure(ours, 1))
-    assert (seen.kind, words in seen.message) == (kind, True)
-
-
-class JustLostStore(LostStore):
-    """What is sent to it goes into the network's buffers."""
-
-    def set(self, *_: object) -> None:
-        pass
-
-
-def test_an_abort_that_nobody_heard_of_is_explained_by_the_lost_first_host() -> None:
-    seen = Board(JustLostStore(), 1, Cluster(hosts=NAMES[:2], current_host=NAMES[1])).finish(aborted(1))
-    assert (seen.kind, seen.exit_code) == ("PeerLost", 75)
-    assert "host algo-1 ended without a word" in seen.message
-
-
-def test_a_peer_that_falls_silent_during_work_is_given_up(store: TCPStore) -> None:
-    clock = Clock()
-    first = board(store, 0, clock=clock)
-    silence(board(store, 1))
-    seen = None
-    while seen is None and clock() < 600:
-        clock.pause(1.0)
-        seen = first.news()
-    assert 60 <= clock() < 70
-    assert seen.headline == "PeerLost: host algo-2 has been silent for 60 s; start the job again, it resumes [host algo-1]"
 
 
 @pytest.mark.parametrize(
@@ -274,13 +116,6 @@ def test_an_abort_is_restarted_from_while_every_host_beats(store: TCPStore, monk
     first, second = board(store, 0), board(store, 1)
     assert first.say_restarting(aborted=True)
     assert second.peer_restarts()
-
-
-def test_nobody_restarts_from_an_abort_after_which_a_host_is_silent(store: TCPStore) -> None:
-    first, second = board(store, 0, clock=Clock()), board(store, 1)
-    silence(second)
-    assert not first.say_restarting(aborted=True)
-    assert not second._store.check(["end/0"])
 
 
 def test_no_restart_after_a_peers_own_error(store: TCPStore) -> None:

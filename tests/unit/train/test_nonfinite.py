@@ -12,9 +12,9 @@ from containers.train.early_stopping import StopReason
 from containers.train.errors import NonFiniteLoss
 from containers.train.optimisation import Stepper, make_optimizer
 from tests.support.training import events, in_ranks, learned, newest, same, train
+from tests.unit.train.killed import EVERY_STEP, killed_after_checkpoint
 from tests.unit.train.scripted import HEAD_ONLY, Scripted
-from tests.unit.train.test_optimisation import batch, config
-from tests.unit.train.test_session import EVERY_STEP, killed_after_checkpoint
+from tests.unit.train.steps import batch, config
 
 SGD = {"optimizer": "sgd"}
 ALL_LAYERS = {"head_epochs": 0, "epochs": 2, "stop_on_nonfinite": False}

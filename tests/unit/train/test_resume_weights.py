@@ -14,8 +14,8 @@ from containers.core.errors import ConfigError
 from containers.train import trainer, worker
 from containers.train.errors import Interrupted
 from tests.support.training import events, learned, make_job, newest, same, train
+from tests.unit.train.killed import EVERY_STEP, killed_after_checkpoint
 from tests.unit.train.scripted import HEAD_ONLY, Scripted
-from tests.unit.train.test_session import EVERY_STEP, killed_after_checkpoint
 
 WEIGHTS = {"resume": "weights", "learning_rate": 0.02, "seed": 1}
 """Another recipe."""

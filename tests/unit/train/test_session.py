@@ -2,7 +2,6 @@
 
 import gc
 import json
-import logging
 import multiprocessing
 import os
 import shutil
@@ -14,75 +13,16 @@ import weakref
 from pathlib import Path
 
 import pytest
-import torch
 import torch.distributed as dist
-from safetensors.torch import load_file
 
-from containers.core import artifact, manifest, preprocessing
-from containers.train import data, features, optimisation, recorder, results, trainer, worker
+from containers.core import manifest
+from containers.train import data, optimisation, results, trainer, worker
 from containers.train.errors import TrainingError
 from containers.train.index import DatasetIndex
-from tests.support import full_disk
-from tests.support.training import Workers, events, learned, make_index, make_job, newest, same, train
+from tests.support.training import Workers, events, learned, make_index, newest, same, train
+from tests.unit.train.killed import EVERY_STEP, killed_after_checkpoint, weights
 
-EVERY_STEP = 1e-9  # seconds: a checkpoint at every step
 STEPS = 12  # of the tiny job: two phases of two epochs of three steps
-INTERRUPTED = 75
-
-
-def weights(job):
-    return load_file(job.paths.model_dir / manifest.WEIGHTS_FILE)
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory, index):
-    """Run once, compared with often."""
-    torch.set_num_threads(1)
-    job = make_job(tmp_path_factory.mktemp("undisturbed"), index)
-    train(job)
-    return job
-
-
-@pytest.fixture(scope="module")
-def undisturbed_pair(tmp_path_factory, index):
-    """The same job on two ranks; each leaves the weights it has at the end in `scratch_dir`."""
-    torch.set_num_threads(1)
-    job = make_job(tmp_path_factory.mktemp("pair"), index)
-
-    def main(job_file):
-        write = results.write_model
-
-        def told(run, *arguments):
-            written = write(run, *arguments)
-            torch.save(run.model.state_dict(), job_file.with_name(f"end-{run.group.rank}.pt"))
-            return written
-
-        results.write_model = told  # in a forked process of its own
-        return worker.main(job_file)
-
-    return job, train(job, world_size=2, main=main)
-
-
-class _Dying(logging.Handler):
-    """Kills its process, and the loaders of it, right after a checkpoint."""
-
-    def __init__(self, step):
-        super().__init__()
-        self._step = step
-
-    def emit(self, record):
-        if record.getMessage() == "checkpoint" and record.step >= self._step:
-            os.killpg(0, signal.SIGKILL)
-
-
-def killed_after_checkpoint(step):
-    def main(job_file):
-        log = logging.getLogger("containers.train.checkpoint")
-        log.setLevel(logging.DEBUG)
-        log.addHandler(_Dying(step))
-        return worker.main(job_file)
-
-    return main
 
 
 @pytest.mark.parametrize(("step", "before", "after"), [(1, 0, 0), (6, 2, 0), (8, 0, 2), (11, 2, 0)])
@@ -117,22 +57,6 @@ def test_a_finished_run_started_again_trains_nothing_and_writes_the_same_model(u
     assert (undisturbed.paths.model_dir / manifest.MANIFEST_FILE).read_bytes() == before
 
 
-def test_the_model_written_is_the_best_checkpoint_on_every_rank(undisturbed_pair):
-    job, _ = undisturbed_pair
-    state, written = newest(job), weights(job)
-    best_file = state["best_file"] or json.loads((job.paths.checkpoint_dir / "latest.json").read_text())["file"]
-    best = torch.load(job.paths.checkpoint_dir / best_file, weights_only=True)
-    if best["progress"]["phase"] == 0:
-        best_model = torch.load(job.paths.checkpoint_dir / best["base_file"], weights_only=True)
-        best_model |= {f"classifier.3.{name}": value for name, value in best["model"].items()}
-    else:
-        best_model = best["model"]
-    assert same({name: value.contiguous() for name, value in best_model.items()}, written)
-    for rank in (0, 1):
-        held = torch.load(job.paths.scratch_dir / f"end-{rank}.pt", weights_only=True)
-        assert same({name: value.contiguous() for name, value in held.items()}, written), f"rank {rank}"
-
-
 def test_what_was_read_of_a_checkpoint_is_held_by_nobody_once_training_goes_on(job, undisturbed):
     """Twice and more the model's size, to the end of the run, for nothing."""
     again = job()
@@ -157,52 +81,6 @@ def test_what_was_read_of_a_checkpoint_is_held_by_nobody_once_training_goes_on(j
 
     train(again, expect=1, main=main)
     assert held.read_text() == "False"
-
-
-def test_the_artifact_answers_its_golden_photo_and_has_nothing_of_this_machine(undisturbed):
-    model = artifact.load(undisturbed.paths.model_dir)
-    facts = model.manifest
-    pixels = preprocessing.prepare(
-        preprocessing.decode((model.model_dir / manifest.GOLDEN_FILE).read_bytes(), facts.preprocessing), facts.preprocessing
-    )
-    batch = artifact.normalise(torch.from_numpy(pixels.copy())[None], facts.preprocessing.mean, facts.preprocessing.std)
-    with torch.inference_mode():
-        found = (model.build()(batch) / facts.calibration.temperature).softmax(1)[0]
-    assert torch.allclose(found, torch.tensor(facts.golden.probabilities), atol=facts.golden.tolerance)
-    assert "9 validation photos" in facts.calibration.note
-    assert str(undisturbed.paths.model_dir.parent) not in facts.model_dump_json()
-    assert facts.provenance.dataset["photos"] == {"train": 22, "valid": 9, "test": 7}
-    assert {"valid_loss", "valid_accuracy", "test_accuracy", "test_macro_f1", "calibration_error"} <= set(facts.metrics)
-
-
-def test_only_rank_0_tells_metrics(undisturbed_pair):
-    _, workers = undisturbed_pair
-    assert len([line for line in workers.lines(0) if line["event"] == "epoch"]) == 4
-    assert not [line for line in workers.lines(1) if line["event"] in ("epoch", "result")]
-
-
-def test_a_disk_without_room_for_the_model_says_so_and_costs_nothing_that_was_learned(job, undisturbed):
-    """The last checkpoint was committed; from then on the kernel refuses larger files. The next start has room."""
-    ended = job()
-
-    def full_after_the_last_epoch(job_file):
-        write = recorder.Recorder.epoch
-
-        def epoch(self, row):
-            write(self, row)
-            if row["epoch"] == 4:
-                full_disk.no_file_larger_than(1 << 16)
-
-        recorder.Recorder.epoch = epoch  # in a forked process of its own
-        return worker.main(job_file)
-
-    workers = train(ended, expect=1, main=full_after_the_last_epoch)
-    assert f"TrainingError: the model cannot be written to {ended.paths.model_dir}" in workers.text()
-    assert "make room and start the job again" in workers.text()
-    assert not (ended.paths.model_dir / manifest.MANIFEST_FILE).exists()
-    again = train(ended)
-    assert not events(again, "epoch")
-    assert same(weights(ended), weights(undisturbed))
 
 
 def test_a_loader_that_dies_while_its_rank_computes_has_the_same_name(job):
@@ -237,42 +115,6 @@ def test_gpus_that_find_no_room_to_talk_through_while_they_train_are_named(job):
     (failed,) = events(workers, "failed")
     assert failed["kind"] == "AcceleratorError"
     assert "--shm-size" in failed["reason"]
-
-
-def test_ranks_of_which_one_lacks_memory_for_features_all_take_photos(job):
-    def main(job_file):
-        if os.environ["RANK"] == "1":
-            features.can_cache = lambda *_: False  # in a forked process of its own
-        return worker.main(job_file)
-
-    workers = train(job(), world_size=2, main=main)
-    assert not events(workers, "features")
-
-
-def without_room_for_features(main=worker.main):
-    def on_photos(job_file):
-        features.can_cache = lambda *_: False  # in a forked process of its own
-        return main(job_file)
-
-    return on_photos
-
-
-def test_a_head_that_was_trained_on_photos_goes_on_so_though_there_is_memory_now(job):
-    settings = {"head_epochs": 2, "epochs": 0}
-    undisturbed, again = job("undisturbed", **settings), job(**settings, checkpoint_every_seconds=EVERY_STEP)
-    train(undisturbed, main=without_room_for_features())
-    train(again, main=without_room_for_features(killed_after_checkpoint(2)), expect=-9)
-    assert not events(train(again), "features")
-    assert same(learned(again), learned(undisturbed))
-
-
-def test_a_head_that_cannot_go_on_with_features_says_so_and_takes_photos(job):
-    again = job(head_epochs=2, epochs=0, checkpoint_every_seconds=EVERY_STEP)
-    train(again, main=killed_after_checkpoint(2), expect=-9)
-    resumed = train(again, main=without_room_for_features())
-    assert not events(resumed, "features")
-    assert [line["level"] for line in resumed.lines() if "no memory for the features" in line["event"]] == ["WARNING"]
-    assert newest(again)["progress"]["epoch"] == 2
 
 
 def noting(main):

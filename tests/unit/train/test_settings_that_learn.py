@@ -14,7 +14,7 @@ from containers.train import optimisation, phases, run, worker
 from containers.train.checkpoint import LATEST
 from containers.train.distributed import StopRequest
 from tests.support.training import events, learned, make_job, newest, same, train
-from tests.unit.train.test_session import EVERY_STEP, killed_after_checkpoint
+from tests.unit.train.killed import EVERY_STEP, killed_after_checkpoint
 
 PHOTOS_ONLY = {"head_epochs": 0, "epochs": 2}
 MIXED = {"mixup": 0.2, "cutmix": 1.0}
