@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from containers.train.errors import Interrupted, NotBegun, Uncommitted
 from containers.train.evaluation import Scores
 
 Row = dict[str, float | int | str]
@@ -91,3 +92,15 @@ class Progress:
             return
         row["best_valid_loss"] = loss
         row["best_valid_accuracy"] = self.history[epoch - 1]["valid_accuracy"]
+
+
+def interrupted(progress: Progress, phase: str | None, *, saved: bool, committed: bool) -> Interrupted:
+    """The end of a run that was asked to stop, in `phase` or between two. `saved`: its checkpoint of now; `committed`: any."""
+    if phase is None:
+        if not committed:
+            return NotBegun("asked to stop before the first step; start the job again to train")
+        return Interrupted("asked to stop between two steps; the last checkpoint stands: start the job again to go on")
+    when = f"asked to stop at step {progress.step} (phase {phase}, epoch {progress.epoch + 1})"
+    if not saved:
+        return Uncommitted(f"{when}; the checkpoint could not be written: start the job again, it resumes from the one before")
+    return Interrupted(f"{when}; the checkpoint is written: start the job again to go on")

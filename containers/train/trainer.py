@@ -18,11 +18,11 @@ from containers.train.checkpoint import Checkpoints
 from containers.train.data import Batch
 from containers.train.distributed import Signal, StopRequested
 from containers.train.early_stopping import EarlyStopping, StopReason, Verdict
-from containers.train.errors import Interrupted, NonFiniteLoss, NotBegun, Uncommitted
+from containers.train.errors import Interrupted, NonFiniteLoss
 from containers.train.evaluation import Scores
 from containers.train.optimisation import learning_rate
 from containers.train.phases import Phase
-from containers.train.progress import EpochClock, Progress, Row
+from containers.train.progress import EpochClock, Progress, Row, interrupted
 from containers.train.recorder import Recorder
 from containers.train.restored import Restored
 from containers.train.run import Run
@@ -249,17 +249,8 @@ class Trainer:
 
     def _interrupted(self) -> Interrupted:
         saved = self._save(is_best=False)
-        progress = self.progress
-        if self._phase is None:
-            if not self._checkpoints.committed:
-                return NotBegun("asked to stop before the first step; start the job again to train")
-            return Interrupted("asked to stop between two steps; the last checkpoint stands: start the job again to go on")
-        when = f"asked to stop at step {progress.step} (phase {self._phase.name}, epoch {progress.epoch + 1})"
-        if not saved:
-            return Uncommitted(
-                f"{when}; the checkpoint could not be written: start the job again, it resumes from the one before"
-            )
-        return Interrupted(f"{when}; the checkpoint is written: start the job again to go on")
+        phase = self._phase.name if self._phase is not None else None
+        return interrupted(self.progress, phase, saved=saved, committed=self._checkpoints.committed)
 
     def _non_finite(self, what: str) -> NonFiniteLoss:
         return nonfinite.error(what, self.progress, self.stopping)
