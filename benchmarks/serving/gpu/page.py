@@ -29,10 +29,17 @@ def _bounds(raw: Raw) -> Iterator[str]:
     both = _by_batch(raw["pipeline"], float)
     yield "Without a server (medians of the rounds):"
     yield ""
-    yield "| batch | forward alone, photos/s | ms per batch | decode on all cores and forward, photos/s |"
-    yield "| --- | --- | --- | --- |"
+    yield (
+        "| batch | forward alone, photos/s | ms per batch | of it the copy to the GPU (from pinned memory) "
+        "| before it the copy out of the slots | decode on all cores and forward, photos/s |"
+    )
+    yield "| --- | --- | --- | --- | --- | --- |"
     for batch, rate in rates.items():
-        yield f"| {batch} | {rate:.0f} | {times[batch]:.2f} | {f'{both[batch]:.0f}' if batch in both else '–'} |"
+        pageable, pinned, gather = (raw["copies"][batch][name] for name in ("pageable", "pinned", "gather"))
+        yield (
+            f"| {batch} | {rate:.0f} | {times[batch]:.2f} | {pageable:.3f} ({pinned:.3f}) | {gather:.3f} "
+            f"| {f'{both[batch]:.0f}' if batch in both else '–'} |"
+        )
     yield ""
     yield f"Decoding alone, on all cores: {median(raw['decode']):.0f} photos/s."
 

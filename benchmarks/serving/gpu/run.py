@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from benchmarks.serving import subject
-from benchmarks.serving.gpu import bounds, decoding, page, windows
+from benchmarks.serving.gpu import bounds, copies, decoding, page, windows
 from benchmarks.serving.machine import Server
 from benchmarks.serving.sides import Side
 from containers.core import host, logs, manifest, preprocessing
@@ -97,6 +97,7 @@ def measured(directory: Path, device: str, rounds: int, seconds: float) -> dict[
                     print(json.dumps(found["windows"][-1]), file=sys.stderr, flush=True)
     finally:
         generators.stop()
+    found["copies"] = {b: copies.milliseconds(facts.preprocessing.shape, b, device) for b in BATCHES}
     found["gpu_decode"] = decoding.tried(files, pixels, facts.preprocessing, engine, device, seconds / 2)
     return found
 
