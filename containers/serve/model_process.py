@@ -16,6 +16,9 @@ from containers.serve.slots import Slots
 log = logs.get(__name__)
 
 EXIT_POISONED, EXIT_NO_MEMORY = 70, OutOfMemory.exit_code
+_broken: list[Predictor] = []
+"""Kept until the process is gone: torch aborts where a device that is broken says so to a CUDA graph's destructor
+(c10/cuda/CUDAGraphsC10Utils.h)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +49,7 @@ def run(job: Assignment, config: ServeConfig, slots: Slots, health: Health) -> i
     try:
         batching.run(slots, health, job.process, predictor, lambda: predictor.max_batch)
     except PoisonedDevice:
+        _broken.append(predictor)
         return EXIT_POISONED
     return 0
 

@@ -34,7 +34,12 @@ SIDES: dict[str, dict[str, str]] = {
     "batch 32, 2 processes": {"SERVE_MAX_BATCH": "32", "SERVE_MODEL_PROCESSES": "2"},
 }
 """Name and settings of each server; A and A' are the same twice, as it is started without settings."""
-WINDOWS = {1: ("A", "graphs off"), 16: ("A", "A'"), 64: tuple(SIDES)[:-1], 128: ("A", "A'", *tuple(SIDES)[3:])}
+WINDOWS = {
+    1: ("A", "graphs off"),
+    16: ("A", "A'"),
+    64: ("A", "graphs off", "batch 32", "batch 64"),
+    128: ("A", "A'", "batch 32", "batch 64", "batch 32, 2 processes"),
+}
 """Concurrency and the sides that are measured at it, one after the other, in every round."""
 BATCHES = (1, 8, 32, 64)
 
@@ -89,8 +94,8 @@ def measured(directory: Path, device: str, rounds: int, seconds: float) -> dict[
                 generators.closed(server.port, 16, 0.3)  # what is done the first time
             for number in range(rounds):
                 found["forward"].append({b: bounds.forward(engine, pixels, b, seconds / 4) for b in BATCHES})
-                found["decode"].append(decoders.through(len, 8, seconds / 2))
-                found["pipeline"].append({b: decoders.through(engine, b, seconds) for b in (8, 32, 64)})
+                found["decode"].append(decoders.through(len, 8, seconds))
+                found["pipeline"].append({b: decoders.through(engine, b, seconds) for b in (8, bounds.LARGEST)})
                 for concurrency, name in _order(number):
                     window = windows.measure(servers[name], generators, name, concurrency, number, seconds)
                     found["windows"].append(asdict(window))

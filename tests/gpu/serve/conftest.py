@@ -1,3 +1,5 @@
+import fcntl
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -7,29 +9,43 @@ from benchmarks.serving import subject
 from containers.core import manifest, preprocessing
 from containers.serve import engines
 from tests.support import artifacts
+from tests.support.artifacts import photo
 
 
-@pytest.fixture(scope="session")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny model directory."""
-    directory = tmp_path_factory.mktemp("small")
-    artifacts.save(directory)
-    return directory
+class Subject:
+    """A model directory, photos, and what plain torch answers to them on the CPU in float32.
 
+    `pixels` is what the model is fed of the photos: uint8 (N, crop, crop, 3).
+    """
 
-class ResNet:
-    """A ResNet-50 that tells the example photos' classes apart. `photos` are JPEGs, `pixels` what the model is fed of them
-    (uint8 NHWC) and `expected` the probabilities that plain torch gives them on the CPU, in float32."""
-
-    def __init__(self, directory: Path) -> None:
-        self.model_dir = directory / "model"
-        self.facts = manifest.read(self.model_dir)
-        self.photos = [path.read_bytes() for path in sorted((directory / "photos").iterdir())]
-        self.pixels = np.stack([preprocessing.preprocess(photo, self.facts.preprocessing) for photo in self.photos])
-        plain = engines.load(self.model_dir, self.facts, requested="eager", device="cpu", threads=4)
+    def __init__(self, model_dir: Path, photos: list[bytes]) -> None:
+        self.model_dir, self.photos = model_dir, photos
+        self.facts = manifest.read(model_dir)
+        self.pixels = np.stack([preprocessing.preprocess(body, self.facts.preprocessing) for body in photos])
+        plain = engines.load(model_dir, self.facts, requested="eager", device="cpu", threads=4)
         self.expected = plain(self.pixels)
 
 
 @pytest.fixture(scope="session")
-def resnet(tmp_path_factory: pytest.TempPathFactory) -> ResNet:
-    return ResNet(subject.prepare(tmp_path_factory.mktemp("resnet"), exported=False))
+def small(tmp_path_factory: pytest.TempPathFactory) -> Subject:
+    """A tiny net."""
+    directory = tmp_path_factory.mktemp("small")
+    artifacts.save(directory)
+    return Subject(directory, [photo(seed, format="JPEG") for seed in range(12)])
+
+
+@pytest.fixture(scope="session")
+def resnet(tmp_path_factory: pytest.TempPathFactory) -> Subject:
+    """A ResNet-50 that tells the example photos' classes apart, made by the first of several test processes that needs it."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if base.name.startswith("popen-") else base
+    with (shared / "resnet.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        directory = subject.prepare(shared / "resnet", exported=False)
+    return Subject(directory / "model", [path.read_bytes() for path in sorted((directory / "photos").iterdir())])
+
+
+@pytest.fixture(scope="module")
+def pool():
+    with ThreadPoolExecutor(64) as executor:
+        yield executor

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +14,7 @@ from containers.serve import engines, model_process
 from containers.serve.config import ServeConfig
 from containers.serve.model_process import Assignment
 from tests.support import artifacts
+from tests.support.server import ROOT
 
 
 class Recording:
@@ -71,3 +74,47 @@ def test_every_engine_verifies_every_file_before_it_reads_one(tmp_path: Path, na
         file.write(b"x")
     with pytest.raises(ArtifactError, match=r"golden\.png is not the file that training wrote"):
         loaded(tmp_path / "model", name)
+
+
+BREAKS = """
+import sys, time, weakref
+from pathlib import Path
+import numpy as np
+from containers.core import manifest
+from containers.serve import engines, model_process
+from containers.serve.config import ServeConfig
+from containers.serve.health import Health
+from containers.serve.slots import Slots, State
+
+model_dir = Path(sys.argv[1])
+facts = manifest.read(model_dir)
+golden = np.asarray(facts.golden.probabilities, np.float32)
+slots, health = Slots(1, facts.preprocessing.shape, len(golden)), Health(1)
+destroyed = []
+
+class Engine:
+    def __call__(self, batch):
+        if health.is_ready(0):
+            raise RuntimeError("CUDA error: device-side assert triggered")
+        return np.tile(golden, (len(batch), 1))
+
+    def __del__(self):
+        destroyed.append(self)
+
+def load(model_dir, facts, name, device, threads):
+    return engines.LoadedEngine(name=name, device=device, tolerance=0.1, run=Engine())
+
+engines.PREFERENCE["breaks"] = engines.Kind(load=load, devices=("cpu",), needs="numpy", exported=False)
+slots.submit(0, time.monotonic() + 1000)
+job = model_process.Assignment(process=0, model_dir=model_dir, device="cpu", threads=1)
+code = model_process.run(job, ServeConfig(engine="breaks"), slots, health)
+assert slots.state(0) == State.FAILED
+assert not destroyed
+sys.exit(code)
+"""
+
+
+def test_a_broken_device_ends_the_process_and_nothing_that_is_on_it_is_destroyed_before(tmp_path: Path):
+    artifacts.save(tmp_path)
+    done = subprocess.run([sys.executable, "-c", BREAKS, str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == model_process.EXIT_POISONED, done.stderr
