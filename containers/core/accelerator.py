@@ -69,6 +69,21 @@ def detect(requested: str = "auto", *, local_rank: int = 0) -> Accelerator:
     return Accelerator(device=device, name=name, amp_dtype=amp_dtype(capability))
 
 
+def reported_late(error: RuntimeError, device: torch.device) -> RuntimeError | None:
+    """What is wrong with `device` since before `error`, None where nothing is.
+
+    CUDA tells of a kernel's error at some later call, and at every call from then on. The first may be of a library that names
+    only itself ("cuDNN error: CUDNN_STATUS_NOT_INITIALIZED" for an index out of bounds).
+    """
+    if device.type != "cuda":
+        return None
+    try:
+        torch.cuda.synchronize(device)
+    except RuntimeError as cause:
+        return cause.with_traceback(error.__traceback__)
+    return None
+
+
 def _chosen() -> str:
     """A list of GPUs that this host does not have looks like a driver that does not work."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")

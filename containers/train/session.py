@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from containers.core import logs
+from containers.core import accelerator, logs
 from containers.train import data, distributed, pretrained, results, resume, room, run
 from containers.train.checkpoint import Checkpoints
 from containers.train.distributed import StopRequest, StopRequested
@@ -32,6 +32,8 @@ def train(job_file: Path) -> int:
     except RuntimeError as error:
         if named := data.died(error) or distributed.no_shared_memory(error):
             raise named from error
+        if cause := accelerator.reported_late(error, this.group.device):
+            raise cause from error
         raise
     this.group.barrier()  # no rank leaves before rank 0 has written everything
     if not this.group.broadcast(float(complete)):
