@@ -1,11 +1,12 @@
 """What one GPU does with our trainer: photos from the disk, and uint8 batches in memory, against a bare loop over tensors that
 lie on the GPU.
 
-All train ResNet-50 in the precision that the GPU is best at, an epoch of the seed's size. What is left to win stands beside it:
+All train ResNet-50 in the precision that training chooses for the GPU. What is left to win stands beside it:
 the share of the time that waits for photos, what more loader processes would bring, and on what the GPU spends its own.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
@@ -20,13 +21,13 @@ from containers.core import architectures, host
 from containers.train.optimisation import make_optimizer
 
 _LARGEST = 4
-_FILES = 320
+_FILES = 192
 """Photos on the disk; each is read several times in an epoch. Making them takes a while, and they lie in memory anyway."""
 _PROFILED = 10
 
 
 def against_tensors(
-    rounds: int, device: str = "cuda", *, batch: int = 64, steps: int = 105, loaders: int = 0, **config: Any
+    rounds: int, device: str = "cuda", *, batch: int = 64, steps: int = 45, loaders: int = 0, **config: Any
 ) -> tuple[Readings, dict[str, str]]:
     """The sides `ours`, `loaders` (more loader processes: these, or all cores but one), `memory` and `tensors`, and what is to
     be said of the first three. `device` may be cpu, which shows only that it runs.
@@ -59,15 +60,29 @@ def _waits(side: Ours) -> str:
     return f"{loading.workers} loader processes{pipe}, {share:.0%} of the time waits for photos"
 
 
-def tensors(ours: Ours, steps: int, make: Callable[[nn.Module], nn.Module] = lambda net: net) -> Side:
-    """Forward, backward and optimiser on one batch that lies on the device: our net, loss, precision and optimiser. `make`
-    turns the net into what is called.
+@dataclass(frozen=True)
+class Loop:
+    """What a bare loop computes in. `amp`: None is float32."""
+
+    batch: int
+    amp: torch.dtype | None
+    layout: torch.memory_format = torch.channels_last
+
+    def __str__(self) -> str:
+        precision = str(self.amp or torch.float32).removeprefix("torch.")
+        return f"{precision}, batch {self.batch}" + ("" if self.layout is torch.channels_last else ", contiguous")
+
+
+def tensors(ours: Ours, steps: int, loop: Loop | None = None, make: Callable[[nn.Module], nn.Module] = lambda net: net) -> Side:
+    """Forward, backward and optimiser on one batch that lies on the device: our net, loss and optimiser, and where there is no
+    `loop` our batch, layout and precision. `make` turns the net into what is called.
     """
-    config, device, amp = ours.run.config, ours.run.group.device, ours.run.amp_dtype
-    net, side = twin(ours), ours.run.spec.crop
+    config, device = ours.run.config, ours.run.group.device
+    loop = loop or Loop(config.batch_size, ours.run.amp_dtype)
+    net, side, amp = twin(ours).to(memory_format=loop.layout), ours.run.spec.crop, loop.amp  # type: ignore[call-overload]
     called = make(net)
-    images = torch.randn(config.batch_size, 3, side, side, device=device).to(memory_format=torch.channels_last)
-    labels = torch.arange(config.batch_size, device=device) % CLASSES
+    images = torch.randn(loop.batch, 3, side, side, device=device).to(memory_format=loop.layout)
+    labels = torch.arange(loop.batch, device=device) % CLASSES
     optimizer = make_optimizer(net, config, architectures.head_prefix(config.architecture))
     criterion = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
     scaler = GradScaler(device.type, enabled=amp is torch.float16)
@@ -84,6 +99,18 @@ def tensors(ours: Ours, steps: int, make: Callable[[nn.Module], nn.Module] = lam
             torch.cuda.synchronize(device)
 
     return train
+
+
+def loops(rounds: int, device: str = "cuda", *, photos: int = 1024, smallest: int = 64, **config: Any) -> tuple[Readings, str]:
+    """Bare loops in both half precisions, three sizes of batch, and the other layout; and what each computes per second."""
+    halves, sizes = (torch.bfloat16, torch.float16), (smallest, 2 * smallest, 4 * smallest)
+    chosen = [Loop(size, half) for size in sizes for half in halves]
+    chosen += [Loop(smallest, half, torch.contiguous_format) for half in halves]
+    with workspace(1) as (root, index):
+        ours = Ours(root, index, device, memory=True, batch_size=smallest, **config)
+        found = interleaved({str(loop): tensors(ours, photos // loop.batch, loop) for loop in chosen}, rounds)
+    told = (f"{loop}: {photos // loop.batch * loop.batch / median(found.wall[str(loop)]):.0f}" for loop in chosen)
+    return found, f"{ours.run.accelerator.name}, photos/s: {'; '.join(told)}"
 
 
 def profile(side: Side, device: torch.device) -> tuple[Mapping[str, float], float]:

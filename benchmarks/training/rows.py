@@ -10,7 +10,7 @@ from statistics import median
 import torch
 
 from benchmarks.training import compiled, ranks, stopping
-from benchmarks.training.gpu import against_tensors
+from benchmarks.training.gpu import against_tensors, loops
 from benchmarks.training.measure import Readings, Row, Side, interleaved, successive
 from benchmarks.training.reference import reference
 from benchmarks.training.sides import Ours, bare, workspace
@@ -27,6 +27,7 @@ CLAIMS = {
     "gpu": ("ResNet-50 with mixed precision on a GPU, over tensors on it", math.nan, math.nan),
     "gpu loaders": ("the same with a loader process per core", math.nan, math.nan),
     "gpu memory": ("the same, batches in memory", math.nan, math.nan),
+    "precision": ("float16 over bfloat16, tensors on a GPU, ResNet-50 at batch 64", math.nan, math.nan),
     "compile": ("torch.compile over none, tensors on a GPU", math.nan, math.nan),
 }
 """Goal and floor. Where the goal is the smaller number, less is better; where there is none, the number is told as it is."""
@@ -172,6 +173,12 @@ def gpu(rounds: int) -> dict[str, Row]:
     }
 
 
+def precision(rounds: int) -> dict[str, Row]:
+    found, detail = loops(rounds)
+    bf16, fp16 = list(found.wall)[:2]
+    return {"precision": _row("precision", found.ratio(bf16, fp16), found.spread, detail, found.raw)}
+
+
 def compile_(rounds: int) -> dict[str, Row]:
     name, goal, floor = CLAIMS["compile"]
     found = compiled.in_a_process(rounds)
@@ -187,7 +194,7 @@ def compile_(rounds: int) -> dict[str, Row]:
 
 ROWS: dict[str, Callable[[int], dict[str, Row]]] = {
     "scaling": scaling, "stop": stop, "compute": compute, "loader": loader, "cost": cost, "head": head,
-    "gpu": gpu, "compile": compile_,
+    "gpu": gpu, "precision": precision, "compile": compile_,
 }  # fmt: skip
 """In the order they run: forked ranks must come before this process has a pool of threads of its own."""
 
@@ -196,4 +203,4 @@ def possible(name: str) -> bool:
     """Whether this machine has what the row of ROWS is about."""
     if name == "compile":
         return compiled.possible()
-    return name != "gpu" or torch.cuda.is_available()
+    return name not in ("gpu", "precision") or torch.cuda.is_available()

@@ -5,8 +5,6 @@ import pytest
 from containers.train.index import DatasetIndex
 from tests.support import training
 
-SECONDS = "seconds from SIGTERM to exit"
-
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:

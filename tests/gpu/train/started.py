@@ -1,4 +1,4 @@
-"""Training jobs on the GPU, as a user starts them: `python -m containers.train`, and what they left."""
+"""A training job on the GPU as a user starts it, what programs are given to its worker, and what jobs leave."""
 
 import json
 import os
@@ -9,13 +9,10 @@ from typing import Any
 import torch
 
 from containers.train.checkpoint import LATEST
+from containers.train.job import TrainingJob
 from tests.unit.train import jobs
 
 ROOT = Path(__file__).parents[3]
-SMALL = {"architecture": "resnet18", "image_size": 64, "pretrained": "none", "engines": "none", "num_workers": 2}
-EXACT = SMALL | {"deterministic": "true", "batch_size": 8, "head_epochs": 1, "epochs": 3, "patience": 0}
-"""Five steps an epoch, one epoch of the head."""
-STEPS = 5
 _CLOCKS = {"images_per_second", "data_wait_fraction", "comm_wait_fraction", "train_seconds"}
 
 
@@ -26,8 +23,14 @@ class Job(jobs.Job):
 
     def __init__(self, folder: Path, data: Path, device: str, *, program: str = "", **settings: object) -> None:
         flags = {"data": data, "model_dir": folder / "model", "device": device, **settings}
-        found = python_path(folder / "custom", program)
-        arguments = [f"--{name.replace('_', '-')}={value}" for name, value in flags.items() if value is not None]
+        path = [str(ROOT), os.environ.get("PYTHONPATH", "")]  # what is carried along may be there
+        if program:
+            custom = folder / "custom"
+            custom.mkdir(parents=True)
+            (custom / "sitecustomize.py").write_text(_in_the_worker(program))
+            path.insert(0, str(custom))
+        arguments = [f"--{name.replace('_', '-')}={value}" for name, value in flags.items()]
+        found = os.pathsep.join(filter(None, path))
         super().__init__(folder, *arguments, PYTHONPATH=found, TMPDIR=gettempdir())  # else paths too long for sockets
 
     def end(self, expect: int = 0) -> "Job":
@@ -40,54 +43,15 @@ class Job(jobs.Job):
         lines = [json.loads(line) for line in self.out.splitlines() if line.startswith("{") and line.endswith("}")]
         return [line for line in lines if line.get("event") == event]
 
-    @property
-    def weights(self) -> bytes:
-        """Of the model."""
-        return (self.folder / "model/weights.safetensors").read_bytes()
 
-    @property
-    def newest(self) -> dict[str, Any]:
-        """The state in the newest checkpoint."""
-        return newest(self.folder / "model.run/checkpoints")
-
-    @property
-    def learned(self) -> dict[str, Any]:
-        return learned(self.newest)
-
-
-def newest(checkpoints: Path) -> dict[str, Any]:
-    """The state in the newest checkpoint, on the CPU."""
-    name = json.loads((checkpoints / LATEST).read_text())["file"]
-    state: dict[str, Any] = torch.load(checkpoints / name, map_location="cpu", weights_only=True)
-    return state
-
-
-def learned(state: dict[str, Any]) -> dict[str, Any]:
-    """Of a checkpoint, what an undisturbed run must equal bitwise: everything but clocks."""
-    history = [{k: v for k, v in row.items() if k not in _CLOCKS} for row in state["progress"]["history"]]
-    kept = {key: state[key] for key in ("model", "average", "optimizer", "scaler", "stopping")}
-    return kept | {"progress": state["progress"] | {"history": history}}
-
-
-def python_path(folder: Path, program: str = "") -> str:
-    """PYTHONPATH of a job's processes; `program` runs in its workers before anything else, from a file in `folder`."""
-    path = [str(ROOT), os.environ.get("PYTHONPATH", "")]  # what is carried along may be there
-    if program:
-        folder.mkdir(parents=True)
-        (folder / "sitecustomize.py").write_text(in_the_worker(program))
-        path.insert(0, str(folder))
-    return os.pathsep.join(filter(None, path))
-
-
-def in_the_worker(program: str) -> str:
-    """A sitecustomize.py for `program`."""
+def _in_the_worker(program: str) -> str:
     lines = "".join(f"    {line}\n" for line in program.strip().splitlines())
     ours = '"-m containers.train.worker " in " ".join(sys.orig_argv)'  # the launcher is given the name as well
     return f"import sys\n\nif {ours}:\n{lines}"
 
 
 def wait_at(step: int) -> str:
-    """After its step of this number, counted from 0, the worker says its pid and waits until it is asked to stop."""
+    """A program: after its step of this number, counted from 0, the worker says its pid and waits until it is asked to stop."""
     return f"""
 import json, os, time
 from containers.train import distributed, optimisation
@@ -108,3 +72,23 @@ def waiting(self, batch, rate, number):
 
 distributed.StopRequest.listen, optimisation.Stepper.step = listening, waiting
 """
+
+
+def newest(checkpoints: Path) -> dict[str, Any]:
+    """The state in the newest checkpoint, on the CPU."""
+    name = json.loads((checkpoints / LATEST).read_text())["file"]
+    state: dict[str, Any] = torch.load(checkpoints / name, map_location="cpu", weights_only=True)
+    return state
+
+
+def learned(job: TrainingJob) -> dict[str, Any]:
+    """Of its newest checkpoint, what an undisturbed run must equal bitwise: everything but clocks."""
+    state = newest(job.paths.checkpoint_dir)
+    history = [{k: v for k, v in row.items() if k not in _CLOCKS} for row in state["progress"]["history"]]
+    kept = {key: state[key] for key in ("model", "average", "optimizer", "scaler", "stopping")}
+    return kept | {"progress": state["progress"] | {"history": history}}
+
+
+def weights(job: TrainingJob) -> bytes:
+    """Of its model."""
+    return (job.paths.model_dir / "weights.safetensors").read_bytes()

@@ -1,12 +1,12 @@
 """What ends, or does not end, a job on the GPU: a full memory, and an error that CUDA reports late."""
 
 import pytest
-import torch
 
-from tests.gpu.train.started import SMALL, Job
+from tests.gpu.train.forked import Rank
+from tests.support import training
 
 BATCH = 32
-LARGE = SMALL | {"image_size": 224, "batch_size": BATCH, "head_epochs": 0, "epochs": 1, "num_workers": 4}
+LARGE = {"image_size": 224, "batch_size": BATCH, "precision": "fp32", "deterministic": False}
 HALVED = "out of memory: going on with smaller micro-batches (set micro_batch_size to skip this)"
 FULL = """
 import json, torch
@@ -30,28 +30,38 @@ def _real(gpu):
         pytest.skip("a CPU has no memory of its own that can be full")
 
 
-def test_a_full_gpu_gives_its_memory_back_and_goes_on_with_fewer_photos_at_once(tmp_path, data, gpu):
-    job = Job(tmp_path, data, gpu.type, program=FULL, **LARGE, precision="fp32").end()
-    halved = job.logged(HALVED)
+@pytest.fixture
+def job(tmp_path, index, gpu):
+    def make(**settings):
+        small = {"architecture": "resnet18", "head_epochs": 0, "epochs": 1, **settings}
+        made = training.make_job(tmp_path, index, **small).model_copy(update={"device": gpu.type})
+        made.write()
+        return made
+
+    return make
+
+
+def test_a_full_gpu_gives_its_memory_back_and_goes_on_with_fewer_photos_at_once(job):
+    rank = Rank(job(**LARGE), FULL).end()
+    halved = rank.logged(HALVED)
     assert (halved[0]["was"], halved[0]["now"], halved[0]["batch_size"]) == (BATCH, BATCH // 2, BATCH)
     assert [line["was"] for line in halved[1:]] == [line["now"] for line in halved[:-1]]
-    emptied = job.logged("emptied")
+    emptied = rank.logged("emptied")
     assert len(emptied) >= len(halved)
     assert max(line["allocated"] for line in emptied) < 256 * 2**20, emptied  # weights, moments, photos, cuBLAS
     assert max(line["reserved"] for line in emptied) < 384 * 2**20, emptied  # of 640, in blocks that hold some of these
-    (epoch,) = job.logged("epoch")
+    (epoch,) = rank.logged("epoch")
     assert epoch["train_loss"] > 0
-    assert job.failure is None
 
 
-def test_a_full_gpu_is_an_error_that_names_the_next_size_where_the_user_chose_one(tmp_path, data, gpu):
-    job = Job(tmp_path, data, gpu.type, program=FULL, **LARGE, precision="fp32", micro_batch_size=BATCH).end(expect=4)
-    assert job.failure.startswith(
+def test_a_full_gpu_is_an_error_that_names_the_next_size_where_the_user_chose_one(job):
+    rank = Rank(job(**LARGE, micro_batch_size=BATCH), FULL).end(expect=4)
+    assert rank.failure.startswith(
         f"AcceleratorError: out of memory with {BATCH} photos at once (batch_size {BATCH}, {BATCH} per rank): "
         f"set micro_batch_size to {BATCH // 2}; the result stays the same but for batch norm ("
     )
-    assert "[rank 0" in job.failure
-    assert not job.logged("epoch")
+    assert "[rank 0" in rank.failure
+    assert not rank.logged("epoch")
 
 
 ASSERTS = """
@@ -67,12 +77,10 @@ optimisation.Stepper._gradients = wrong
 """
 
 
-def test_an_assertion_that_fails_on_the_gpu_is_named_in_the_failure_file(tmp_path, data, gpu):
+def test_an_assertion_that_fails_on_the_gpu_is_named_in_the_failure_file(job):
     """CUDA says so at some later call, and every call after that fails as well: the first one is the cause."""
-    job = Job(tmp_path, data, gpu.type, program=ASSERTS, **SMALL, batch_size=8, head_epochs=0, epochs=1).end(expect=1)
-    first = job.failure.splitlines()[0]
-    assert first.startswith("AcceleratorError: CUDA error: device-side assert triggered"), job.failure
-    assert "[rank 0" in job.failure
-    assert len(job.failure.encode()) <= 1024
-    assert "Assertion `t >= 0 && t < n_classes` failed" in job.out  # as the driver tells the cause
-    assert torch.cuda.is_available()
+    rank = Rank(job(batch_size=8), ASSERTS).end(expect=1)
+    assert rank.failure.startswith("AcceleratorError: CUDA error: device-side assert triggered"), rank.failure
+    assert "[rank 0" in rank.failure
+    assert len(rank.failure.encode()) <= 1024
+    assert "Assertion `t >= 0 && t < n_classes` failed" in rank.out  # as the driver tells the cause

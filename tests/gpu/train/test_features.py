@@ -20,7 +20,7 @@ EPOCHS = 3
 
 
 def prepared(root, index, device, precision):
-    settings = {"architecture": "resnet18", "deterministic": False, "augmentation": "none"}
+    settings = {"architecture": "resnet18", "deterministic": False, "augmentation": "none", "optimizer": "sgd"}
     job = training.make_job(root, index, **settings, precision=precision)
     return run.prepare(job.model_copy(update={"device": device}), StopRequest())
 
@@ -48,8 +48,9 @@ def test_features_are_those_of_a_cpu_in_float32(tmp_path, index, gpu, precision)
     assert off(found, plain) < CLOSE[precision]
 
 
-@pytest.mark.parametrize("precision", CLOSE)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_head_on_features_learns_what_it_learns_behind_the_backbone(tmp_path, index, gpu, precision):
+    """fp16 skips its first steps behind the backbone, where its gradients are scaled, and none on features."""
     heads, scores = [], []
     for name, start in (("cached", phases._head_on_features), ("photos", phases._head_on_photos)):
         this = prepared(tmp_path / name, index, gpu.type, precision)

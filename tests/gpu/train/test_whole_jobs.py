@@ -1,34 +1,57 @@
-"""Whole jobs on the GPU: what they choose, what they leave, and that a host without a GPU can use it."""
+"""A whole job on the GPU, as `docker run IMAGE train` starts it: stopped in its middle, started again, and what it leaves."""
 
-import pytest
+import time
+
 import torch
 
 from containers.core import artifact
 from containers.core.manifest import EAGER_TOLERANCE, GOLDEN_FILE
 from containers.core.preprocessing import decode, prepare
-from tests.gpu.train.started import SMALL, Job
+from tests.gpu.train.started import Job, newest, wait_at
+
+SETTINGS = {
+    "architecture": "resnet18", "image_size": 64, "pretrained": "none", "engines": "none", "batch_size": 8,
+    "head_epochs": 1, "epochs": 2,
+}  # fmt: skip
+STEPS = 5
+"""An epoch: 40 photos."""
 
 
-@pytest.mark.parametrize("precision", ["auto", "fp16", "fp32"])
-def test_a_job_of_two_phases_leaves_a_model_that_a_cpu_uses(tmp_path, data, gpu, precision):
-    native = "bfloat16" if gpu.type == "cuda" and torch.cuda.get_device_capability() >= (8, 0) else "float16"
-    named = {"auto": native if gpu.type == "cuda" else "float32", "fp16": "float16", "fp32": "float32"}
-    found = "auto" if gpu.type == "cuda" else "cpu"  # a user does not say that there is a GPU
-    job = Job(tmp_path, data, found, **SMALL, precision=precision, head_epochs=2, epochs=2).end()
-    assert [line["phase"] for line in job.logged("epoch")] == ["head", "head", "all", "all"]
+def test_a_job_that_is_stopped_and_goes_on_leaves_a_model_that_a_cpu_uses(tmp_path, data, gpu, record_property):
+    real = gpu.type == "cuda"
+    device = "auto" if real else "cpu"  # a user does not say that there is a GPU
+    with Job(tmp_path, data, device, program=wait_at(STEPS + 2), **SETTINGS) as job:
+        job.wait_for('"waits"')
+        asked = time.perf_counter()
+        assert job.stop().wait() == 0, job.out
+        record_property("seconds from SIGTERM to exit", round(time.perf_counter() - asked, 2))
+    _computes_on(gpu, job)
+    progress = newest(tmp_path / "model.run/checkpoints")["progress"]
+    assert (progress["phase"], progress["epoch"], progress["samples"]) == (1, 0, 3 * SETTINGS["batch_size"])
+    assert job.failure is None
+    _answers_golden(tmp_path / "model")
+    again = Job(tmp_path, data, device, **SETTINGS).end()
+    assert again.logged("resumed")
+    assert [line["phase"] for line in again.logged("epoch")] == ["all", "all"]
+    _computes_on(gpu, again)
+    _answers_golden(tmp_path / "model")
+    if real:
+        assert torch.cuda.get_device_name() in (tmp_path / "model/report/index.html").read_text()
+    assert (tmp_path / "model.run/output/report/MODEL_CARD.md").exists()
+    assert again.failure is None
+    told = (job.out + again.out).lower()
+    assert not [word for word in ("destroy_process_group", "userwarning", "traceback") if word in told], told
+
+
+def _computes_on(gpu, job):
     (computing,) = job.logged("computing")
-    assert computing["precision"] == named[precision]
     if gpu.type == "cuda":
         (checked,) = job.logged("accelerator")  # by preflight, before any worker
         assert (checked["device"], checked["gpus"]) == (torch.cuda.get_device_name(), torch.cuda.device_count())
-        assert computing["device"] == torch.cuda.get_device_name()
-    _answers_golden(tmp_path / "model")
-    page = (tmp_path / "model/report/index.html").read_text()
-    assert computing["device"] in page
-    assert (tmp_path / "model.run/output/report/MODEL_CARD.md").exists()
-    assert job.failure is None
-    told = job.out.lower()
-    assert not [word for word in ("destroy_process_group", "userwarning", "traceback") if word in told], job.out
+        native = "bfloat16" if torch.cuda.get_device_capability() >= (8, 0) else "float16"
+        assert (computing["device"], computing["precision"]) == (torch.cuda.get_device_name(), native)
+    else:
+        assert (computing["device"], computing["precision"]) == ("cpu", "float32")
 
 
 def _answers_golden(model_dir):

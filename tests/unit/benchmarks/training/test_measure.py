@@ -10,7 +10,7 @@ import torch
 
 from benchmarks.training import compiled
 from benchmarks.training.__main__ import report
-from benchmarks.training.gpu import against_tensors
+from benchmarks.training.gpu import against_tensors, loops
 from benchmarks.training.measure import Load, Row, interleaved, own_cpu, peak_rss_mb, successive, timed
 from benchmarks.training.rows import CLAIMS, ROWS
 
@@ -64,6 +64,14 @@ def test_the_rows_of_a_gpu_run_as_far_as_a_cpu_can():
         rf"{rate}\d+\.\d ms a step, of which the device computes \d+\.\d; most of its own time: (.+? \d+%(, |$)){{4}}",
         details["memory"],
     )
+
+
+def test_loops_in_both_half_precisions_say_what_each_computes():
+    found, detail = loops(1, "cpu", photos=8, smallest=2, architecture="mobilenet_v3_small", image_size=32)
+    assert found.ratio("bfloat16, batch 2", "float16, batch 2") > 0
+    named = [f"{half}, batch {size}" for size in (2, 4, 8) for half in ("bfloat16", "float16")]
+    named += [f"{half}, batch 2, contiguous" for half in ("bfloat16", "float16")]
+    assert re.fullmatch("cpu, photos/s: " + "; ".join(rf"{name}: \d+" for name in named), detail)
 
 
 def test_compiling_is_measured_in_a_process_of_its_own():
