@@ -117,7 +117,7 @@ class _Statistics:
     @torch.no_grad()
     def put_back_where(self, condition: Tensor) -> None:
         for dtype, buffers in self._now.items():
-            chosen = torch.where(condition, self._kept[dtype], _flat(buffers)).split([each.numel() for each in buffers])
+            chosen = torch.split(torch.where(condition, self._kept[dtype], _flat(buffers)), [each.numel() for each in buffers])
             torch._foreach_copy_(buffers, [part.view_as(each) for part, each in zip(chosen, buffers, strict=True)])
 
 
