@@ -1,3 +1,5 @@
+import gc
+import multiprocessing
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -17,6 +19,18 @@ from tests.unit.train import boards, jobs
 def _one_thread():
     """Forked ranks must not inherit a pool of threads that does not exist in them."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_loader_is_left() -> Iterator[None]:
+    """The error that ended a test may hold its loader process until then. It ignores SIGTERM, with which Python's own end would
+    ask it to end, and wait for ever.
+    """
+    yield
+    gc.collect()
+    for left in multiprocessing.active_children():
+        left.kill()
+        left.join()
 
 
 @pytest.fixture(scope="session")
