@@ -62,7 +62,7 @@ def hear(handler: RendezvousHandler, job: TrainingJob, there: Collection[str] = 
     """
     store = _store(handler)
     for how, hosts, seconds in (("unfit", job.cluster.hosts, STAY_SECONDS), ("gave-up", there, GAVE_UP_SECONDS)):
-        if why := _told(store, job.cluster, how):
+        if why := _told(store, job.cluster.hosts, how):
             _heard(store, job.cluster, hosts, seconds)
             return why
     return None
@@ -79,7 +79,8 @@ def listen(job: TrainingJob, gathers: Callable[[], object], report: Callable[[Fa
         handler = rendezvous.plan(job, gpus=0, cores=1, address=None, interface=None).handler()
         store = _store(handler)
         store.set(f"listens/{here}", "1")
-        while not (told := _told(store, job.cluster, "unfit") or _told(store, job.cluster, "gave-up")):
+        others = [host for host in job.cluster.hosts if host != here]  # what is said of this host is of a start before
+        while not (told := _told(store, others, "unfit") or _told(store, others, "gave-up")):
             late = gathering.missing(handler, handler.get_run_id(), (leader, here))
             if not known and late == [here]:
                 known = True
@@ -94,8 +95,8 @@ def listen(job: TrainingJob, gathers: Callable[[], object], report: Callable[[Fa
     return True
 
 
-def _told(store: Store, cluster: Cluster, how: str) -> Failure | None:
-    told = [f"{how}/{host}" for host in cluster.hosts if store.check([f"{how}/{host}"])]
+def _told(store: Store, hosts: Collection[str], how: str) -> Failure | None:
+    told = [f"{how}/{host}" for host in hosts if store.check([f"{how}/{host}"])]
     return failure.root_cause(Failure.model_validate_json(bytes(store.get(key)).decode()) for key in told) if told else None
 
 

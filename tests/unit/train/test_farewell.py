@@ -108,3 +108,15 @@ def test_who_listens_hears_of_a_host_that_had_gathered_and_is_waited_for(jobs: l
         assert store(first).check(["heard/127.0.0.2"])
         assert listening.result(20)
     assert told == [WHY]
+
+
+def test_what_this_host_said_itself_before_it_was_started_again_is_not_heard(jobs: list[TrainingJob]) -> None:
+    first, told = gathering(jobs[0]), list[Failure]()
+    store(first).set("gave-up/127.0.0.2", WHY.model_dump_json())
+    with ThreadPoolExecutor(1) as pool:
+        listening = pool.submit(farewell.listen, jobs[1], lambda: None, told.append)
+        with pytest.raises(TimeoutError):
+            listening.result(2.0)
+        assert told == []
+        store(first).set("gave-up/127.0.0.1", WHY.model_dump_json())
+        assert listening.result(60)

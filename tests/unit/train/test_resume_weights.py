@@ -74,6 +74,7 @@ def test_a_run_that_began_with_weights_goes_on_bitwise_when_it_is_killed(job, fo
     straight, again = after(former, job, "straight"), after(former, job, checkpoint_every_seconds=EVERY_STEP)
     train(straight)
     train(again, main=killed_after_checkpoint(step), expect=-9)
+    assert (newest(again)["best_file"] is None) == (step == 1), "before its first evaluation it has no best"
     assert events(train(again), "resumed")[0]["step"] == step
     assert same(learned(again), learned(straight))
 
