@@ -8,7 +8,7 @@ from tests.support import training
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """48 photos of two classes, a folder each: preflight takes 8 of them for validation."""
+    """48 photos of two classes, a folder each: preflight takes 8 of them for validation and 8 for the test."""
     root = tmp_path_factory.mktemp("photos")
     for number in range(48):
         training.photo(root / f"class{number % 2}" / f"{number:03}.jpg", number % 2, number, size=(96, 80))

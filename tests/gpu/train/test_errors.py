@@ -83,4 +83,3 @@ def test_an_assertion_that_fails_on_the_gpu_is_named_in_the_failure_file(job):
     assert rank.failure.startswith("AcceleratorError: CUDA error: device-side assert triggered"), rank.failure
     assert "[rank 0" in rank.failure
     assert len(rank.failure.encode()) <= 1024
-    assert "Assertion `t >= 0 && t < n_classes` failed" in rank.out  # as the driver tells the cause

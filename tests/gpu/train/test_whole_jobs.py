@@ -13,8 +13,8 @@ SETTINGS = {
     "architecture": "resnet18", "image_size": 64, "pretrained": "none", "engines": "none", "batch_size": 8,
     "head_epochs": 1, "epochs": 2,
 }  # fmt: skip
-STEPS = 5
-"""An epoch: 40 photos."""
+STEPS = 4
+"""An epoch: 32 photos."""
 
 
 def test_a_job_that_is_stopped_and_goes_on_leaves_a_model_that_a_cpu_uses(tmp_path, data, gpu, record_property):
