@@ -47,9 +47,9 @@ class Skipping:
         """`optimizer` must be fused."""
         self._module, self._optimizer, self._scaler, self._group = module, optimizer, scaler, group
         self._statistics: _Statistics | None = None
-        self._bad = torch.zeros((), device=group.device)
+        self._bad = self._left_out = torch.zeros((), device=group.device)
         self.counts = torch.zeros(2, dtype=torch.float64, device=group.device)
-        """Steps that were skipped, in the epoch and in a row until now; equal on all ranks."""
+        """Steps skipped in the epoch, and steps in a row until now that were not taken, by the scaler too; equal on all ranks."""
 
     def begin(self) -> None:
         if self._statistics is None:  # by now it is known which layers train, and what the optimiser goes on from
@@ -58,17 +58,22 @@ class Skipping:
         self._statistics.keep()
 
     def decide(self, loss: Tensor) -> None:
-        """`loss` is this rank's. The gradients must be there, and not unscaled yet."""
+        """`loss` is this rank's. The gradients must be there, and not unscaled yet.
+
+        Where they are scaled, one that overflows is usual and the scaler's: it leaves out the step and lowers the scale, in
+        most runs at their start. Such a step was not skipped for a number that is not finite, and its loss counts as ever.
+        """
         gradients = [each.grad for group in self._optimizer.param_groups for each in group["params"] if each.grad is not None]
         largest = nn.utils.get_total_norm(gradients, math.inf)
-        bad = (~(loss.isfinite() & largest.isfinite())).float()
+        lost = torch.stack([~loss.isfinite(), ~(loss.isfinite() & largest.isfinite())]).float()
         if self._group.world_size > 1:
-            dist.all_reduce(bad, op=dist.ReduceOp.MAX)
-        self._bad = bad
-        if self._scaler.is_enabled():
-            gradients[0].add_(torch.where(bad > 0, math.nan, 0.0))
+            dist.all_reduce(lost, op=dist.ReduceOp.MAX)
+        scaled = self._scaler.is_enabled()
+        self._bad, self._left_out = lost[0 if scaled else 1], lost[1]
+        if scaled:
+            gradients[0].add_(torch.where(self._bad > 0, math.nan, 0.0))
         else:
-            self._optimizer.found_inf = bad  # type: ignore[attr-defined]
+            self._optimizer.found_inf = self._bad  # type: ignore[attr-defined]
 
     def end(self, sums: Tensor) -> Tensor:
         """What of the step's `sums` counts."""
@@ -77,8 +82,8 @@ class Skipping:
         if not self._scaler.is_enabled():
             del self._optimizer.found_inf  # type: ignore[attr-defined]
         self._statistics.put_back_where(self._bad > 0)
-        self.counts += self._bad
-        self.counts[1] *= self._bad
+        self.counts[0] += self._bad
+        self.counts[1] = (self.counts[1] + 1) * self._left_out
         return torch.where(self._bad > 0, torch.zeros_like(sums), sums)
 
     def complete_epoch(self) -> int:

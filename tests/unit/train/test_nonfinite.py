@@ -92,6 +92,20 @@ def test_a_loss_that_is_scaled_is_skipped_by_its_scaler():
     assert found.stepper.skipping.counts.tolist() == [1, 0]
 
 
+def test_a_gradient_that_overflows_because_it_is_scaled_is_the_scalers_and_no_number_that_is_not_finite():
+    """As in the first steps of most runs in float16; one that never ends is noticed all the same."""
+    found = Steps(amp=torch.float16).take(0)
+    found.stepper.scaler.load_state_dict(found.stepper.scaler.state_dict() | {"scale": 2.0**60})
+    before, photos = found.state, []
+    for number in (1, 2, 3):
+        photos.append(found.take(number).state["sums"][2])
+    assert photos == [16, 24, 32]
+    assert same(found.state["optimizer"], before["optimizer"])
+    assert all(torch.equal(tensor, before["model"][name]) for name, tensor in found.module.named_parameters())
+    assert found.stepper.scaler.get_scale() == 2.0**57
+    assert found.stepper.skipping.counts.tolist() == [0, 3]
+
+
 def test_a_run_that_did_not_skip_goes_on_skipping():
     """Its checkpoint is of an optimiser that was not fused, and perhaps had made no step."""
     for taken in ((), (0,)):
