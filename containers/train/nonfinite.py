@@ -49,7 +49,8 @@ class Skipping:
         self._statistics: _Statistics | None = None
         self._bad = self._left_out = torch.zeros((), device=group.device)
         self.counts = torch.zeros(2, dtype=torch.float64, device=group.device)
-        """Steps skipped in the epoch, and steps in a row until now that were not taken, by the scaler too; equal on all ranks."""
+        """Steps skipped in the epoch, and steps in a row until now that were not taken, by the scaler too; equal on all ranks.
+        """
 
     def begin(self) -> None:
         if self._statistics is None:  # by now it is known which layers train, and what the optimiser goes on from
