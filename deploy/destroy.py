@@ -4,7 +4,7 @@ import argparse
 
 from deploy import stack
 from deploy.context import Context
-from deploy.engine import Engine
+from deploy.engine import Removal
 from deploy.errors import DeployError, Refused, TimedOut, explained
 
 # Jobs stay in AWS's lists for ever, ended instances and what came with them for an hour.
@@ -19,34 +19,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, context: Context) -> None:
-    engine = stack.removal(context, delete_data=args.delete_data)
-    there = standing(engine)
+    removal = stack.removal(context, delete_data=args.delete_data)
+    there = removal.plan()
     if context.dry_run:
         context.emit({"stage": context.config.name, "would_delete": there}, lambda: _list("would delete", there))
         return
     if there and not args.yes:
         _ask(context, there)
     done = []
-    for step in engine.destroy():
-        done.append(step.key)
-        context.say(f"[red]-[/] {step.key}")
-    prove(context, engine, delete_data=args.delete_data)
+    for key in removal.destroy():
+        done.append(key)
+        context.say(f"[red]-[/] {key}")
+    prove(context, removal, delete_data=args.delete_data)
     context.emit({"stage": context.config.name, "deleted": done, "left": []}, lambda: _list("deleted", done))
 
 
-def standing(engine: Engine) -> list[str]:
-    """Keys of what is there, in the order in which it would go."""
-    keys = []
-    for resource in reversed(engine.resources):
-        with explained(resource.key):
-            if resource.exists():
-                keys.append(resource.key)
-    return keys
-
-
-def prove(context: Context, engine: Engine, *, delete_data: bool) -> None:
+def prove(context: Context, removal: Removal, *, delete_data: bool) -> None:
     """Raises DeployError naming whatever a describe call or, after five minutes, the tags still find."""
-    if left := standing(engine):
+    if left := removal.plan():
         raise DeployError(f"stage {context.config.name}", f"still there: {', '.join(left)}", hint="run destroy again")
     what = "the tags to find nothing"  # AWS's index of tags is some minutes behind
     try:

@@ -7,7 +7,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from deploy.context import Context
-from deploy.engine import Changes, Resource, State
+from deploy.engine import Changes, Resource, Standing, State
 from deploy.errors import Refused, TimedOut, code_of
 from deploy.storage import our_tags, tag_list
 
@@ -170,7 +170,7 @@ def _rules_of(group: dict[str, Any]) -> list[Rule]:
     return sorted(rules)
 
 
-class Instances(Resource):
+class Instances(Standing):
     """Of any run or release of this stage, while they live. Made by `train --on ec2` and `release --on ec2`."""
 
     def __init__(self, context: Context) -> None:
@@ -181,15 +181,8 @@ class Instances(Resource):
     def key(self) -> str:
         return f"instances/{self.names.base}"
 
-    def desired(self) -> State:
-        return {}
-
-    def observe(self) -> State | None:
-        alive = self.alive()
-        return {"instances": alive} if alive else None
-
-    def create(self) -> None:
-        raise Refused(self.key, "are made by `train --on ec2` and `release --on ec2` only")
+    def exists(self) -> bool:
+        return bool(self.alive())
 
     def delete(self) -> None:
         self._ec2.terminate_instances(InstanceIds=self.alive())

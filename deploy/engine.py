@@ -33,14 +33,8 @@ def found(call: Callable[..., Any], **arguments: Any) -> Any | None:
         raise
 
 
-class Resource(ABC):
-    """One thing in AWS. `desired` and `observe` speak the same words, so their difference is what has to be done.
-
-    `observe` only reads, and never waits: a plan must be harmless and quick.
-    """
-
-    wanted = True
-    """False: the stage's file has turned it off, so it is deleted where it is found."""
+class Standing(ABC):
+    """One thing in AWS that `destroy` takes away."""
 
     def __init__(self, context: Context) -> None:
         self.context = context
@@ -52,11 +46,27 @@ class Resource(ABC):
         """`kind/name`, as people read it in a plan."""
 
     @abstractmethod
+    def exists(self) -> bool:
+        """Whether there is anything to delete."""
+
+    @abstractmethod
+    def delete(self) -> None: ...
+
+
+class Resource(Standing):
+    """One thing in AWS. `desired` and `observe` speak the same words, so their difference is what has to be done.
+
+    `observe` only reads, and never waits: a plan must be harmless and quick.
+    """
+
+    wanted = True
+    """False: the stage's file has turned it off, so it is deleted where it is found."""
+
+    @abstractmethod
     def observe(self) -> State | None:
         """Reality; None where it does not exist."""
 
     def exists(self) -> bool:
-        """Whether there is anything to delete."""
         return self.observe() is not None
 
     @abstractmethod
@@ -68,9 +78,6 @@ class Resource(ABC):
     def update(self, changes: "Changes") -> None:
         """Repair exactly `changes`. Content-addressed resources never differ and do not override this."""
         raise DeployError(self.key, f"cannot be changed in place: {', '.join(changes)}", hint="delete it and apply again")
-
-    @abstractmethod
-    def delete(self) -> None: ...
 
     def check(self) -> None:  # noqa: B027 - most have nothing to check
         """Called before the first write of a run that would create or update this. Raises Refused."""
@@ -125,14 +132,30 @@ class Engine:
                     _act(resource, step)
                 yield step
 
-    def destroy(self) -> Iterator[Step]:
-        """In reverse order; deletes only what is there."""
-        for resource in reversed(self.resources):
-            with explained(resource.key):
-                if not resource.exists():
+
+class Removal:
+    """`standing` is in order of dependence, as an engine's resources are."""
+
+    def __init__(self, standing: Sequence[Standing]) -> None:
+        self._standing = list(reversed(standing))
+
+    def plan(self) -> list[str]:
+        """Keys of what is there, in the order in which it would go."""
+        keys = []
+        for one in self._standing:
+            with explained(one.key):
+                if one.exists():
+                    keys.append(one.key)
+        return keys
+
+    def destroy(self) -> Iterator[str]:
+        """The key of each thing that was there, once it is gone; lazily, so that the caller can show progress."""
+        for one in self._standing:
+            with explained(one.key):
+                if not one.exists():
                     continue
-                resource.delete()
-            yield Step(action="delete", key=resource.key, changes={})
+                one.delete()
+            yield one.key
 
 
 def _act(resource: Resource, step: Step) -> None:

@@ -19,13 +19,16 @@ from deploy.hints import hint_for
 
 
 class DeployError(Error):
-    """`where` names the resource or command, `hint` says what to try, `code` is AWS's where AWS answered with an error."""
+    """`where` names the resource or command, `code` is AWS's where AWS answered with an error.
+
+    `hint` says what to try, and who must where that is not the reader: nobody is left with a problem alone.
+    """
 
     exit_code = 1
 
-    def __init__(self, where: str, problem: str, *, hint: str = "", code: str = "") -> None:
+    def __init__(self, where: str, problem: str, *, hint: str, code: str = "") -> None:
         self.where, self.problem, self.hint, self.code = where, problem, hint, code
-        super().__init__(f"{where}: {problem}" + (f"\n  try: {hint}" if hint else ""))
+        super().__init__(f"{where}: {problem}\n  try: {hint}")
 
 
 class Refused(DeployError):

@@ -7,14 +7,14 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from deploy.context import Context
-from deploy.engine import Resource, State
-from deploy.errors import Refused, code_of
+from deploy.engine import Standing
+from deploy.errors import code_of
 
 _KINDS = ("HyperParameterTuningJob", "TrainingJob", "TransformJob")  # a search first: it would start another trial
 _ALIVE = ("InProgress", "Stopping")
 
 
-class RunningJobs(Resource):
+class RunningJobs(Standing):
     """Of `train`, `tune` and `transform`. Stopping takes as long as writing a checkpoint: SageMaker gives two minutes."""
 
     def __init__(self, context: Context) -> None:
@@ -25,23 +25,18 @@ class RunningJobs(Resource):
     def key(self) -> str:
         return f"jobs/{self.names.base}"
 
-    def desired(self) -> State:
-        return {}
-
-    def observe(self) -> State | None:
-        alive = {kind: names for kind in _KINDS if (names := [name for state in _ALIVE for name in self.named(kind, state)])}
-        return alive or None
-
-    def create(self) -> None:
-        raise Refused(self.key, "are made by `train`, `tune` and `transform` only")
+    def exists(self) -> bool:
+        return bool(self._alive())
 
     def delete(self) -> None:
         for kind in _KINDS:
             for name in self.named(kind, "InProgress"):
                 self._stop(kind, name)
-        alive = [(kind, name) for kind, names in (self.observe() or {}).items() for name in names]
-        for kind, name in alive:
+        for kind, name in self._alive():
             self.context.wait(f"{name} to end", partial(self._life, kind, name), until={"ended"}, limit_seconds=1800)
+
+    def _alive(self) -> list[tuple[str, str]]:
+        return [(kind, name) for kind in _KINDS for state in _ALIVE for name in self.named(kind, state)]
 
     def named(self, kind: str, state: str) -> list[str]:
         """Those of this kind (one of `_KINDS`) and state. A job's name is the stage's base and a date; a stage's name begins

@@ -40,7 +40,7 @@ class Proof(Resource):
             raise self._taken_back(error) from error
         except DeployError as error:
             problem = f"{error.problem}; {self._config} serves, and whether rightly nobody knows"
-            raise DeployError(error.where, problem, hint=error.hint or "run the same command again", code=error.code) from error
+            raise DeployError(error.where, problem, hint=error.hint, code=error.code) from error
         self._require_still_there()
         releases.serves(self.context, self._config)
         self.rows += [smoke.ask(self.context, way, self._golden) for way in others]

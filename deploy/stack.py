@@ -3,7 +3,7 @@
 from deploy import alarms, autoscaling, concurrency, ec2_network, ec2_template, function, iam, jobs, roles, scheduled_actions
 from deploy.context import Context
 from deploy.endpoint import Endpoint
-from deploy.engine import Engine, Resource
+from deploy.engine import Engine, Removal, Resource
 from deploy.function_url import FunctionUrl
 from deploy.log_groups import LOG_DAYS, LogGroup
 from deploy.registry import Repository
@@ -26,11 +26,11 @@ def engine(context: Context, release: Release | None, proof: Resource | None = N
     )
 
 
-def removal(context: Context, *, delete_data: bool) -> Engine:
+def removal(context: Context, *, delete_data: bool) -> Removal:
     """Everything that `destroy` looks for, whatever the file says now: an earlier file may have made it."""
     bucket = [Bucket(context)] if delete_data else []
     fn = function.Lambda(context)
-    return Engine(
+    return Removal(
         [
             *_boundary(context),  # gone last: roles may still carry it
             *(resource for resource in _foundation(context) if not isinstance(resource, roles.Boundary)),

@@ -3,7 +3,7 @@
 import pytest
 
 from deploy.ec2_network import PEERS, SecurityGroup
-from deploy.engine import Engine
+from deploy.engine import Engine, Removal
 from deploy.errors import Refused
 from tests.support import aws as fake
 
@@ -86,7 +86,7 @@ def test_each_vpc_has_a_group_of_its_own_and_destroy_takes_them_all(aws):
     assert len(groups()) == 2
     (here,) = groups(GroupIds=[group.group_id])
     assert here["VpcId"] == vpc
-    list(Engine([SecurityGroup(moved, "train")]).destroy())
+    list(Removal([SecurityGroup(moved, "train")]).destroy())
     assert groups() == []
 
 

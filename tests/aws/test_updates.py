@@ -247,7 +247,7 @@ def test_a_boundary_that_is_turned_off_goes_once_no_role_carries_it(aws):
 def test_destroy_finds_a_boundary_of_an_earlier_file(aws):
     apply()
     off = context(stage(security={"boundary": False}))
-    keys = [step.key for step in stack.removal(off, delete_data=True).destroy()]
+    keys = list(stack.removal(off, delete_data=True).destroy())
     assert keys[-1] == "boundary/kennel-dev-boundary"
     assert not any(everything().values())
 

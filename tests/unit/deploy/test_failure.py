@@ -38,9 +38,9 @@ def run(folder, capsys, *words: str, error: BaseException | None = None, stage: 
 REFUSED = ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "ListThings")
 ERRORS = [
     (Refused("stage dev", "no", hint="yes"), {"error": "Refused", "where": "stage dev", "problem": "no", "hint": "yes"}, 2),
-    (TimedOut("endpoint/x", "still Updating"), {"error": "TimedOut", "hint": None}, 1),
+    (TimedOut("endpoint/x", "still Updating", hint="wait on"), {"error": "TimedOut", "hint": "wait on", "aws_code": None}, 1),
     (REFUSED, {"error": "DeployError", "where": "credentials", "aws_code": "AccessDenied"}, 1),
-    (ConfigError("a\n  - b"), {"error": "ConfigError", "where": None, "problem": "a\n  - b"}, 2),
+    (ConfigError("a\n  - b"), {"error": "ConfigError", "where": None, "problem": "a\n  - b", "hint": None}, 2),
     (FileNotFoundError(2, "No such file", "photo.jpg"), {"error": "FileNotFoundError", "where": "photo.jpg"}, 1),
     (KeyError("Tags"), {"error": "Bug", "problem": "KeyError: 'Tags'"}, 70),
     (KeyboardInterrupt(), {"error": "Interrupted", "hint": "run the same command again to go on"}, 130),
