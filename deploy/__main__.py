@@ -23,7 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "tune": ("deploy.tuning", "search hyperparameters on SageMaker, judged by our metrics"),
     "loadtest": ("deploy.loadtest", "measure a running server and propose scaling settings"),
     "simulate": ("deploy.simulate", "what the scaling policy would do under a course of traffic"),
-    "logs": ("deploy.logs", "of a training job, the endpoint or the Lambda"),
+    "logs": ("deploy.logs", "of a job, the endpoint, the Lambda or an instance"),
     "plan": ("deploy.plan", "what apply would create, change and keep, and what it costs"),
     "apply": ("deploy.apply", "make AWS what the stage's file says"),
     "status": ("deploy.status", "what stands, what serves, what it can go back to, which alarms ring"),

@@ -79,10 +79,10 @@ class Resource(Standing):
         """Repair exactly `changes`. Content-addressed resources never differ and do not override this."""
         raise DeployError(self.key, f"cannot be changed in place: {', '.join(changes)}", hint="delete it and apply again")
 
-    def check(self) -> None:  # noqa: B027 - most have nothing to check
+    def check(self) -> None:
         """Called before the first write of a run that would create or update this. Raises Refused."""
 
-    def settle(self) -> None:  # noqa: B027 - most work at once
+    def settle(self) -> None:
         """Wait until it works, after create or update. Raises DeployError where it does not."""
 
 

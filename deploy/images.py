@@ -21,6 +21,7 @@ from rich.table import Table
 
 from deploy import image_trial
 from deploy.context import Context
+from deploy.engine import found
 from deploy.errors import DeployError, Refused, explained
 from deploy.registry import CUDA_LABEL
 
@@ -53,8 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, context: Context) -> None:
-    """Raises Refused for an unknown image, an engine that is not there or an image that does not start, DeployError where build
-    or push fail.
+    """Raises Refused for an unknown image, a repository or an engine that is not there, or an image that does not start,
+    DeployError where build or push fail.
     """
     chosen = args.images or list(IMAGES)
     if unknown := set(chosen) - set(IMAGES):
@@ -67,6 +68,8 @@ def run(args: argparse.Namespace, context: Context) -> None:
         planned = [{"image": image, "target": f"{target}:{tag}"} for image, target in targets.items()]
         context.emit(planned, lambda: "\n".join(f"would build and push {row['target']}" for row in planned))
         return
+    if not args.registry:
+        _require_repositories(context, chosen)
     engine = connect()
     login = None if args.registry else ecr_login(context)
     results = []
@@ -84,6 +87,16 @@ def run(args: argparse.Namespace, context: Context) -> None:
             cuda = label(engine, f"{target}:{tag}", f"{target}@{digest}", login)
         results.append(Pushed(image=image, reference=f"{target}@{digest}", tag=tag, cuda=cuda, pushed=pushed))
     context.emit([asdict(result) for result in results], lambda: _table(results))
+
+
+def _require_repositories(context: Context, images: Sequence[str]) -> None:
+    """Raises Refused where there is none to push to: before minutes of building, not after them."""
+    for image in images:
+        name = context.names.repository(image)
+        with explained(f"repository/{name}"):
+            there = found(context.client("ecr").describe_repositories, repositoryNames=[name])
+        if there is None:
+            raise Refused(f"repository/{name}", "does not exist", hint="`python -m deploy apply` makes the repositories")
 
 
 @contextmanager

@@ -26,16 +26,17 @@ class RunningJobs(Standing):
         return f"jobs/{self.names.base}"
 
     def exists(self) -> bool:
-        return bool(self._alive())
+        return bool(self.alive())
 
     def delete(self) -> None:
         for kind in _KINDS:
             for name in self.named(kind, "InProgress"):
                 self._stop(kind, name)
-        for kind, name in self._alive():
+        for kind, name in self.alive():
             self.context.wait(f"{name} to end", partial(self._life, kind, name), until={"ended"}, limit_seconds=1800)
 
-    def _alive(self) -> list[tuple[str, str]]:
+    def alive(self) -> list[tuple[str, str]]:
+        """(kind, name) of each."""
         return [(kind, name) for kind in _KINDS for state in _ALIVE for name in self.named(kind, state)]
 
     def named(self, kind: str, state: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""`logs`: the log streams of a training job, the endpoint or the Lambda, from CloudWatch, as they come."""
+"""`logs`: the log streams of a job, the endpoint, the Lambda or an instance, from CloudWatch, as they come."""
 
 import argparse
 import json
@@ -13,6 +13,7 @@ from deploy.engine import found
 from deploy.errors import Refused, explained
 
 TRAINING_GROUP = "/aws/sagemaker/TrainingJobs"
+TRANSFORM_GROUP = "/aws/sagemaker/TransformJobs"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +95,7 @@ def _short(value: Any) -> str:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", help="endpoint, lambda, ec2 RUN, or the name of a training job", nargs="+")
+    parser.add_argument("what", help="endpoint, lambda, ec2 RUN, transform JOB, or the name of a training job", nargs="+")
     parser.add_argument("--minutes", type=float, help="nothing older (60 for the endpoint and the Lambda, else everything)")
     parser.add_argument("--follow", action="store_true", help="go on until Ctrl-C")
 
@@ -127,6 +128,10 @@ def _where(what: list[str], context: Context) -> tuple[str, str]:
         return names.function_log_group, ""
     if what[0] == "ec2" and len(what) == 2:
         return names.ec2_log_group, f"{what[1]}/"
+    if what[0] == "transform" and len(what) == 2:
+        return TRANSFORM_GROUP, f"{what[1]}/"
     if len(what) == 1:
         return TRAINING_GROUP, f"{what[0]}/"
-    raise Refused("logs", f"{' '.join(what)}: no such log", hint="endpoint, lambda, ec2 RUN, or a training job's name")
+    raise Refused(
+        "logs", f"{' '.join(what)}: no such log", hint="endpoint, lambda, ec2 RUN, transform JOB, or a training job's name"
+    )

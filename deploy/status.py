@@ -1,4 +1,4 @@
-"""`status`: what stands, what serves, what it can go back to, and which alarms ring."""
+"""`status`: what stands, what serves, what it can go back to, which alarms ring, and what else runs and costs."""
 
 import argparse
 from dataclasses import asdict
@@ -10,9 +10,11 @@ from rich.table import Table
 from deploy import ec2_standing, releases
 from deploy.autoscaling import DIMENSION
 from deploy.context import Context
+from deploy.ec2_network import instances
 from deploy.engine import found
 from deploy.errors import DeployError, explained
 from deploy.function import Lambda
+from deploy.jobs import RunningJobs
 from deploy.names import ALIAS
 
 
@@ -32,6 +34,8 @@ def run(args: argparse.Namespace, context: Context) -> None:
             "function": _function(context),
             "alarms": _alarms(context),
             "training_jobs": _jobs(context),
+            "running_jobs": [{"kind": kind, "name": name} for kind, name in RunningJobs(context).alive()],
+            "ec2_training": _runs_on_ec2(context),
         }
     context.emit(document, lambda: _tables(document))
 
@@ -99,6 +103,19 @@ def _jobs(context: Context) -> list[dict[str, Any]]:
     return [{"name": row["TrainingJobName"], "status": row["TrainingJobStatus"]} for row in rows]
 
 
+def _runs_on_ec2(context: Context) -> list[dict[str, Any]]:
+    """Of `train --on ec2`, whether or not anybody watches them."""
+    runs: dict[str, dict[str, Any]] = {}
+    for row in instances(context, {}):
+        tags = {tag["Key"]: tag["Value"] for tag in row.get("Tags", [])}
+        if tags.get("purpose") == ec2_standing.PURPOSE:
+            continue
+        name, since = tags.get("run", "without a run's tag"), row["LaunchTime"].isoformat(timespec="seconds")
+        run = runs.setdefault(name, {"run": name, "instance_type": row["InstanceType"], "since": since, "instances": []})
+        run["instances"].append(row["InstanceId"])
+    return list(runs.values())
+
+
 def _tables(document: dict[str, Any]) -> Group:
     result = Table(title=f"Stage {document['stage']} in {document['account']}, {document['region']}", show_header=False)
     result.add_column(style="bold")
@@ -119,4 +136,10 @@ def _tables(document: dict[str, Any]) -> Group:
     quiet = f"{len(document['alarms'])} alarms, none rings"
     result.add_row("alarms", f"[red]RINGING: {', '.join(ringing)}[/]" if ringing else quiet)
     result.add_row("training jobs", "\n".join(f"{job['name']} {job['status']}" for job in document["training_jobs"]) or "none")
+    kinds = {"HyperParameterTuningJob": "search", "TrainingJob": "training job", "TransformJob": "transform"}
+    running = [f"{kinds[job['kind']]} {job['name']}" for job in document["running_jobs"]]
+    for run in document["ec2_training"]:
+        many = f"{len(run['instances'])} × {run['instance_type']}"
+        running.append(f"training on EC2 {run['run']}, {many} since {run['since']}, {', '.join(run['instances'])}")
+    result.add_row("running now", "\n".join(running) or "nothing")
     return Group(result)

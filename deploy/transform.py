@@ -185,4 +185,4 @@ def _wait(context: Context, job: str) -> None:
     ended = context.wait(what, status, until={"Completed", "Failed", "Stopped"}, limit_seconds=_LIMIT_SECONDS, every_seconds=30)
     if ended != "Completed":
         reason = sagemaker.describe_transform_job(TransformJobName=job).get("FailureReason", "no reason given")
-        raise DeployError(what, f"ended as {ended}: {reason}", hint="its log group is /aws/sagemaker/TransformJobs")
+        raise DeployError(what, f"ended as {ended}: {reason}", hint=f"python -m deploy logs transform {job}")

@@ -1,10 +1,13 @@
-"""`--dry-run` of the commands that change something: it says what it would do, and nothing is written."""
+"""`--dry-run` of every command: it says what it would do, and nothing is written. With --json, one document says it."""
 
 import pytest
 
 from deploy import __main__ as program
 from tests.support.applied import endpoint
-from tests.support.aws import FakeClock, Recorder, Screen, SharedSession, everything
+from tests.support.aws import FakeClock, Recorder, Screen, SharedSession, client, everything
+from tests.support.command_line import MACHINE_IMAGE
+from tests.support.fleet import BUCKET, machines
+from tests.support.life import log_line
 from tests.support.released import push, upload, will_answer
 
 IMAGE = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/kennel/dev"
@@ -89,3 +92,36 @@ def test_loadtest(deploy, tmp_path):
     assert dry(deploy, "loadtest", *photo, "--url", "http://127.0.0.1:1/invocations") == {
         "would_load": "http://127.0.0.1:1/invocations"
     }
+
+
+EVERY = [  # of a stage with two releases; @ is a folder of photos, @@ one of them, @@@ an artifact
+    "plan", "apply", "status", "costs", "policies", "policies deployer-images", "export-cfn", "smoke", "rollback",
+    "images --tag v1", "simulate --capacity-rps 20", "logs endpoint", "loadtest --photo @@", "data @ --name dogs",
+    "transform @", "train --data dogs", "train --data dogs --on ec2", "train --data @ --on local",
+    "tune --data dogs --range weight_decay=0:0.1", "release", "release --on ec2 --model-data @@@", "destroy",
+    "destroy --delete-data",
+]  # fmt: skip
+
+
+def test_every_command(released, tmp_path, monkeypatch):
+    """Not even a request that costs: a photo for the endpoint. One stage for all: what one writes, the next would show."""
+    assert {words.split()[0] for words in EVERY} == set(program.COMMANDS)
+    monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:1")
+    released.stage.write_text(f'{released.stage.read_text()}[ec2]\nami_parameter = "{MACHINE_IMAGE}"\n')
+    ami = client("ec2").describe_images(Owners=["amazon"])["Images"][0]["ImageId"]
+    client("ssm").put_parameter(Name=MACHINE_IMAGE, Value=ami, Type="String")
+    will_answer()
+    assert released("release", "--image", push(content="second"))[0] == 0
+    push("train")
+    for name in ("pug", "poodle"):
+        folder = tmp_path / "photos" / "train" / name
+        folder.mkdir(parents=True)
+        (folder / "a.jpg").write_bytes(b"photo")
+    client("s3").put_object(Bucket=BUCKET, Key="data/dogs/train/pug/b.jpg", Body=b"x")
+    log_line("/aws/sagemaker/Endpoints/kennel-dev")
+    places = {"@": str(tmp_path / "photos"), "@@": str(folder / "a.jpg"), "@@@": upload("b")}
+    before = client("s3").list_object_versions(Bucket=BUCKET)["Versions"]
+    for words in EVERY:
+        assert dry(released, *(places.get(word, word) for word in words.split())), words
+        assert client("s3").list_object_versions(Bucket=BUCKET)["Versions"] == before, words
+        assert machines() == [], words

@@ -107,6 +107,14 @@ def test_old_lines_of_the_endpoint_are_left_out_unless_asked_for(context):
     assert len(Tail(context, group).new_lines()) == 2
 
 
+def test_a_transform_job_has_a_group_of_its_own(context):
+    write(context, "kennel-dev-1/i-1", "no such photo", group="/aws/sagemaker/TransformJobs")
+    parser = argparse.ArgumentParser()
+    logs.add_arguments(parser)
+    logs.run(parser.parse_args(["transform", "kennel-dev-1"]), context)
+    assert "i-1 no such photo" in context.out.text
+
+
 def test_an_unknown_log_is_refused(context):
     with pytest.raises(Refused, match="no such log"):
         logs.run(argparse.Namespace(what=["a", "b"], follow=False, minutes=None), context)

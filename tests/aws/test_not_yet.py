@@ -1,12 +1,14 @@
 """What was made a moment ago is not known everywhere at once: the first apply and release of an account wait for it."""
 
 import pytest
+from moto.sagemaker.models import sagemaker_backends
 
 from deploy import stack
 from deploy.errors import DeployError
+from deploy.serving import EndpointConfig
 from tests.support import moto_ext, moto_sagemaker
-from tests.support.applied import FULL, apply, settled, writes_of
-from tests.support.aws import Recorder, context, release, stage
+from tests.support.applied import FULL, apply, endpoint, settled, writes_of
+from tests.support.aws import ACCOUNT, REGION, Recorder, context, release, stage
 
 ROLE, LINKED = "arn:aws:iam::123456789012:role/kennel-dev-serve", "arn:aws:iam::123456789012:role/aws-service-role/x"
 DATA = (
@@ -88,6 +90,27 @@ def test_a_first_answer_that_knows_nothing_of_the_call_is_no_end(aws, monkeypatc
     calls = [name for name in recorder.writes if name in ("sagemaker:CreateEndpoint", "sagemaker:UpdateEndpoint")]
     assert calls == ["sagemaker:CreateEndpoint", "sagemaker:UpdateEndpoint"]
     assert writes_of(apply, which="b") == []
+
+
+def test_an_endpoint_out_of_service_is_not_believed_to_be_so_still(aws, monkeypatch):
+    """The release that would bring it back has just been sent."""
+    apply()
+    sagemaker_backends[ACCOUNT][REGION].endpoints["kennel-dev"].endpoint_status = "OutOfService"
+    monkeypatch.setattr(moto_sagemaker, "STALE", 3)
+    recorder = Recorder()
+    apply(which="b", recorder=recorder)
+    assert recorder.writes.count("sagemaker:UpdateEndpoint") == 1
+    seen = endpoint()
+    assert (seen["EndpointStatus"], seen["EndpointConfigName"]) == ("InService", EndpointConfig(context(), release("b")).name)
+
+
+def test_one_that_stays_out_of_service_is_told(aws, monkeypatch):
+    """Nothing begins, as far as anybody can see: not for ever."""
+    apply()
+    sagemaker_backends[ACCOUNT][REGION].endpoints["kennel-dev"].endpoint_status = "OutOfService"
+    monkeypatch.setattr(moto_sagemaker, "STALE", 500)
+    with pytest.raises(DeployError, match="ended as OutOfService"):
+        apply(which="b")
 
 
 def test_an_endpoint_that_stays_away_is_believed_to_be_gone(aws, monkeypatch):

@@ -1,11 +1,12 @@
-"""One stage applied, planned and destroyed in the fake account, with what was written."""
+"""One stage applied, planned and destroyed in the fake account, with what was written. Each is held to its duty's documents."""
 
 from datetime import timedelta
 
 from moto.sagemaker.models import sagemaker_backends
 
 from deploy import stack
-from tests.support.aws import ACCOUNT, REGION, Recorder, client, context, release
+from tests.support.aws import ACCOUNT, REGION, Recorder, client, context, release, stage
+from tests.support.duties import held_to
 
 FULL = {
     "scaling": {
@@ -33,15 +34,21 @@ FULL = {
 
 
 def apply(config=None, which="a", recorder=None):
-    return list(stack.engine(context(config, recorder), release(which)).apply())
+    engine = stack.engine(context(config), release(which))
+    with held_to(["apply"], config or stage(), recorder):
+        return list(engine.apply())
 
 
 def plan(config=None, which="a", recorder=None):
-    return stack.engine(context(config, recorder), release(which)).plan()
+    engine = stack.engine(context(config), release(which))
+    with held_to(["plan"], config or stage(), recorder):
+        return engine.plan()
 
 
 def destroy(recorder=None):
-    return list(stack.removal(context(recorder=recorder), delete_data=True).destroy())
+    removal = stack.removal(context(), delete_data=True)
+    with held_to(["destroy"], stage(), recorder):
+        return list(removal.destroy())
 
 
 def endpoint():

@@ -37,6 +37,11 @@ class Call:
     operation: str
     parameters: dict
 
+    @classmethod
+    def of(cls, params, model) -> "Call":
+        """What botocore's `provide-client-params` tells."""
+        return cls(model.service_model.signing_name, model.name, dict(params))
+
     @property
     def writes(self) -> bool:
         return READS.match(self.operation) is None
@@ -56,15 +61,18 @@ class Recorder:
         return [str(call) for call in self.calls if call.writes]
 
     def __call__(self, params, model, **_) -> None:
-        service = model.service_model
-        call = Call(service.signing_name, model.name, dict(params))
+        call = Call.of(params, model)
         if call.writes and self.kill_at_write == len(self.writes) + 1:
             raise Killed
         self.calls.append(call)
+        self.note(call)
+
+    def note(self, call: Call) -> None:
+        """What else is done with it before it is sent."""
 
 
 class FakeClock:
-    """Sleeping is free. `on_sleep` is called each time: what happens meanwhile."""
+    """Sleeping is free. `on_sleep` is called each time: what others do meanwhile, unrecorded."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -75,7 +83,11 @@ class FakeClock:
 
     def sleep(self, seconds: float) -> None:
         self.seconds += seconds
-        self.on_sleep()
+        recorder, SharedSession.recorder = SharedSession.recorder, None
+        try:
+            self.on_sleep()
+        finally:
+            SharedSession.recorder = recorder
 
     def now(self) -> datetime:
         return datetime(2026, 11, 22, tzinfo=UTC) + timedelta(seconds=self.seconds)

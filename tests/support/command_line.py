@@ -1,9 +1,13 @@
-"""`python -m deploy …` in this process, against the fake account, as a person at a terminal would see it."""
+"""`python -m deploy …` in this process, against the fake account, as a person at a terminal would see it.
+
+Each command is held to the documents of its duties (`duties.held_to`): a call that they refuse fails the test that made it.
+"""
 
 import json
 
 from deploy import __main__ as program
 from tests.support.aws import FakeClock, Recorder, SharedSession, client
+from tests.support.duties import held_to
 from tests.support.fleet import Node
 from tests.support.released import push, upload, will_answer
 
@@ -19,10 +23,11 @@ class CommandLine:
         self.stage.write_text(STAGE)
 
     def __call__(self, *words: str, recorder: Recorder | None = None):
-        SharedSession.recorder, clock = recorder, FakeClock()
+        clock = FakeClock()
         clock.on_sleep = self.on_sleep
         words = [*words, "--environments", str(self.stage.parent), "--json"]
-        code = program.main(words, session=SharedSession(), clock=clock)
+        with held_to(words, self.stage, recorder):
+            code = program.main(words, session=SharedSession(), clock=clock)
         captured = self._capsys.readouterr()
         return code, json.loads(captured.out) if captured.out else None, " ".join(captured.err.split())
 

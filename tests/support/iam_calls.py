@@ -1,10 +1,11 @@
 """What IAM asks for when a call is made.
 
 `needs` turns a recorded call into (action, resource, context) triples, from the service authorization reference; those of EC2
-are in `iam_ec2`.
+are in `iam_ec2`, and what AWS does besides with the caller's rights in `iam_behind`. `of_registry`: what the Docker engine asks
+of ECR's registry with the caller's password.
 """
 
-from tests.support import iam_ec2
+from tests.support import iam_behind, iam_ec2
 from tests.support.iam_need import ACCOUNT_WIDE, Need
 
 RENAMED = {
@@ -33,7 +34,7 @@ def needs(call, names) -> list[Need]:
     """Everything IAM looks at for one recorded call."""
     service = SERVICES.get(call.service, call.service)
     if service == "ec2":
-        return iam_ec2.needs(call, names) + _passed(call, names)
+        return iam_ec2.needs(call, names) + iam_behind.needs(service, call, names) + _passed(call, names)
     action = f"{service}:{call.operation}"
     action = RENAMED.get(action, action)
     resources = [ACCOUNT_WIDE] if action in WITHOUT_RESOURCE else _resources(service, call, names)
@@ -43,57 +44,31 @@ def needs(call, names) -> list[Need]:
         found.append(Need("s3:PutBucketOwnershipControls", resources[0], conditions))
     if call.operation == "DeleteObjects" and any("VersionId" in row for row in call.parameters["Delete"]["Objects"]):
         found += [Need("s3:DeleteObjectVersion", resource, conditions) for resource in resources]
+    if call.operation == "CopyObject":
+        source = call.parameters["CopySource"]
+        arn = f"arn:{names.partition}:s3:::{source['Bucket']}/{source['Key']}"
+        found.append(Need("s3:GetObject", arn, {"aws:ResourceAccount": names.account}))
     if call.operation == "GetFunction":  # all have tags (Lambda's guide, "Permissions required for working with tags")
         found += [Need("lambda:ListTags", resource) for resource in resources]
-    found += _of_the_key(service, call, names) + _of_repositories(service, call, names)
+    found += iam_behind.needs(service, call, names)
     tagging = _tagging(service, call)
     if tagging and action != tagging:
         found.append(Need(tagging, resources[0], conditions))
     return found + _passed(call, names)
 
 
-def _of_the_key(service, call, names) -> list[Need]:
-    """What S3 asks of the bucket's own key, with the caller's rights (S3 user guide, "Protecting data with SSE-KMS").
-
-    HeadObject only for the checksum (API reference, ChecksumMode).
-    """
-    wanted = {"GetObject": ["Decrypt"], "PutObject": ["GenerateDataKey"], "CopyObject": ["Decrypt", "GenerateDataKey"]}
-    if call.parameters.get("ChecksumMode"):
-        wanted["HeadObject"] = ["Decrypt"]
-    key = service == "s3" and call.operation in wanted and _key_of(call.parameters["Bucket"])
-    via = {"kms:ViaService": f"s3.{names.region}.{names.dns_suffix}"}
-    return [Need(f"kms:{action}", key, via) for action in wanted[call.operation]] if key else []
+_LOOK = ("BatchGetImage", "GetDownloadUrlForLayer")  # manifest and configuration
+_REGISTRY = {  # ECR user guide, "IAM permissions for pushing an image" and "… for pulling an image"
+    "look": _LOOK,
+    "pull": _LOOK,
+    "push": ("BatchCheckLayerAvailability", "BatchGetImage", "CompleteLayerUpload", "InitiateLayerUpload", "PutImage",
+             "UploadLayerPart"),
+}  # fmt: skip
 
 
-def _of_repositories(service, call, names) -> list[Need]:
-    """What ECR asks of a repository's own key, with the caller's rights (ECR user guide, "Encryption at rest")."""
-    if service != "ecr" or call.operation not in ("CreateRepository", "DeleteRepository"):
-        return []
-    key = call.parameters.get("encryptionConfiguration") or _repository(call.parameters["repositoryName"], names)
-    if "kmsKey" not in key:
-        return []
-    via = {"kms:ViaService": f"ecr.{names.region}.{names.dns_suffix}"}
-    if call.operation == "DeleteRepository":
-        return [Need("kms:RetireGrant", key["kmsKey"], via)]
-    granting = via | {"kms:GrantIsForAWSResource": "true"}
-    return [Need("kms:DescribeKey", key["kmsKey"], via), Need("kms:CreateGrant", key["kmsKey"], granting)]
-
-
-def _repository(name: str, names) -> dict:
-    """How it is encrypted."""
-    from moto.core import DEFAULT_ACCOUNT_ID
-    from moto.ecr.models import ecr_backends
-
-    return ecr_backends[DEFAULT_ACCOUNT_ID][names.region].repositories[name].encryption_configuration
-
-
-def _key_of(bucket: str) -> str | None:
-    from moto.core import DEFAULT_ACCOUNT_ID
-    from moto.s3.models import s3_backends
-
-    found = s3_backends[DEFAULT_ACCOUNT_ID]["aws"].buckets.get(bucket)
-    rule = ((found and found.encryption) or {}).get("Rule", {})
-    return rule.get("ApplyServerSideEncryptionByDefault", {}).get("KMSMasterKeyID")
+def of_registry(kind: str, repository: str, names) -> list[Need]:
+    """`kind`: look (its digest and type), pull or push."""
+    return [Need(f"ecr:{action}", names.arn("ecr", f"repository/{repository}")) for action in _REGISTRY[kind]]
 
 
 def _tagging(service, call) -> str | None:
@@ -117,15 +92,10 @@ def _passed(call, names) -> list[Need]:
         ("lambda", "UpdateFunctionConfiguration"): (parameters.get("Role"), "lambda"),
         ("iam", "AddRoleToInstanceProfile"): (names.arn("iam", f"role/{parameters.get('RoleName')}", region=""), "ec2"),
         ("ec2", "RunInstances"): (names.role_arn(_role_of(parameters)), "ec2"),
-        ("application-autoscaling", "RegisterScalableTarget"): (None, parameters.get("ServiceNamespace")),
     }.get((call.service, call.operation))
     if found is None:
         return []
     arn, service = found
-    if arn is None:  # the first registration makes the service-linked role
-        name = f"{service}.application-autoscaling.amazonaws.com"
-        role = names.arn("iam", f"role/aws-service-role/{name}/AWSServiceRoleForApplicationAutoScaling", region="")
-        return [Need("iam:CreateServiceLinkedRole", role, {"iam:AWSServiceName": name})]
     return [Need("iam:PassRole", arn, {"iam:PassedToService": names.service(service)})]
 
 

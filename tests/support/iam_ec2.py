@@ -32,15 +32,14 @@ def needs(call, names) -> list[Need]:
 
 def _run_instances(p, names) -> dict[str, dict]:
     """Each thing that instances are made of must be allowed; what the launch template says counts as the request's own."""
-    template = _backend(names)._get_template_from_args(p["LaunchTemplate"])
-    data = template.data | p
+    data = started_from(p, names)
     found = {
         "instance/*": _request_tags(p, "instance")
         | {"ec2:InstanceType": data["InstanceType"], "ec2:MetadataHttpTokens": data["MetadataOptions"]["HttpTokens"]},
         f"image/{data['ImageId']}": {},
         "network-interface/*": {},
         f"subnet/{p['SubnetId']}": {},
-        f"launch-template/{template.template.id}": {},
+        f"launch-template/{_template(p, names).template.id}": {},
     }
     for mapping in data["BlockDeviceMappings"]:
         encrypted = str(mapping["Ebs"]["Encrypted"]).lower()
@@ -49,6 +48,16 @@ def _run_instances(p, names) -> dict[str, dict]:
     if "InstanceMarketOptions" in p:
         found["spot-instances-request/*"] = _request_tags(p, "spot-instances-request")
     return found
+
+
+def started_from(p, names) -> dict:
+    """A request's own words, and the launch template's."""
+    return _template(p, names).data | p
+
+
+def _template(p, names):
+    """The version that a request names."""
+    return _backend(names)._get_template_from_args(p["LaunchTemplate"])
 
 
 def _standing(p, names) -> dict[str, dict]:

@@ -21,7 +21,8 @@ plain = {
     name: getattr(Backend, name)
     for name in (
         "create_model", "create_endpoint_config", "create_endpoint", "describe_endpoint", "delete_endpoint",
-        "create_training_job", "describe_training_job",
+        "create_training_job", "describe_training_job", "create_hyper_parameter_tuning_job",
+        "describe_hyper_parameter_tuning_job",
     )
 }  # fmt: skip
 
@@ -29,7 +30,8 @@ plain = {
 def install() -> None:
     for function in (
         create_model, create_endpoint_config, create_endpoint, describe_endpoint, delete_endpoint, update_endpoint,
-        create_training_job, describe_training_job, stop_training_job,
+        create_training_job, describe_training_job, stop_training_job, create_hyper_parameter_tuning_job,
+        describe_hyper_parameter_tuning_job,
     ):  # fmt: skip
         setattr(Backend, function.__name__, function)
     Response.update_endpoint = respond_update_endpoint
@@ -97,7 +99,7 @@ def create_endpoint(self, endpoint_name, *args, **kwargs):
 
 def endpoint_response(self):
     body = {name: value for name, value in self.gen_response_object().items() if value not in (None, [None])}
-    for ours in ("Upcoming", "PendingConfig", "Stale"):
+    for ours in ("Upcoming", "PendingConfig", "Stale", "Was"):
         body.pop(ours, None)
     if getattr(self, "pending_config", None):
         body["PendingDeploymentSummary"] = {"EndpointConfigName": self.pending_config}
@@ -112,7 +114,7 @@ def describe_endpoint(self, endpoint_name):
         if endpoint.endpoint_status == "Creating":
             raise ValidationError(message=f'Could not find endpoint "{endpoint_name}".')
         before = copy.copy(endpoint)
-        before.endpoint_status, before.pending_config = "InService", None
+        before.endpoint_status, before.pending_config = endpoint.was, None
         return before.response_object
     if endpoint is not None:
         advance(endpoint)
@@ -143,7 +145,7 @@ def update_endpoint(self, endpoint_name, config_name, retain_all, excluded):
     endpoint = self.endpoints.get(endpoint_name)
     if endpoint is None:
         raise ValidationError(message=f'Could not find endpoint "{endpoint_name}".')
-    if endpoint.endpoint_status != "InService":
+    if endpoint.endpoint_status not in ("InService", "OutOfService"):
         raise ValidationError(message=f'Cannot update in-progress endpoint "{endpoint.arn}".')
     if config_name == endpoint.endpoint_config_name:
         raise ValidationError(message="Cannot update an endpoint to its own endpoint configuration")
@@ -155,7 +157,8 @@ def update_endpoint(self, endpoint_name, config_name, retain_all, excluded):
         before = live.get(variant["VariantName"], {})
         if retain_all and "DesiredInstanceCount" not in excluded and "DesiredInstanceCount" in before:
             variant |= {name: before[name] for name in ("CurrentInstanceCount", "DesiredInstanceCount")}
-    endpoint.endpoint_status, endpoint.pending_config, endpoint.stale = "Updating", config_name, STALE
+    endpoint.was, endpoint.stale = endpoint.endpoint_status, STALE
+    endpoint.endpoint_status, endpoint.pending_config = "Updating", config_name
     reason = FAIL.pop(endpoint_name, None)
     if reason:  # a rollback by alarm ends InService, on the old configuration
         rolled_back = {"endpoint_status": "InService", "failure_reason": reason, "pending_config": None}
@@ -212,6 +215,20 @@ def stop_training_job(self, name):
     schedule(job, (POLLS, {"training_job_status": "Stopped", "secondary_status": "Stopped"}))
 
 
+def create_hyper_parameter_tuning_job(self, hyper_parameter_tuning_job_name, *args, **kwargs):
+    arn = plain["create_hyper_parameter_tuning_job"](self, hyper_parameter_tuning_job_name, *args, **kwargs)
+    job = self.hyper_parameter_tuning_jobs[hyper_parameter_tuning_job_name]
+    job.hyper_parameter_tuning_job_status = "InProgress"
+    schedule(job, (POLLS, {"hyper_parameter_tuning_job_status": "Completed"}))
+    return arn
+
+
+def describe_hyper_parameter_tuning_job(self, hyper_parameter_tuning_job_name):
+    if hyper_parameter_tuning_job_name in self.hyper_parameter_tuning_jobs:
+        advance(self.hyper_parameter_tuning_jobs[hyper_parameter_tuning_job_name])
+    return plain["describe_hyper_parameter_tuning_job"](self, hyper_parameter_tuning_job_name)
+
+
 def respond_update_endpoint(self):
     excluded = [item["VariantPropertyType"] for item in self._get_param("ExcludeRetainedVariantProperties") or []]
     names = self._get_param("EndpointName"), self._get_param("EndpointConfigName")
@@ -234,6 +251,6 @@ def respond_stop_transform_job(self):
 
 
 def respond_stop_tuning_job(self):
-    jobs = self.sagemaker_backend.hyper_parameter_tuning_jobs
-    jobs[self._get_param("HyperParameterTuningJobName")].hyper_parameter_tuning_job_status = "Stopped"
+    job = self.sagemaker_backend.hyper_parameter_tuning_jobs[self._get_param("HyperParameterTuningJobName")]
+    job.hyper_parameter_tuning_job_status, job.upcoming = "Stopped", []
     return EmptyResult()
