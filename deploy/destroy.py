@@ -6,6 +6,7 @@ from deploy import stack
 from deploy.context import Context
 from deploy.engine import Removal
 from deploy.errors import DeployError, Refused, TimedOut, explained
+from deploy.storage import Bucket
 
 # Jobs stay in AWS's lists for ever, ended instances and what came with them for an hour.
 _LISTED_ON = (
@@ -21,17 +22,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, context: Context) -> None:
     removal = stack.removal(context, delete_data=args.delete_data)
     there = removal.plan()
+    kept = [] if args.delete_data else Removal([Bucket(context)]).plan()
     if context.dry_run:
-        context.emit({"stage": context.config.name, "would_delete": there}, lambda: _list("would delete", there))
+        planned = {"stage": context.config.name, "would_delete": there, "kept": kept}
+        context.emit(planned, lambda: _list("would delete", there, kept))
         return
     if there and not args.yes:
-        _ask(context, there)
+        _ask(context, there, kept)
     done = []
     for key in removal.destroy():
         done.append(key)
         context.say(f"[red]-[/] {key}")
     prove(context, removal, delete_data=args.delete_data)
-    context.emit({"stage": context.config.name, "deleted": done, "left": []}, lambda: _list("deleted", done))
+    ended = {"stage": context.config.name, "deleted": done, "left": [], "kept": kept}
+    context.emit(ended, lambda: _list("deleted", done, kept))
 
 
 def prove(context: Context, removal: Removal, *, delete_data: bool) -> None:
@@ -62,15 +66,16 @@ def tagged(context: Context, *, keep_bucket: bool) -> list[str]:
     return [arn for arn in arns if arn != bucket and not any(kind in arn for kind in _LISTED_ON)]
 
 
-def _ask(context: Context, there: list[str]) -> None:
+def _ask(context: Context, there: list[str], kept: list[str]) -> None:
     if context.as_json or not context.console.is_terminal:
         raise Refused(f"stage {context.config.name}", f"{len(there)} things would be deleted", hint="say --yes")
-    context.say(_list("will be deleted", there))
+    context.say(_list("will be deleted", there, kept))
     if context.console.input(f"Type the stage's name ({context.config.name}) to go on: ") != context.config.name:
         raise Refused(
             f"stage {context.config.name}", "not confirmed, nothing was deleted", hint="type the stage's name, or say --yes"
         )
 
 
-def _list(title: str, keys: list[str]) -> str:
-    return "\n".join([f"{title}: {len(keys)}", *(f"  {key}" for key in keys)])
+def _list(title: str, keys: list[str], kept: list[str]) -> str:
+    stay = [f"stays, with what it holds and costs: {key} (--delete-data takes it, too)" for key in kept]
+    return "\n".join([f"{title}: {len(keys)}", *(f"  {key}" for key in keys), *stay])

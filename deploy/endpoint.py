@@ -114,7 +114,7 @@ class Endpoint(Resource):
 
     def _move(self) -> None:
         live = self._describe_config(self._live_config())
-        if live and live["ProductionVariants"][0].get("InstanceType") != self._wanted_variant.get("InstanceType"):
+        if live is None or live["ProductionVariants"][0].get("InstanceType") != self._wanted_variant.get("InstanceType"):
             self._unscale()
         excluded = ["DataCaptureConfig"]  # capture follows the new configuration, the instance count follows scaling
         if self.context.config.scaling.profile == "none":
@@ -230,6 +230,9 @@ class Endpoint(Resource):
         return dict(config["ProductionVariants"][0]) | count
 
     def _describe_config(self, name: str) -> dict[str, Any] | None:
+        """None where it is gone, or somebody's own: whoever deploys this stage may read no others."""
+        if not self.names.is_content_name(name):
+            return None
         return found(self._sagemaker.describe_endpoint_config, EndpointConfigName=name)
 
     def _wait(self, what: str, until: set[str] | None = None) -> str:

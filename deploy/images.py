@@ -17,7 +17,7 @@ from typing import Any
 import docker
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from deploy import image_trial
 from deploy.context import Context
@@ -234,7 +234,7 @@ def label(engine: docker.DockerClient, name: str, by_digest: str, login: Login) 
 
 
 def _table(results: list[Pushed]) -> Table:
-    table = Table("image", "reference", "tag", "CUDA", "")
+    table = Table("image", Column("reference", overflow="fold"), "tag", "CUDA", "")  # cut off, it could not be copied
     for result in results:
         table.add_row(result.image, result.reference, result.tag, result.cuda, "pushed" if result.pushed else "was there")
     return table

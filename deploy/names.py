@@ -5,6 +5,7 @@ Names start with `<project>-<stage>` so that least-privilege policies can be wri
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -125,6 +126,10 @@ class Names:
 
     def alarm(self, what: str) -> str:
         return f"{self.base}-{what}"
+
+    def is_content_name(self, name: str) -> bool:
+        """Whether `content_name` may have made it, for this stage and no other that only looks alike."""
+        return re.fullmatch(re.escape(self.base) + r"-[0-9a-f]{10}", name) is not None
 
     def content_name(self, document: Any) -> str:
         """A model's or endpoint configuration's name: SageMaker allows 63 characters."""

@@ -5,7 +5,6 @@ no way back. Without the tag the two look alike. One that a rollback leaves says
 interrupted rollback is known, and none goes back to what an earlier one has left.
 """
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -57,8 +56,13 @@ def moving_to(endpoint: dict[str, Any]) -> str | None:
 
 
 def of_config(context: Context, config: str) -> Release | None:
-    """What an endpoint configuration serves; None where it or its model is gone."""
+    """What an endpoint configuration serves; None where it or its model is gone.
+
+    Raises DeployError for one that was not made here. By its name: whoever deploys this stage may read no others.
+    """
     sagemaker = context.client("sagemaker")
+    if not context.names.is_content_name(config):
+        raise _not_ours(config)
     described = found(sagemaker.describe_endpoint_config, EndpointConfigName=config)
     if not described:
         return None
@@ -68,12 +72,14 @@ def of_config(context: Context, config: str) -> Release | None:
         return None
     container = model.get("PrimaryContainer", {})  # a model made elsewhere may have several containers, or its data elsewhere
     if not (container.get("Image") and container.get("ModelDataUrl")):
-        hint = "`python -m deploy rollback --to CONFIG` goes back to one of ours; `status` lists them"
-        raise DeployError(
-            f"endpoint-config/{config}", "was not made by deploy: no image and model data of ours in it", hint=hint
-        )
+        raise _not_ours(config)
     tags = {tag["Key"]: tag["Value"] for tag in sagemaker.list_tags(ResourceArn=model["ModelArn"])["Tags"]}
     return Release(image=container["Image"], model_data=container["ModelDataUrl"], cuda=tags.get("cuda", "unknown"))
+
+
+def _not_ours(config: str) -> DeployError:
+    hint = "`python -m deploy rollback --to CONFIG` goes back to one of ours; `status` lists them"
+    return DeployError(f"endpoint-config/{config}", "was not made by deploy: no release of ours is in it", hint=hint)
 
 
 def live(context: Context) -> Release | None:
@@ -100,7 +106,9 @@ def _all(context: Context) -> Iterator[Past]:
 
 
 def outcome(context: Context, config: str) -> str | None:
-    """What `mark` has said of a configuration, "" for nothing yet; None where there is no such configuration."""
+    """What `mark` has said of a configuration, "" for nothing yet or one that is not ours; None where there is no such one."""
+    if not context.names.is_content_name(config):
+        return ""
     tags = _tags(context, config)
     return None if tags is None else tags.get(OUTCOME, "")
 
@@ -192,6 +200,5 @@ class OldReleases(Resource):
 
 def _ours(context: Context, operation: str, rows: str, name: str) -> list[dict[str, Any]]:
     """Rows whose name is this stage's base and a content id, and nothing that only looks alike."""
-    pattern = re.compile(re.escape(context.names.base) + r"-[0-9a-f]{10}")
     pages = context.client("sagemaker").get_paginator(operation).paginate(NameContains=context.names.base)
-    return [row for page in pages for row in page[rows] if pattern.fullmatch(row[name])]
+    return [row for page in pages for row in page[rows] if context.names.is_content_name(row[name])]

@@ -45,10 +45,17 @@ def _tag_value(text: str) -> str:
     return text
 
 
+def _region(text: str) -> str:
+    """By AWS's pattern of all partitions: a region newer than botocore's list is one, too. Raises ValueError."""
+    if not re.fullmatch(r"[a-z]{2,4}(-[a-z]+)+-[0-9]+", text):
+        raise ValueError("is no region of AWS's: they look like eu-west-1")
+    return text
+
+
 class Stage(Settings):
     project: Annotated[Name, AfterValidator(_not_reserved)] = "kennel"
     """Start of every name. Change it to run two projects in one account."""
-    region: str
+    region: Annotated[str, AfterValidator(_region)]
     """Where everything lives."""
     account: Annotated[str, StringConstraints(pattern=r"^[0-9]{12}$")] | None = None
     """Refuse to work with credentials of any other account."""

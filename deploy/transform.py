@@ -129,8 +129,8 @@ def transform_job(args: argparse.Namespace, context: Context, job: str, prefix: 
     names = context.names
     with explained("the live release"):
         config = releases.live_config(context)
-        described = config and found(context.client("sagemaker").describe_endpoint_config, EndpointConfigName=config)
         release = config and releases.of_config(context, config)
+        described = config and found(context.client("sagemaker").describe_endpoint_config, EndpointConfigName=config)
     if not described or not release:
         raise DeployError("transform", "there is no release yet", hint="`python -m deploy release`")
     kind = args.instance_type or context.config.endpoint.instance_type

@@ -3,19 +3,26 @@
 from moto.core import DEFAULT_ACCOUNT_ID
 from moto.sagemaker.models import sagemaker_backends
 
+from deploy import __main__ as program
 from tests.support.applied import endpoint
-from tests.support.aws import client, everything
+from tests.support.aws import FakeClock, Screen, SharedSession, client, everything
 from tests.support.released import push
 
 
 def test_destroy_keeps_the_data_unless_told(released):
+    bucket = "kennel-dev-123456789012-eu-west-1"
+    assert released("destroy", "--dry-run")[1]["kept"] == [f"bucket/{bucket}"], "it costs on: said before"
     code, document, err = released("destroy", "--yes")
     assert code == 0, err
-    assert document["left"] == []
+    assert (document["left"], document["kept"]) == ([], [f"bucket/{bucket}"])
     left = everything()
-    assert left.pop("buckets") == ["kennel-dev-123456789012-eu-west-1"]
+    assert left.pop("buckets") == [bucket]
     assert not any(left.values())
-    assert released("destroy", "--yes", "--delete-data")[0] == 0
+    screen, where = Screen(), ("--environments", str(released.stage.parent))
+    assert program.main(["destroy", "--yes", *where], session=SharedSession(), clock=FakeClock(), out=screen) == 0
+    assert f"stays, with what it holds and costs: bucket/{bucket} (--delete-data" in screen.text
+    code, document, err = released("destroy", "--yes", "--delete-data")
+    assert (code, document["kept"]) == (0, []), err
     assert not any(everything().values())
 
 

@@ -48,8 +48,8 @@ def test_one_that_is_still_starting_is_not_the_live_one(serving):
 def test_one_that_failed_is_not_the_live_one(on_ec2):
     """It says so before it ends itself; a release without a before must name its artifact."""
     push()
-    client("s3").put_object(Bucket=BUCKET, Key="training/r1/output/model.tar.gz", Body=b"x")
-    started = begin(on_ec2, "--job", "r1")
+    client("s3").put_object(Bucket=BUCKET, Key="training/kennel-dev-20261122-000000-0001/output/model.tar.gz", Body=b"x")
+    started = begin(on_ec2, "--job", "kennel-dev-20261122-000000-0001")
     (release,) = [row["release"] for row in on_ec2("status")[1]["ec2_serving"]]
     say(release, state="failed", reason="no GPU")
     assert standing(on_ec2) == {started: ("failed", False)}
@@ -98,8 +98,8 @@ def test_who_may_call_no_longer_may_until_the_new_one_is_healthy(on_ec2):
     """The same group guards the old instance."""
     on_ec2.write(callers=["10.1.0.0/16"])
     image = push()
-    client("s3").put_object(Bucket=BUCKET, Key="training/r1/output/model.tar.gz", Body=b"x")
-    assert on_ec2("release", "--on", "ec2", "--job", "r1")[0] == 0
+    client("s3").put_object(Bucket=BUCKET, Key="training/kennel-dev-20261122-000000-0001/output/model.tar.gz", Body=b"x")
+    assert on_ec2("release", "--on", "ec2", "--job", "kennel-dev-20261122-000000-0001")[0] == 0
     on_ec2.write(callers=["10.2.0.0/16"])
     seen = []
 
@@ -121,8 +121,8 @@ def test_who_may_call_no_longer_may_until_the_new_one_is_healthy(on_ec2):
 def test_what_nobody_depends_on_is_closed_before_an_instance_starts(on_ec2):
     on_ec2.write(callers=["10.1.0.0/16"])
     push()
-    client("s3").put_object(Bucket=BUCKET, Key="training/r1/output/model.tar.gz", Body=b"x")
-    begin(on_ec2, "--job", "r1")
+    client("s3").put_object(Bucket=BUCKET, Key="training/kennel-dev-20261122-000000-0001/output/model.tar.gz", Body=b"x")
+    begin(on_ec2, "--job", "kennel-dev-20261122-000000-0001")
     on_ec2.write(callers=["10.2.0.0/16"])
-    begin(on_ec2, "--job", "r1")
+    begin(on_ec2, "--job", "kennel-dev-20261122-000000-0001")
     assert callers() == {"10.2.0.0/16"}

@@ -142,10 +142,10 @@ def test_a_prefix_of_many_models_is_refused_before_anything_starts(on_ec2):
 
 def test_a_run_on_ec2_is_released_by_its_name(on_ec2):
     push()
-    client("s3").put_object(Bucket=BUCKET, Key="training/r1/output/model.tar.gz", Body=b"x")
-    code, document, err = on_ec2("release", "--on", "ec2", "--job", "r1")
+    client("s3").put_object(Bucket=BUCKET, Key="training/kennel-dev-20261122-000000-0001/output/model.tar.gz", Body=b"x")
+    code, document, err = on_ec2("release", "--on", "ec2", "--job", "kennel-dev-20261122-000000-0001")
     assert code == 0, err
-    assert document["model_data"] == f"s3://{BUCKET}/training/r1/output/model.tar.gz"
+    assert document["model_data"] == f"s3://{BUCKET}/training/kennel-dev-20261122-000000-0001/output/model.tar.gz"
 
 
 def test_status_shows_it_and_destroy_takes_it_away(serving):

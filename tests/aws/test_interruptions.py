@@ -106,13 +106,13 @@ def rules_of(group) -> list[tuple[int, str]]:
 @pytest.mark.slow
 def test_release_on_ec2_killed_at_every_single_call_leaves_one_instance_that_serves(serving):
     """A run cannot take over the instance of one that was killed, so each kill is followed by a run that is left alone."""
-    number, through = 0, set()
+    number, through, images = 0, set(), [push(content=f"{number}") for number in range(20)]
 
     def release(recorder=None):
         """Another image behind another port, on another type: everything that a release can change."""
         kind = ("g4dn.xlarge", "g4dn.2xlarge")[number % 2]
         serving.write(port=9000 + number, instance_type=kind, volume_gb=100 + number)
-        return serving("release", "--on", "ec2", "--image", push(content=str(number)), recorder=recorder)
+        return serving("release", "--on", "ec2", "--image", images[number], recorder=recorder)
 
     moto_ext.QUOTAS["L-DB2E81BA"] = 96
     for writes in killed_at_each_write(release):

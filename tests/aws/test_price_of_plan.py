@@ -95,8 +95,8 @@ def test_a_release_on_ec2_is_told_of_its_own_settings(on_ec2):
     on_ec2.write(instance_type="g4dn.12xlarge")
     on_ec2.stage.write_text(on_ec2.stage.read_text().replace("= 5000", "= 1000"))
     push()
-    client("s3").put_object(Bucket=BUCKET, Key="training/r1/output/model.tar.gz", Body=b"x")
-    code, _, err = on_ec2("release", "--on", "ec2", "--job", "r1")
+    client("s3").put_object(Bucket=BUCKET, Key="training/kennel-dev-20261122-000000-0001/output/model.tar.gz", Body=b"x")
+    code, _, err = on_ec2("release", "--on", "ec2", "--job", "kennel-dev-20261122-000000-0001")
     assert code == 2
     assert named(err) == ["ec2_serving.instance_type", "stage.price_ceiling_per_month"]
     assert "[scaling]" not in err

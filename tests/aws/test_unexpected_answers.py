@@ -40,9 +40,12 @@ MODELS = {"several containers": {"Containers": [{"Image": IMAGE}]}, "no data": {
 
 
 @pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
-def test_an_endpoint_that_somebody_moved_to_a_model_of_their_own(released, model):
+def test_an_endpoint_that_somebody_moved_to_a_model_of_their_own(released, tmp_path, model):
+    """Which whoever deploys this stage may not read: each command is held to its duties, the way back above all."""
     by_hand(model)
-    for command in (["plan"], ["release", "--image", released.image]):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").write_bytes(b"photo")
+    for command in (["plan"], ["release", "--image", released.image], ["transform", str(tmp_path / "photos")]):
         code, _, err = released(*command)
         assert code == 1, command
         assert "endpoint-config/theirs: was not made by deploy" in err

@@ -3,6 +3,7 @@
 import tomllib
 from datetime import UTC, datetime
 
+import boto3
 import pytest
 
 from containers.core.errors import ConfigError
@@ -42,6 +43,8 @@ def test_everything_wrong_comes_back_at_once():
 @pytest.mark.parametrize(
     ("tables", "says"),
     [
+        ({"stage": {"region": "mars"}}, "[stage] region: is no region of AWS's: they look like eu-west-1"),
+        ({"stage": {"region": "eu-west1"}}, "is no region of AWS's"),
         ({"scaling": {"minimum": 0}}, "only with [endpoint] kind = 'async'"),
         ({"endpoint": {"instance_type": "ml.t2.medium"}}, "burstable"),
         ({"serving": {"device": "cpu"}}, "on a GPU instance"),
@@ -194,3 +197,12 @@ def test_every_setting_says_what_it_is_for():
             assert field.description, f"[{table}] {name}"
     for name, field in ScheduledAction.model_fields.items():
         assert field.description, f"[[scaling.scheduled]] {name}"
+
+
+def test_every_region_of_every_partition_is_one():
+    session = boto3.Session()
+    partitions = session.get_available_partitions()
+    regions = {name for partition in partitions for name in session.get_available_regions("s3", partition_name=partition)}
+    assert {"eu-west-1", "cn-north-1", "us-gov-west-1"} <= regions
+    for region in regions:
+        assert load(stage={"region": region}).stage.region == region

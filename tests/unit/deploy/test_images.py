@@ -1,8 +1,10 @@
 """How `images` calls docker build."""
 
+import io
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from deploy import images
 
@@ -37,3 +39,13 @@ def test_a_build_makes_a_plain_image_without_an_attestation(tmp_path: Path, monk
     images.build("train", "host/kennel/dev/train:v1", "v1", [], root=tmp_path)
     environment = (tmp_path / "environment").read_text().splitlines()
     assert {"DOCKER_BUILDKIT=1", "BUILDX_NO_DEFAULT_ATTESTATIONS=1"} <= set(environment)
+
+
+def test_people_can_copy_the_whole_digest():
+    """At a terminal of 80 characters, too."""
+    reference = f"123456789012.dkr.ecr.eu-west-1.amazonaws.com/kennel/dev/train@sha256:{'abcd' * 16}"
+    pushed = images.Pushed(image="train", reference=reference, tag="v1", cuda="12.8", pushed=True)
+    screen = Console(file=io.StringIO(), width=80)
+    screen.print(images._table([pushed]))
+    rows = [line.split("│") for line in screen.file.getvalue().splitlines() if line.startswith("│")]
+    assert "".join(row[2].strip() for row in rows) == reference
