@@ -50,7 +50,7 @@ def over_eager(
     """`ratio`: how many times as fast a step is compiled; `compile_seconds`: what the first step takes longer."""
     with workspace(1) as (root, index):
         ours = Ours(root, index, device, memory=True, batch_size=batch, **config)
-        compiled = tensors(ours, steps, make=lambda net: torch.compile(net, backend=backend))  # type: ignore[return-value]
+        compiled = tensors(ours, steps, make=lambda net: torch.compile(net, backend=backend))
         began = time.perf_counter()
         compiled()
         first = time.perf_counter() - began

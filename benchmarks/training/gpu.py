@@ -11,7 +11,7 @@ from statistics import median
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 from torch.profiler import ProfilerActivity
 
@@ -73,7 +73,9 @@ class Loop:
         return f"{precision}, batch {self.batch}" + ("" if self.layout is torch.channels_last else ", contiguous")
 
 
-def tensors(ours: Ours, steps: int, loop: Loop | None = None, make: Callable[[nn.Module], nn.Module] = lambda net: net) -> Side:
+def tensors(
+    ours: Ours, steps: int, loop: Loop | None = None, make: Callable[[nn.Module], Callable[..., Tensor]] = lambda net: net
+) -> Side:
     """Forward, backward and optimiser on one batch that lies on the device: our net, loss and optimiser, and where there is no
     `loop` our batch, layout and precision. `make` turns the net into what is called.
     """
