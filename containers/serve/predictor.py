@@ -54,15 +54,8 @@ class Predictor:
         return np.concatenate(answers)
 
     def _forward(self, images: np.ndarray) -> np.ndarray:
-        try:
-            answers = self._engine(images)
-        except Exception as error:
-            if is_poisoned(error):
-                raise PoisonedDevice(str(error)) from error
-            if not is_out_of_memory(error):
-                raise
-            if len(images) == 1:
-                raise OutOfMemory("the device has not enough free memory for one photo: use a larger instance") from error
+        answers = self._attempt(images)
+        if answers is None:
             self.max_batch = len(images) // 2
             log.warning("out of memory: smaller batches from now on", extra={"max_batch": self.max_batch})
             _release_cached_memory()
@@ -70,6 +63,21 @@ class Predictor:
         if len(answers) != len(images) or not np.isfinite(answers).all():
             raise ModelFailed("the model's answer is not a probability for each class")
         return answers
+
+    def _attempt(self, images: np.ndarray) -> np.ndarray | None:
+        """None where memory ran out and fewer photos may fit: with the error goes its traceback, which keeps alive what the
+        attempt had on the device. Nothing could be computed before that is given back.
+        """
+        try:
+            return self._engine(images)
+        except Exception as error:
+            if is_poisoned(error):
+                raise PoisonedDevice(str(error)) from error
+            if not is_out_of_memory(error):
+                raise
+            if len(images) == 1:
+                raise OutOfMemory("the device has not enough free memory for one photo: use a larger instance") from error
+        return None
 
 
 def is_poisoned(error: BaseException) -> bool:

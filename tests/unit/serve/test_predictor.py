@@ -1,3 +1,5 @@
+import weakref
+
 import numpy as np
 import pytest
 
@@ -51,6 +53,26 @@ def test_answers_that_were_computed_before_memory_ran_out_come_with_the_error():
         Predictor(device, max_batch=8)(photos(8))
     assert device.sizes == [8, 4, 4, 2, 1, 1]
     assert [answer[0] for answer in caught.value.answered] == [0, 1, 2, 3, 4]
+
+
+def test_what_a_batch_that_did_not_fit_had_on_the_device_is_given_back_before_the_next_attempt():
+    held = []
+
+    class Activations:
+        pass
+
+    def engine(images: np.ndarray) -> np.ndarray:
+        if any(there() is not None for there in held):
+            raise MemoryError("full of what the attempt before left")
+        activations = Activations()
+        held.append(weakref.ref(activations))
+        if len(images) > 2:
+            raise MemoryError
+        return np.full((len(images), 2), 0.5)
+
+    predictor = Predictor(engine, max_batch=8)
+    assert len(predictor(photos(8))) == 8
+    assert predictor.max_batch == 2
 
 
 def test_memory_error_of_the_host_counts_too():
