@@ -64,9 +64,9 @@ def probabilities(answer: requests.Response) -> np.ndarray:
     return np.array([value for _, value in sorted(prediction["probabilities"].items())], np.float32)
 
 
-def assert_close(answers: np.ndarray, expected: np.ndarray) -> None:
+def assert_close(answers: np.ndarray, expected: np.ndarray, tolerance: float = HALF_TOLERANCE) -> None:
     """Within what half precision is allowed, and the same class wherever `expected` is sure of it."""
-    np.testing.assert_allclose(answers, expected, atol=HALF_TOLERANCE)
+    np.testing.assert_allclose(answers, expected, rtol=0, atol=tolerance)
     first, second = np.sort(expected)[:, ::-1][:, :2].T
-    sure = first - second > 2 * HALF_TOLERANCE
+    sure = first - second > 2 * tolerance
     np.testing.assert_array_equal(answers[sure].argmax(1), expected[sure].argmax(1))

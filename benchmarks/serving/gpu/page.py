@@ -1,10 +1,12 @@
 """The result's page."""
 
+import math
 from collections.abc import Callable, Iterator
 from statistics import median
 from typing import Any
 
 Raw = dict[str, Any]
+TWIN = "A'"
 
 
 def text(raw: Raw) -> str:
@@ -69,8 +71,8 @@ def _place(window: Raw) -> tuple[int, str]:
 
 def _said(raw: Raw) -> Iterator[str]:
     twins = [
-        f"{abs(_of(raw, 'A', c, 'rate') / _of(raw, chr(65) + chr(39), c, 'rate') - 1):.1%} at {c}"
-        for c in sorted({w["concurrency"] for w in raw["windows"] if w["side"] == "A'"})
+        f"{abs(_of(raw, 'A', c, 'rate') / (_of(raw, TWIN, c, 'rate') or math.nan) - 1):.1%} at {c}"
+        for c in sorted({w["concurrency"] for w in raw["windows"] if w["side"] == TWIN})
     ]
     yield f"- A–A (requests per second): {', '.join(twins)}."
     limits = _by_batch(raw["pipeline"], float)

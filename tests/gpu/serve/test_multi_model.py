@@ -45,7 +45,7 @@ def test_models_share_the_gpu_and_one_that_is_unloaded_gives_its_memory_back(ser
     assert [event["device"] for event in server.events("model loaded")] == ["cuda:0", "cuda:0"]
     for name, subject in subjects.items():
         answers = np.stack([probabilities(invoke(name, body)) for body in subject.photos])
-        assert_close(answers, subject.expected)
+        assert_close(answers, subject.expected, subject.tolerance)
     models = {process.pid for process in server.processes("kennel-model")}
     seen = on_the_gpu() & models
     assert len(models) == 2

@@ -34,8 +34,8 @@ def test_it_answers_what_the_cpu_answers_one_by_one_and_in_batches(server, resne
     alone = np.stack([probabilities(server.invoke(body)) for body in resnet.photos])
     at_once = np.stack([probabilities(future.result()) for future in together(server, pool, resnet.photos)])
     record_property("worst", [float(np.abs(answers - resnet.expected).max()) for answers in (alone, at_once)])
-    assert_close(alone, resnet.expected)
-    assert_close(at_once, resnet.expected)
+    assert_close(alone, resnet.expected, resnet.tolerance)
+    assert_close(at_once, resnet.expected, resnet.tolerance)
     counts = {name: value - before.get(name, 0) for name, value in _counts(server).items()}
     assert counts["kennel_batch_photos_sum"] == 2 * len(resnet.photos)
     assert counts["kennel_batch_photos_count"] < 2 * len(resnet.photos)
@@ -53,7 +53,7 @@ def test_a_killed_model_process_is_replaced_on_the_same_gpu(server, resnet):
     victim.kill()
     until(lambda: server.processes("kennel-model") not in ([], [victim]), "a replacement")
     until(lambda: server.ping() == 200, "/ping says 200")
-    assert_close(np.stack([probabilities(server.invoke(body)) for body in resnet.photos]), resnet.expected)
+    assert_close(np.stack([probabilities(server.invoke(body)) for body in resnet.photos]), resnet.expected, resnet.tolerance)
     assert [event["device"] for event in server.events("model loaded")] == ["cuda:0"] * 2
 
 
