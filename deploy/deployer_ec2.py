@@ -8,7 +8,7 @@ from deploy.storage import EC2
 
 def ec2(scope: Scope) -> Document:
     names = scope.names
-    kinds_made = ("instance", "volume", "network-interface", "spot-instances-request", "security-group", "launch-template")
+    kinds_made = ("instance", "volume", "spot-instances-request", "security-group", "launch-template")
     made = [names.arn("ec2", f"{kind}/*") for kind in kinds_made]
     tagged = {"aws:RequestTag/project": names.project, "aws:RequestTag/stage": names.stage}
     ours = {"aws:ResourceTag/project": names.project, "aws:ResourceTag/stage": names.stage}

@@ -8,6 +8,7 @@ images · data · training · release · ec2    what the command of that name wr
 
 from deploy.deployer_ec2 import ec2
 from deploy.deployer_statements import (
+    TRAINING_JOBS,
     function_arns,
     job_arns,
     key,
@@ -191,7 +192,7 @@ def _training(scope: Scope) -> Document:
     ]
     return document(
         pass_role(scope, "train"),
-        allow("Train", [f"sagemaker:{action}" for action in actions], job_arns(scope)),
+        allow("Train", [f"sagemaker:{action}" for action in actions], job_arns(scope, TRAINING_JOBS)),
         key_grants(scope),
     )
 

@@ -1,5 +1,7 @@
 """Statements and ARNs that several deployers' documents share. Pure, like `iam`."""
 
+from collections.abc import Sequence
+
 from deploy.iam import SERVICE, Scope
 from deploy.iam_statements import Statement, allow
 
@@ -79,8 +81,10 @@ def serving_arns(scope: Scope) -> list[str]:
     return [names.arn("sagemaker", f"endpoint/{names.endpoint}"), *made]
 
 
-def job_arns(scope: Scope) -> list[str]:
-    kinds = ("training-job", "hyper-parameter-tuning-job", "transform-job")
+TRAINING_JOBS = ("training-job", "hyper-parameter-tuning-job")
+
+
+def job_arns(scope: Scope, kinds: Sequence[str] = (*TRAINING_JOBS, "transform-job")) -> list[str]:
     return [scope.names.arn("sagemaker", f"{kind}/{scope.names.base}-*") for kind in kinds]
 
 

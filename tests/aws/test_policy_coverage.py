@@ -14,7 +14,22 @@ from tests.support.iam_need import granted
 from tests.support.life import AMI, Life, live
 
 KEY = "arn:aws:kms:eu-west-1:123456789012:key/11111111-2222-3333-4444-555555555555"
+GROUPS = ("/aws/lambda/kennel-dev-invoke", "/aws/sagemaker/Endpoints/kennel-dev", "/kennel/dev/ec2")
 UNUSED = {}  # document.statement: action → why it is granted though no recorded call of that document's commands uses it
+GROUP = "of the two forms in which AWS writes a log group's ARN, the other: which one is asked for differs by action"
+OTHERS = "photos that no command puts there: `aws s3 cp` does, for the Lambda's S3 event and for an asynchronous endpoint"
+ELSEWHERE = {  # document.statement: resource → why its actions are granted there though no recorded call uses one
+    **{
+        f"{duty}: arn:aws:logs:eu-west-1:123456789012:log-group:{group}": GROUP
+        for duty, groups in {
+            "watch.Logs": (*GROUPS, "/aws/sagemaker/TrainingJobs", "/aws/sagemaker/TransformJobs"),
+            "foundation.LogGroups": GROUPS,
+        }.items()
+        for group in groups
+    },
+    "data.Objects: arn:aws:s3:::kennel-dev-123456789012-eu-west-1/inbox/*": OTHERS,
+    "data.Objects: arn:aws:s3:::kennel-dev-123456789012-eu-west-1/async/in/*": OTHERS,
+}
 
 
 def grants(documents, need) -> set[str]:
@@ -82,6 +97,29 @@ def test_nothing_is_granted_for_nothing(life, documents):
     over, explained = sorted(unused - set(UNUSED)), sorted(set(UNUSED) - unused)
     assert not over, "granted though no command calls it: " + ", ".join(over)
     assert not explained, "explained though it needs none: " + ", ".join(explained)
+
+
+def nowhere_used(documents, life) -> set[str]:
+    """`document.statement: resource` of every resource of a statement on which no command with that duty does anything."""
+    found = set()
+    for duty, text in documents.items():
+        needed = {str(need): need for command, needs in life.needs.items() if duty in NEEDED[command] for need in needs}
+        for row in text["Statement"]:
+            for resource in [row["Resource"]] if isinstance(row["Resource"], str) else row["Resource"]:
+                alone = [{"Statement": [row | {"Resource": resource}]}]
+                if not any(need.action in row["Action"] and granted(alone, need) for need in needed.values()):
+                    found.add(f"{duty}.{row['Sid']}: {resource}")
+    return found
+
+
+def test_nothing_is_granted_on_a_resource_for_nothing(life, documents):
+    assert nowhere_used(documents, life) == set(ELSEWHERE)
+
+
+def test_a_resource_too_many_is_seen(life, documents):
+    row, more = statement(documents, "training", "Train"), "arn:aws:sagemaker:eu-west-1:123456789012:model/kennel-dev-*"
+    row["Resource"] = [*row["Resource"], more]
+    assert nowhere_used(documents, life) - set(ELSEWHERE) == {f"training.Train: {more}"}
 
 
 def statement(documents, duty, sid):

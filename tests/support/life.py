@@ -9,7 +9,7 @@ from moto.core import DEFAULT_ACCOUNT_ID
 from moto.sagemaker.models import sagemaker_backends
 
 from deploy import __main__ as program
-from deploy.logs import TRAINING_GROUP
+from deploy.logs import TRAINING_GROUP, TRANSFORM_GROUP
 from tests.support import moto_ext
 from tests.support.aws import REGION, Call, FakeClock, Recorder, SharedSession, client, context
 from tests.support.docker_socket import Engine
@@ -132,9 +132,12 @@ def serve(life, photos) -> None:
         life.run("release", *words)
     log_line(f"/aws/lambda/{life.names.function}")
     log_line(f"/aws/sagemaker/Endpoints/{life.names.endpoint}")
+    client("logs").create_log_group(logGroupName=TRANSFORM_GROUP)
+    log_line(TRANSFORM_GROUP, "kennel-dev-20261122-000000/i-1")
     photo = str(photos / "train" / "poodle" / "1.jpg")
     commands = (
         ["smoke"], ["rollback"], ["status"], ["transform", str(photos / "train")], ["logs", "lambda"], ["logs", "endpoint"],
+        ["logs", "transform", "kennel-dev-20261122-000000"],
         ["loadtest", "--photo", photo, "--seconds", "0.1", "--p95-ms", "60000"],
     )  # fmt: skip
     for command in commands:
