@@ -31,12 +31,13 @@ class Profile:
 def profile(config: StageConfig) -> Profile:
     """The stage's scaling with the overrides of `[scaling]` applied."""
     scaling = config.scaling
+    batch = config.serving.largest_batch(gpu=False)  # on a GPU too: the cores that decode are full before its batches are
     if scaling.profile == "seed":
         base = Profile(metric="SageMakerVariantInvocationsPerInstance", target=30.0, scale_in=30, scale_out=30, meaning="")
     else:
         base = Profile(
             metric="SageMakerVariantConcurrentRequestsPerModelHighResolution",
-            target=round(0.7 * config.serving.max_batch, 1),  # a new instance is on its way before a batch is full
+            target=round(0.7 * batch, 1),  # a new instance is on its way before a batch is full
             scale_in=300,
             scale_out=60,
             meaning="",

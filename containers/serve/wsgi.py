@@ -38,7 +38,10 @@ def build(number: int, config: ServeConfig, manifest: Manifest, sizing: Sizing, 
         health=health,
         labels=Labels(manifest.class_names, config.top_k, model),
         classifier=Classifier(
-            pool, manifest.preprocessing, max_pixels=config.max_pixels, max_in_flight=max(2, 2 * config.max_batch)
+            pool,
+            manifest.preprocessing,
+            max_pixels=config.max_pixels,
+            max_in_flight=max(2, 2 * config.largest_batch(gpu=False)),  # on a GPU too: a quarter of the slots, not all of them
         ),
         readers=Places(sizing.slots_per_front + SPARE_THREADS - _THREADS_FOR_PINGS),
         bodies=BodyMemory(config.body_memory_bytes),

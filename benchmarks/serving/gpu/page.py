@@ -77,7 +77,7 @@ def _said(raw: Raw) -> Iterator[str]:
     yield f"- A–A (requests per second): {', '.join(twins)}."
     limits = _by_batch(raw["pipeline"], float)
     ratios = ", ".join(f"{_of(raw, 'A', c, 'rate') / limits['8']:.2f} at {c}" for c in (16, 64, 128))
-    yield f"- Over the in-process limit in batches of 8, as the server's default is: {ratios}."
+    yield f"- Over the in-process limit in batches of 8: {ratios}."
     alone, plain = _of(raw, "A", 1, "p50_ms"), _of(raw, "graphs off", 1, "p50_ms")
     rate, slower = _of(raw, "A", 64, "rate"), _of(raw, "graphs off", 64, "rate")
     yield f"- CUDA graphs, on and off: a lone request {alone:.2f} and {plain:.2f} ms; {rate:.0f} and {slower:.0f} req/s at 64."

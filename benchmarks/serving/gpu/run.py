@@ -29,16 +29,16 @@ SIDES: dict[str, dict[str, str]] = {
     "A": {},
     "A'": {},
     "graphs off": {"SERVE_CUDA_GRAPHS": "off"},
-    "batch 32": {"SERVE_MAX_BATCH": "32"},
+    "batch 8": {"SERVE_MAX_BATCH": "8"},
     "batch 64": {"SERVE_MAX_BATCH": "64"},
-    "batch 32, 2 processes": {"SERVE_MAX_BATCH": "32", "SERVE_MODEL_PROCESSES": "2"},
+    "2 processes": {"SERVE_MODEL_PROCESSES": "2"},
 }
 """Name and settings of each server; A and A' are the same twice, as it is started without settings."""
 WINDOWS = {
     1: ("A", "graphs off"),
     16: ("A", "A'"),
-    64: ("A", "graphs off", "batch 32", "batch 64"),
-    128: ("A", "A'", "batch 32", "batch 64", "batch 32, 2 processes"),
+    64: ("A", "graphs off", "batch 8", "batch 64"),
+    128: ("A", "A'", "batch 8", "batch 64", "2 processes"),
 }
 """Concurrency and the sides that are measured at it, one after the other, in every round."""
 BATCHES = (1, 8, 32, 64)

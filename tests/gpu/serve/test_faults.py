@@ -16,7 +16,7 @@ SMALLER = "out of memory: smaller batches from now on"
 @pytest.fixture(scope="module", params=["auto", "off"])
 def engine(request, small, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
-    with faulty(small.model_dir, folder, cuda_graphs=request.param, engine="eager") as running:
+    with faulty(small.model_dir, folder, cuda_graphs=request.param, engine="eager", max_batch=8) as running:
         running.graphs = request.param
         yield running
 

@@ -49,6 +49,21 @@ def test_sizes_are_recorded_after_the_warm_up_and_before_the_golden_photo(
     assert engine.done == [1, 2, 4, 6, *recorded, 1]
 
 
+@pytest.mark.parametrize(
+    ("device", "given", "largest"), [("cpu", None, 8), ("cuda:1", None, 32), ("cpu", 3, 3), ("cuda:1", 3, 3)]
+)
+def test_the_largest_batch_is_the_device_s_unless_one_was_chosen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, given: int | None, largest: int
+):
+    artifacts.save(tmp_path)
+    engine = Recording()
+    kind = engines.Kind(load=engine.load, devices=("cpu", "cuda"), needs="numpy", exported=False)
+    monkeypatch.setitem(engines.PREFERENCE, "recording", kind)
+    job = Assignment(process=0, model_dir=tmp_path, device=device, threads=1)
+    predictor = model_process.load(job, ServeConfig(engine="recording", max_batch=given))
+    assert predictor.max_batch == max(size for size in engine.done if isinstance(size, int)) == largest
+
+
 def loaded(model_dir: Path, engine: str):
     job = Assignment(process=0, model_dir=model_dir, device="cpu", threads=1)
     return model_process.load(job, ServeConfig(engine=engine, max_batch=1))
