@@ -95,5 +95,6 @@ def test_commands_that_hints_and_pages_name_exist():
     names = fake.context().names_in(fake.ACCOUNT)
     context = type("Context", (), {"names": names})()
     for where, command, what in named:
-        if command == "logs" and what and what != "ec2":
-            assert logs._where([what], context)[0] != logs.TRAINING_GROUP, f"{where}: logs {what}"
+        if command == "logs" and what:
+            words = [what, "name"] if what in ("ec2", "transform") else [what]
+            assert logs._where(words, context)[0] != logs.TRAINING_GROUP, f"{where}: logs {what}"
