@@ -22,7 +22,7 @@ from deploy.logs import Tail
 from deploy.price_file import Prices
 from deploy.storage import EC2
 from deploy.training_progress import decision_of, follow
-from deploy.training_request import Run, check_hosts
+from deploy.training_request import Run, check_hosts, go_on
 from deploy.training_tables import Ec2
 
 _SHORT_OF_MINUTES = 5  # a machine counts from its boot, we from a little later or, after a wait for its end, earlier
@@ -158,7 +158,7 @@ def _status(text: str, where: str) -> dict[str, Any]:
 
 def conclude(context: Context, this: Run, job: Ec2Job, machines: Ec2) -> None:
     """Raises DeployError where a node failed, or ended without a word, and the others did not go on without it."""
-    again = f"python -m deploy train --on ec2 --stage {context.config.name} --data {this.dataset} --resume {this.checkpoints}"
+    again = go_on(context.config, this, "--on", "ec2")
     if not job.ended:
         context.say(f"{this.name} goes on without us; its results will be below {run_uri(context.names, this.name)}")
         return

@@ -22,7 +22,7 @@ from deploy.names import content_id
 from deploy.price_file import Prices
 from deploy.storage import CHECKPOINTS, TRAINING
 from deploy.training_progress import decision_of, follow
-from deploy.training_request import Run, check_hosts, training_job
+from deploy.training_request import Run, check_hosts, go_on, training_job
 from deploy.training_tables import Training
 
 _LIMITS = {"MaxRuntimeExceeded": "max_runtime_seconds", "MaxWaitTimeExceeded": "max_wait_seconds"}
@@ -171,7 +171,7 @@ def tuned(config: TrainConfig, assignments: list[str]) -> TrainConfig:
 
 def conclude(context: Context, this: Run, job: dict[str, Any], result: dict[str, Any], price: JobPrice) -> None:
     status = job["TrainingJobStatus"]
-    again = f"python -m deploy train --stage {context.config.name} --data {this.dataset} --resume {this.checkpoints}"
+    again = go_on(context.config, this)
     if status == "Failed":
         reason = job.get("FailureReason") or "SageMaker gave no reason"
         raise DeployError(this.name, reason, hint=f"python -m deploy logs {this.name}; once mended: {again}")

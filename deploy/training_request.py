@@ -4,6 +4,7 @@ Limits of the API (100 hyperparameters of 2500 characters, 40 metric definitions
 """
 
 import json
+import shlex
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +37,14 @@ def hyperparameters(config: TrainConfig) -> dict[str, str]:
     """All of them, so that the job's page is the whole truth. SageMaker carries strings only."""
     values = config.model_dump(mode="json")
     return {name: value if isinstance(value, str) else json.dumps(value) for name, value in values.items()}
+
+
+def go_on(config: StageConfig, run: Run, *flags: str) -> str:
+    """The command that goes on from the run's checkpoint: with its settings, where they are not the stage's."""
+    stage, own = hyperparameters(config.hyperparameters), hyperparameters(run.hyperparameters)
+    changed = [word for name, value in own.items() if value != stage[name] for word in ("--set", f"{name}={value}")]
+    words = ("--stage", config.name, "--data", run.dataset, "--resume", run.checkpoints, *changed)
+    return shlex.join(("python", "-m", "deploy", "train", *flags, *words))
 
 
 def check_hosts(config: TrainConfig, hosts: int) -> None:

@@ -5,13 +5,13 @@ All train ResNet-50 in the precision that training chooses for the GPU. What is 
 the share of the time that waits for photos, what more loader processes would bring, and on what the GPU spends its own.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.amp.grad_scaler import GradScaler
 from torch.profiler import ProfilerActivity
 
@@ -73,16 +73,13 @@ class Loop:
         return f"{precision}, batch {self.batch}" + ("" if self.layout is torch.channels_last else ", contiguous")
 
 
-def tensors(
-    ours: Ours, steps: int, loop: Loop | None = None, make: Callable[[nn.Module], Callable[..., Tensor]] = lambda net: net
-) -> Side:
+def tensors(ours: Ours, steps: int, loop: Loop | None = None) -> Side:
     """Forward, backward and optimiser on one batch that lies on the device: our net, loss and optimiser, and where there is no
-    `loop` our batch, layout and precision. `make` turns the net into what is called.
+    `loop` our batch, layout and precision.
     """
     config, device = ours.run.config, ours.run.group.device
     loop = loop or Loop(config.batch_size, ours.run.amp_dtype)
     net, side, amp = twin(ours).to(memory_format=loop.layout), ours.run.spec.crop, loop.amp  # type: ignore[call-overload]
-    called = make(net)
     images = torch.randn(loop.batch, 3, side, side, device=device).to(memory_format=loop.layout)
     labels = torch.arange(loop.batch, device=device) % CLASSES
     optimizer = make_optimizer(net, config, architectures.head_prefix(config.architecture))
@@ -92,7 +89,7 @@ def tensors(
     def train() -> None:
         for _ in range(steps):
             with torch.autocast(device.type, amp, enabled=amp is not None):
-                loss = criterion(called(images), labels)
+                loss = criterion(net(images), labels)
             scaler.scale(loss).backward()
             scaler.step(optimizer)
             scaler.update()

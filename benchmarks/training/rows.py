@@ -9,7 +9,7 @@ from statistics import median
 
 import torch
 
-from benchmarks.training import compiled, ranks, stopping
+from benchmarks.training import ranks, stopping
 from benchmarks.training.gpu import against_tensors, loops
 from benchmarks.training.measure import Readings, Row, Side, interleaved, successive
 from benchmarks.training.reference import reference
@@ -28,7 +28,6 @@ CLAIMS = {
     "gpu loaders": ("the same with a loader process per core", math.nan, math.nan),
     "gpu memory": ("the same, batches in memory", math.nan, math.nan),
     "precision": ("float16 over bfloat16, tensors on a GPU, ResNet-50 at batch 64", math.nan, math.nan),
-    "compile": ("torch.compile over none, tensors on a GPU", math.nan, math.nan),
 }
 """Goal and floor. Where the goal is the smaller number, less is better; where there is none, the number is told as it is."""
 
@@ -179,28 +178,13 @@ def precision(rounds: int) -> dict[str, Row]:
     return {"precision": _row("precision", found.ratio(bf16, fp16), found.spread, detail, found.raw)}
 
 
-def compile_(rounds: int) -> dict[str, Row]:
-    name, goal, floor = CLAIMS["compile"]
-    found = compiled.in_a_process(rounds)
-    if found is None:
-        late = f"not done after {compiled.SECONDS:.0f} s"
-        return {"compile": Row(name=name, value=None, goal=goal, floor=floor, spread=0.0, detail=late)}
-    detail = (
-        f"{found['device']}: {found['compiled']:.0f} photos/s against {found['eager']:.0f}; "
-        f"{found['compile_seconds']:.0f} s to compile"
-    )
-    return {"compile": _row("compile", found["ratio"], found["spread"], detail, found["raw"])}
-
-
 ROWS: dict[str, Callable[[int], dict[str, Row]]] = {
     "scaling": scaling, "stop": stop, "compute": compute, "loader": loader, "cost": cost, "head": head,
-    "gpu": gpu, "precision": precision, "compile": compile_,
+    "gpu": gpu, "precision": precision,
 }  # fmt: skip
 """In the order they run: forked ranks must come before this process has a pool of threads of its own."""
 
 
 def possible(name: str) -> bool:
     """Whether this machine has what the row of ROWS is about."""
-    if name == "compile":
-        return compiled.possible()
     return name not in ("gpu", "precision") or torch.cuda.is_available()

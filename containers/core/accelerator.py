@@ -73,12 +73,13 @@ def reported_late(error: RuntimeError, device: torch.device) -> RuntimeError | N
     """What is wrong with `device` since before `error`, None where nothing is.
 
     CUDA tells of a kernel's error at some later call, and at every call from then on. The first may be of a library that names
-    only itself ("cuDNN error: CUDNN_STATUS_NOT_INITIALIZED" for an index out of bounds).
+    only itself ("cuDNN error: CUDNN_STATUS_NOT_INITIALIZED" for an index out of bounds). This asks without waiting: what runs
+    may be a collective that waits for a rank that is gone.
     """
     if device.type != "cuda":
         return None
     try:
-        torch.cuda.synchronize(device)
+        torch.cuda.current_stream(device).query()
     except RuntimeError as cause:
         return cause.with_traceback(error.__traceback__)
     return None

@@ -174,8 +174,10 @@ class Checkpoints:
         return mine
 
     def forget_best(self) -> None:
-        """Another run begins here: what was best is no longer compared with. It is kept as long as what was restored is."""
-        self.best_file = None
+        """Another run begins here. Nothing of it is committed, and what was best is no longer compared with; it is kept as long
+        as what was restored is.
+        """
+        self.best_file, self.committed = None, False
 
     def load_best(self) -> tuple[dict[str, Any], dict[str, Tensor] | None] | None:
         """(state of the best evaluation, base), on every rank; None before the first. Only rank 0's disk is read."""

@@ -31,12 +31,14 @@ def is_well(loss: Tensor, skipping: "Skipping | None") -> bool:
     return bool(loss.isfinite()) if skipping is None else bool(skipping.counts[1] < MOST_IN_A_ROW)
 
 
-def error(what: str, progress: Progress, stopping: EarlyStopping) -> NonFiniteLoss:
+def error(what: str, progress: Progress, stopping: EarlyStopping, *, skipping: bool) -> NonFiniteLoss:
+    """`skipping`: single steps are left out already."""
     best = stopping.best_epoch
     kept = f"the best model (epoch {best}) is kept" if best > 0 else "there is no earlier evaluation to fall back on"
     return NonFiniteLoss(
-        f"{what} is NaN or infinite in epoch {progress.total_epochs + 1}, near step {progress.step}; "
-        f"{kept}: lower learning_rate, or set precision to fp32, or, where it is a few steps, stop_on_nonfinite to false"
+        f"{what} is NaN or infinite in epoch {progress.total_epochs + (progress.samples > 0)}, near step {progress.step}; "
+        f"{kept}: lower learning_rate, or set precision to fp32"
+        + ("" if skipping else ", or, where it is a few steps, stop_on_nonfinite to false")
     )
 
 

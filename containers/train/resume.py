@@ -43,7 +43,7 @@ def begin(run: Run, checkpoints: Checkpoints, pretrained: Callable[[], str]) -> 
     if run.config.resume == "weights":
         _check_fits(saved, run, where)
         return facts(run, _take_weights(run, checkpoints, restored)), None
-    remedy = "to begin from its best model, set resume to weights"
+    remedy = "to leave that run behind and begin a new one from its best model, set resume to weights"
     if other_photos:
         was = "was trained on other photos (names, sizes or classes differ)"
         raise ConfigError(f"{where} {was}: use another checkpoint directory, or, {remedy}")
@@ -107,7 +107,8 @@ def _take_weights(run: Run, checkpoints: Checkpoints, restored: Restored) -> str
     phases.load_weights(run, state, base)
     checkpoints.forget_best()
     progress, begun = Progress(**state["progress"]), restored.state["facts"]["created"]
-    which = f"epoch {progress.total_epochs}" if best is not None else f"step {progress.step}, before any evaluation,"
+    why = "as its best was lost" if restored.best_lost else "before any evaluation"
+    which = f"epoch {progress.total_epochs}" if best is not None else f"step {progress.step}, {why},"
     source = f"{which} of the run begun at {begun}"
     _log.info("beginning with the weights of another run", extra={"weights": source, "file": restored.file})
     return source

@@ -253,4 +253,5 @@ class Trainer:
         return interrupted(self.progress, phase, saved=saved, committed=self._checkpoints.committed)
 
     def _non_finite(self, what: str) -> NonFiniteLoss:
-        return nonfinite.error(what, self.progress, self.stopping)
+        skipping = not self._run.config.stop_on_nonfinite
+        return nonfinite.error(what, self.progress, self.stopping, skipping=skipping)

@@ -1,6 +1,7 @@
 """What people see of a SageMaker job until its end, and what Ctrl-C does. The cloud's side is played by `Cloud`."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -12,7 +13,7 @@ from deploy.context import Context
 from deploy.errors import DeployError
 from deploy.price_file import Prices
 from deploy.training_progress import Progress, ask
-from deploy.training_request import Run
+from deploy.training_request import Run, go_on
 from tests.support import aws as fake
 
 IMAGE = "registry/train@sha256:" + "a" * 64
@@ -149,6 +150,14 @@ def test_a_failed_job_is_an_error_with_its_own_reason():
     with pytest.raises(DeployError, match="DataError: 40 of 100 photos") as caught:
         conclude(watching(Cloud([("Failed", [])], reason="DataError: 40 of 100 photos cannot be read")))
     assert "--resume kennel-dev-1" in caught.value.hint
+
+
+def test_to_go_on_is_with_the_settings_that_the_run_had_and_the_stage_has_not():
+    own = replace(RUN, hyperparameters=TrainConfig(learning_rate=0.02, resume="weights"))
+    stage = watching(Cloud([])).config
+    command = "python -m deploy train --stage dev --data dogs --resume kennel-dev-1"
+    assert go_on(stage, RUN) == command
+    assert go_on(stage, own) == f"{command} --set learning_rate=0.02 --set resume=weights"
 
 
 def interrupted_once(context: Context) -> None:

@@ -1,6 +1,7 @@
 """What needs an NVIDIA GPU: everything below this folder is skipped where torch cannot use one.
 
-`python -m pytest tests/gpu` on a host with a GPU; two minutes. Nothing here asks for the network or for Docker.
+`python -m pytest tests/gpu` on a host with a GPU takes some minutes (`-n 8 --dist loadfile` where there are cores). Nothing
+here asks for the network or for Docker.
 """
 
 import pytest

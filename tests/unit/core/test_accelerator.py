@@ -109,3 +109,22 @@ def test_a_gpu_that_torch_cannot_use_is_an_error_with_the_remedy(monkeypatch):
     with pytest.raises(AcceleratorError, match=r"cannot use \(CUDA_VISIBLE_DEVICES is '7'; there are device files for \d\)"):
         accelerator.detect("cuda")
     assert accelerator.detect("cpu").name == "cpu"
+
+
+def test_an_error_that_a_library_hides_is_asked_of_the_device_which_is_not_waited_for(monkeypatch):
+    """What runs there may wait for a rank that is gone."""
+    hidden, device = RuntimeError("cuDNN error: CUDNN_STATUS_NOT_INITIALIZED"), torch.device("cuda", 0)
+
+    class Busy:
+        def query(self):
+            return False
+
+    class Broken:
+        def query(self):
+            raise RuntimeError("CUDA error: device-side assert triggered")
+
+    for stream, cause in ((Busy(), None), (Broken(), "CUDA error: device-side assert triggered")):
+        monkeypatch.setattr(torch.cuda, "current_stream", lambda _device, stream=stream: stream)
+        found = accelerator.reported_late(hidden, device)
+        assert (found and str(found)) == cause
+    assert accelerator.reported_late(hidden, torch.device("cpu")) is None

@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 from containers.core import logs, manifest
 from containers.core.errors import ConfigError
 from containers.train import trainer, worker
-from containers.train.errors import Interrupted
+from containers.train.distributed import StopRequested
+from containers.train.errors import Interrupted, NotBegun
 from tests.support.training import events, learned, make_job, newest, same, train
 from tests.unit.train.killed import EVERY_STEP, killed_after_checkpoint
 from tests.unit.train.scripted import HEAD_ONLY, Scripted
@@ -123,6 +124,23 @@ def test_where_nothing_was_evaluated_the_last_weights_are_taken(job):
     again = Scripted(job(**HEAD_ONLY | WEIGHTS), [])
     assert again.trainer.facts["pretrained"].startswith("step 3, before any evaluation, of the run begun at ")
     assert same(again.head, first.head)
+
+
+class StoppedAtOnce(Scripted):
+    """While its first phase is made ready."""
+
+    def start(self, this, number, saved=None):
+        raise StopRequested
+
+
+def test_stopped_before_its_first_step_there_is_nothing_of_it_to_go_on_from(job):
+    """Unlike a run that goes on, of which the checkpoint is."""
+    with pytest.raises(Interrupted):
+        Scripted(job(**HEAD_ONLY), [0.5, "stop"]).fit()
+    with pytest.raises(Interrupted, match="the last checkpoint stands"):
+        StoppedAtOnce(job(**HEAD_ONLY), []).fit()
+    with pytest.raises(NotBegun):
+        StoppedAtOnce(job(**HEAD_ONLY | WEIGHTS), []).fit()
 
 
 def test_weights_of_another_architecture_are_refused_by_name(job):

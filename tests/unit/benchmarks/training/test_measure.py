@@ -8,7 +8,6 @@ import time
 import pytest
 import torch
 
-from benchmarks.training import compiled
 from benchmarks.training.__main__ import report
 from benchmarks.training.gpu import against_tensors, loops
 from benchmarks.training.measure import Load, Row, interleaved, own_cpu, peak_rss_mb, successive, timed
@@ -74,26 +73,6 @@ def test_loops_in_both_half_precisions_say_what_each_computes():
     assert re.fullmatch("cpu, photos/s: " + "; ".join(rf"{name}: \d+" for name in named), detail)
 
 
-def test_compiling_is_measured_in_a_process_of_its_own():
-    """With a backend that compiles nothing: inductor's takes a minute."""
-    small = {"batch": 2, "steps": 2, "architecture": "mobilenet_v3_small", "image_size": 32}
-    found = compiled.in_a_process(1, 300, device="cpu", backend="eager", **small)
-    assert found["ratio"] > 0
-    assert found["compile_seconds"] > 0
-    assert found["device"] == "cpu, float32"
-
-
-def test_compiling_that_takes_too_long_is_given_up():
-    began = time.monotonic()
-    assert compiled.in_a_process(1, 0.5, device="cpu") is None
-    assert time.monotonic() - began < 60
-
-
-def test_compiling_that_fails_says_why():
-    with pytest.raises(RuntimeError, match="no-such-backend"):
-        compiled.in_a_process(1, 300, device="cpu", backend="no-such-backend", architecture="mobilenet_v3_small", batch=2)
-
-
 def test_sides_take_turns_and_the_first_comes_again():
     calls = []
     found = interleaved({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 2)
@@ -138,6 +117,6 @@ def test_peak_memory_is_of_the_process_and_its_children():
 def test_every_claim_of_the_issue_has_a_row_that_measures_it():
     beside_gpu = {"gpu loaders", "gpu memory"}
     assert set(CLAIMS) == {
-        "memory", "loader", "compute", "cost", "scaling", "head", "stop", "gpu", "precision", "compile", *beside_gpu,
+        "memory", "loader", "compute", "cost", "scaling", "head", "stop", "gpu", "precision", *beside_gpu,
     }  # fmt: skip
     assert set(ROWS) == set(CLAIMS) - {"memory"} - beside_gpu, "compute and gpu measure several rows"
