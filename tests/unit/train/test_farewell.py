@@ -1,6 +1,7 @@
 """What a host that is not fit leaves for those that gather: real rendezvous on loopback. Whole jobs are in test_two_hosts."""
 
 import gc
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -99,11 +100,15 @@ def test_a_first_host_that_goes_is_missed_by_who_listens_where_it_waited(
     assert (seen, [why.kind for why in told]) == ((["waits"], ["PeerLost"]) if came == NAMES[:1] else ([], []))
 
 
-def test_who_listens_hears_of_a_host_that_had_gathered_and_is_waited_for(jobs: list[TrainingJob]) -> None:
+def test_who_listens_hears_of_a_host_that_had_gathered_and_is_waited_for(
+    jobs: list[TrainingJob], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(farewell, "_POLL_SECONDS", 3.0)  # who did not wait would be gone before it looks again
     first, told = gathering(jobs[0]), list[Failure]()
     with ThreadPoolExecutor(2) as pool:
         listening = pool.submit(farewell.listen, jobs[1], lambda: None, told.append)
         store(first).wait(["listens/127.0.0.2"])
+        time.sleep(0.5)  # it has looked once
         farewell.give_up(first, jobs[0], WHY, NAMES[:1])
         assert store(first).check(["heard/127.0.0.2"])
         assert listening.result(20)
