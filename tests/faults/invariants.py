@@ -3,7 +3,7 @@
 import contextlib
 import json
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 import psutil
@@ -90,9 +90,12 @@ def damage(checkpoints: Path, dice: random.Random) -> str:
     return name
 
 
-def rejected(lines: list[str], damaged: str, *, trained: bool) -> None:
-    """I4: `lines` are the checkpoints a start rejected; the damaged one and no other, and never in silence."""
-    hold(not lines or lines == [damaged], "I4", f"rejected {lines}, damaged was {damaged or 'none'}")
+def rejected(lines: list[str], damaged: str, *, trained: bool, earlier: Collection[str] = ()) -> None:
+    """I4: `lines` are the checkpoints a start rejected; the damaged one and no other, and never in silence. After it may come
+    those that were damaged `earlier`: a start that rejects one leaves it where it is.
+    """
+    known = lines[:1] == [damaged] and set(lines[1:]) <= set(earlier)
+    hold(not lines or known, "I4", f"rejected {lines}, damaged was {damaged or 'none'}, before it {sorted(earlier)}")
     hold(lines or not damaged or not trained, "I4", f"{damaged} is damaged and was not rejected")
 
 

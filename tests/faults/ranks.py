@@ -98,7 +98,7 @@ class Ranks:
 
     def _run(self, folder: Path, waiting: list[Event]) -> None:
         world = self._dice.choice((1, 2, 2))
-        worlds, lineage, damaged, starts, finished = {world}, Lineage(), "", 0, False
+        worlds, lineage, damaged, torn, starts, finished = {world}, Lineage(), "", set[str](), 0, False
         while not finished:
             starts += 1
             event, job = waiting[0] if waiting else None, self._job(folder)
@@ -112,7 +112,7 @@ class Ranks:
             lineage.add(recorded)
             told = [line["file"] for line in workers.lines() if line["event"] == invariants.REJECTED]
             trained = any(line["event"] == "epoch" for line in workers.lines())
-            invariants.rejected(told, damaged, trained=trained)
+            invariants.rejected(told, damaged, trained=trained, earlier=torn)
             damaged = damaged if damaged == invariants.newest(job.paths.checkpoint_dir) else ""
             invariants.model_whole(job.paths.model_dir)
             if not damaged:
@@ -123,6 +123,7 @@ class Ranks:
                 waiting.pop(0)
                 if event.kind.startswith("damage"):
                     damaged = damaged or invariants.damage(job.paths.checkpoint_dir, self._dice)
+                    torn.add(damaged)
                 self._done(f"{event.kind} ({world} of them) -> exit codes {codes}")
                 if event.kind.startswith("go on") and not finished:
                     world = 3 - world

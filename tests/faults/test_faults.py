@@ -64,6 +64,13 @@ def test_a_wrong_or_silent_rejection_breaks_an_invariant(lines, damaged):
         invariants.rejected(lines, damaged, trained=True)
 
 
+def test_what_was_damaged_earlier_may_be_rejected_after_what_is_now_and_not_instead():
+    invariants.rejected(["b", "a"], "b", trained=True, earlier={"a", "b"})
+    for lines, damaged in ((["b", "c"], "b"), (["a"], "b"), (["a"], "")):
+        with pytest.raises(invariants.Broken, match="I4"):
+            invariants.rejected(lines, damaged, trained=True, earlier={"a", "b"})
+
+
 @pytest.mark.parametrize("text", ["", "x" * 1025, "no kind", "1: a number"])
 def test_a_failure_file_that_says_nothing_breaks_an_invariant(tmp_path, text):
     (tmp_path / "failure").write_text(text)

@@ -67,7 +67,7 @@ class Tree:
 
     def _run(self, host: Host, waiting: list[Event]) -> None:
         """One run to its end; events that happened are taken from `waiting`."""
-        lineage, finished, damaged = Lineage(), False, ""
+        lineage, finished, damaged, torn = Lineage(), False, "", set[str]()
         while not finished:
             event = waiting[0] if waiting else None
             replaced = event is not None and event.kind == "kill a rank that is replaced"
@@ -79,7 +79,7 @@ class Tree:
                 started.kill()
             lineage.add(started.record)
             told = [line["file"] for line in started.logged(invariants.REJECTED)]
-            invariants.rejected(told, damaged, trained=bool(started.logged("epoch")))
+            invariants.rejected(told, damaged, trained=bool(started.logged("epoch")), earlier=torn)
             host.check(damaged)
             damaged = damaged if damaged == invariants.newest(host.checkpoints) else ""
             finished = code == 0 and bool(started.logged("result"))
@@ -88,6 +88,7 @@ class Tree:
                 waiting.pop(0)
                 if event.kind.startswith("damage"):
                     damaged = damaged or invariants.damage(host.checkpoints, self._dice)
+                    torn.add(damaged)
                 self._done(f"{event.kind} (hit: {hit}) -> exit code {code}")
         hold(invariants.weights(host.model_dir) == self._weights, "I5", f"run {host.folder.name} ended with other weights")
         lineage.check(self._lineage, STEPS_PER_EPOCH)

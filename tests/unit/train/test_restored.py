@@ -52,6 +52,21 @@ def test_a_torn_newest_file_that_was_a_new_best_leaves_the_one_before_with_its_o
     assert again.load_best()[0]["number"] == 0
 
 
+def test_the_next_that_is_torn_too_leaves_the_one_before_both(tmp_path, caplog):
+    """The first was rejected and stays where it is; one save later the newest is torn again."""
+    saved(tmp_path, 3)
+    first = damage(tmp_path, 2)
+    again = Checkpoints(tmp_path, Group.alone())
+    assert again.restore().state["number"] == 1
+    again.save(state(3), 3)
+    del again
+    second = damage(tmp_path, 3)
+    caplog.clear()
+    assert restored(tmp_path) == 1
+    rejected = [record.file for record in caplog.records if "rejected" in record.getMessage()]
+    assert rejected == [second.name, first.name]
+
+
 @pytest.mark.parametrize("how", ["missing", "altered"])
 def test_a_lost_best_costs_the_best_and_not_the_run(tmp_path, caplog, how):
     """Both of the last two refer to it, and nothing older is there."""
