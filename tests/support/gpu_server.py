@@ -2,12 +2,11 @@
 asserts, work that no CUDA graph can hold. A script says which. Run as `python -m tests.support.gpu_server`.
 """
 
-import json
 import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +14,13 @@ import numpy as np
 from containers.core.manifest import Manifest
 from containers.serve import child, engines
 from containers.serve.__main__ import main
+from tests.support.script_file import ScriptFile
 
 VARIABLE = "KENNEL_TEST_GPU_SCRIPT"
 
 
 @dataclass
-class Script:
+class Script(ScriptFile):
     """`limit_mb`: of all memory that torch may take, read when the model is loaded; 0: no limit.
 
     `room_mb`: what a batch may take beyond what torch holds already; -1: no limit. `each_mb`: what every photo takes besides
@@ -35,14 +35,9 @@ class Script:
     waits: bool = False
     may_load: bool = True
 
-    def write(self, path: Path) -> None:
-        draft = path.with_suffix(".new")
-        draft.write_text(json.dumps(asdict(self)))
-        draft.rename(path)
-
 
 def _script() -> Script:
-    return Script(**json.loads(Path(os.environ[VARIABLE]).read_text()))
+    return Script.read(Path(os.environ[VARIABLE]))
 
 
 def _load(model_dir: Path, manifest: Manifest, name: str, device: str, threads: int) -> engines.LoadedEngine:

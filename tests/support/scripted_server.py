@@ -4,11 +4,10 @@ that runs out, a broken CUDA context, a model of a known speed). Run as `python 
 The engine answers every photo with the golden probabilities, so it passes the check at start. It never imports torch.
 """
 
-import json
 import os
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ import numpy as np
 from containers.core.manifest import Manifest
 from containers.serve import child, engines
 from containers.serve.__main__ import main
+from tests.support.script_file import ScriptFile
 
 VARIABLE = "KENNEL_TEST_SCRIPT"
 
@@ -25,7 +25,7 @@ class OutOfMemoryError(RuntimeError):
 
 
 @dataclass
-class Script:
+class Script(ScriptFile):
     """`room`: photos that fit into the device's memory, -1 where the model does not; `lasts`: photos that are computed before
     nothing fits any more; `full`: what the driver or a library says then, empty where it is torch's own error.
     `seconds`: of one batch. `broken`: the device's context. `wrong`: whether it takes one class for another.
@@ -40,14 +40,9 @@ class Script:
     wrong: bool = False
     may_load: bool = True
 
-    def write(self, path: Path) -> None:
-        draft = path.with_suffix(".new")
-        draft.write_text(json.dumps(asdict(self)))
-        draft.rename(path)
-
 
 def _script() -> Script:
-    return Script(**json.loads(Path(os.environ[VARIABLE]).read_text()))
+    return Script.read(Path(os.environ[VARIABLE]))
 
 
 def _no_memory(script: Script) -> RuntimeError:

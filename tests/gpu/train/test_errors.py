@@ -24,12 +24,6 @@ torch.cuda.empty_cache = empty
 """640 MiB are room for ResNet-18, its gradients and moments, and the maps of some photos at 224 pixels."""
 
 
-@pytest.fixture(autouse=True)
-def _real(gpu):
-    if gpu.type != "cuda":
-        pytest.skip("a CPU has no memory of its own that can be full")
-
-
 @pytest.fixture
 def job(tmp_path, index, gpu):
     def make(**settings):

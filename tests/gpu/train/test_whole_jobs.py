@@ -17,41 +17,35 @@ STEPS = 4
 """An epoch: 32 photos."""
 
 
-def test_a_job_that_is_stopped_and_goes_on_leaves_a_model_that_a_cpu_uses(tmp_path, data, gpu, record_property):
-    real = gpu.type == "cuda"
-    device = "auto" if real else "cpu"  # a user does not say that there is a GPU
-    with Job(tmp_path, data, device, program=wait_at(STEPS + 2), **SETTINGS) as job:
+def test_a_job_that_is_stopped_and_goes_on_leaves_a_model_that_a_cpu_uses(tmp_path, data, record_property):
+    with Job(tmp_path, data, "auto", program=wait_at(STEPS + 2), **SETTINGS) as job:
         job.wait_for('"waits"')
         asked = time.perf_counter()
         assert job.stop().wait() == 0, job.out
         record_property("seconds from SIGTERM to exit", round(time.perf_counter() - asked, 2))
-    _computes_on(gpu, job)
+    _computes_on_the_gpu(job)
     progress = newest(tmp_path / "model.run/checkpoints")["progress"]
     assert (progress["phase"], progress["epoch"], progress["samples"]) == (1, 0, 3 * SETTINGS["batch_size"])
     assert job.failure is None
     _answers_golden(tmp_path / "model")
-    again = Job(tmp_path, data, device, **SETTINGS).end()
+    again = Job(tmp_path, data, "auto", **SETTINGS).end()
     assert again.logged("resumed")
     assert [line["phase"] for line in again.logged("epoch")] == ["all", "all"]
-    _computes_on(gpu, again)
+    _computes_on_the_gpu(again)
     _answers_golden(tmp_path / "model")
-    if real:
-        assert torch.cuda.get_device_name() in (tmp_path / "model/report/index.html").read_text()
+    assert torch.cuda.get_device_name() in (tmp_path / "model/report/index.html").read_text()
     assert (tmp_path / "model.run/output/report/MODEL_CARD.md").exists()
     assert again.failure is None
     told = (job.out + again.out).lower()
     assert not [word for word in ("destroy_process_group", "userwarning", "traceback") if word in told], told
 
 
-def _computes_on(gpu, job):
-    (computing,) = job.logged("computing")
-    if gpu.type == "cuda":
-        (checked,) = job.logged("accelerator")  # by preflight, before any worker
-        assert (checked["device"], checked["gpus"]) == (torch.cuda.get_device_name(), torch.cuda.device_count())
-        native = "bfloat16" if torch.cuda.get_device_capability() >= (8, 0) else "float16"
-        assert (computing["device"], computing["precision"]) == (torch.cuda.get_device_name(), native)
-    else:
-        assert (computing["device"], computing["precision"]) == ("cpu", "float32")
+def _computes_on_the_gpu(job):
+    """Which it found by itself: a user does not say that there is one."""
+    (computing,), (checked,) = job.logged("computing"), job.logged("accelerator")  # the latter by preflight, before any worker
+    assert (checked["device"], checked["gpus"]) == (torch.cuda.get_device_name(), torch.cuda.device_count())
+    native = "bfloat16" if torch.cuda.get_device_capability() >= (8, 0) else "float16"
+    assert (computing["device"], computing["precision"]) == (torch.cuda.get_device_name(), native)
 
 
 def _answers_golden(model_dir):
