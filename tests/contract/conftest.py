@@ -6,8 +6,8 @@ import pytest
 from tests.support import artifacts
 from tests.support.multi_model import Models
 from tests.support.scripted import scripted
-from tests.support.server import UNHURRIED, serving, until
-from tests.support.slow_model import SLOTS
+from tests.support.server import UNHURRIED, until
+from tests.support.slow_model import few_slots
 
 
 @pytest.fixture(scope="session")
@@ -20,9 +20,8 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(model_dir: Path, tmp_path_factory: pytest.TempPathFactory):
-    """With few slots, and a model process that may be stopped for long."""
-    log = tmp_path_factory.mktemp("log") / "log"
-    with serving(model_dir, log, fronts=1, slots=SLOTS, max_batch=2, **UNHURRIED) as running:
+    """With few slots."""
+    with few_slots(model_dir, tmp_path_factory.mktemp("log") / "log") as running:
         yield running
 
 

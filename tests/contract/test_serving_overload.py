@@ -2,15 +2,17 @@
 
 import socket
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 
 import pytest
 import requests
 
 from tests.support.artifacts import photo
 from tests.support.server import Server
-from tests.support.slow_model import SLOTS, gauge, in_flight, model, stopped
+from tests.support.slow_model import SLOTS, few_slots, gauge, in_flight, model, stopped
 from tests.support.stopwatch import Stopwatch
 
 JPEG = photo(1, format="JPEG")
@@ -21,14 +23,20 @@ HEADERS = {
 }
 
 
-@pytest.fixture
-def full(server: Server, pool: ThreadPoolExecutor):
+@contextmanager
+def filled(server: Server, pool: ThreadPoolExecutor) -> Iterator[Server]:
     """The server with every slot taken; what took them is answered afterwards."""
     with stopped(model(server)):
         accepted = [pool.submit(server.invoke, JPEG) for _ in range(SLOTS)]
         in_flight(server, SLOTS)
         yield server
     assert [future.result().status_code for future in accepted] == [200] * SLOTS
+
+
+@pytest.fixture
+def full(server: Server, pool: ThreadPoolExecutor):
+    with filled(server, pool):
+        yield server
 
 
 def test_overload_is_refused_at_once_and_pings_are_answered(full: Server):
@@ -55,11 +63,16 @@ def test_a_refusal_does_not_wait_for_the_body(full: Server):
 
 
 @pytest.mark.slow
-def test_pings_do_not_wait_behind_slow_uploads_that_are_refused(full: Server):
-    """Of 200 clients that go on with their bodies after a refusal, 20 have a thread, for two seconds each."""
+def test_pings_do_not_wait_behind_slow_uploads_that_are_refused(model_dir: Path, tmp_path: Path, pool: ThreadPoolExecutor):
+    """Of 200 clients that go on with their bodies after a refusal, 20 have a thread, for two seconds each.
+
+    On a server of its own: those that wait still when the test ends would take the places of what the next one sends.
+    """
     head = b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n"
-    before, over = len(full.events("request")), threading.Event()
+    over = threading.Event()
     with ExitStack() as stack:
+        full = stack.enter_context(filled(stack.enter_context(few_slots(model_dir, tmp_path / "log")), pool))
+        before = len(full.events("request"))
         uploads = [stack.enter_context(socket.create_connection(("127.0.0.1", full.port), timeout=60)) for _ in range(200)]
 
         def upload() -> None:
@@ -80,7 +93,7 @@ def test_pings_do_not_wait_behind_slow_uploads_that_are_refused(full: Server):
         finally:
             over.set()
             uploader.join()
-    assert full.ping() == 200
+        assert full.ping() == 200
 
 
 def test_a_refusal_has_all_that_an_answer_has(full: Server):

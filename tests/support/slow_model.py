@@ -1,15 +1,20 @@
 """A model process as slow as a test wants it to be: stopped by SIGSTOP; and what the server tells of its photos meanwhile."""
 
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import psutil
 import requests
 
-from tests.support.server import Server, until
+from tests.support.server import UNHURRIED, Server, serving, until
 
 SLOTS = 4
-"""Of the server that these tests fill."""
+"""Of a server that is to be filled."""
+
+
+def few_slots(model_dir: Path, log: Path) -> AbstractContextManager[Server]:
+    """A server with SLOTS of them in one front, and a model process that may be stopped for long."""
+    return serving(model_dir, log, fronts=1, slots=SLOTS, max_batch=2, **UNHURRIED)
 
 
 def model(server: Server) -> psutil.Process:
