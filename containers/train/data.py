@@ -111,7 +111,7 @@ def _ignore_stop_signals(_worker: int) -> None:
 
 
 @contextmanager
-def _signals_held() -> Iterator[None]:
+def signals_held() -> Iterator[None]:
     """What forks here is not ended by a signal before it ignores it; ours come after."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
     try:
@@ -225,7 +225,7 @@ def _loader_died(error: Exception) -> WorkerFailed:
 def _guarded(loader: DataLoader[Any]) -> Iterator[tuple[Tensor, Tensor]]:
     """Turns a dead loader process, and an error inside one, into an error with a name."""
     try:
-        with _signals_held():
+        with signals_held():
             batches = iter(loader)
         for images, labels in batches:
             yield torch.as_tensor(images), torch.as_tensor(labels)

@@ -4,7 +4,9 @@ Shared memory is looked at where its use is planned (`data.plan_loader`).
 """
 
 import contextlib
+import importlib.util
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -12,6 +14,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from containers.core import logs
@@ -102,6 +105,26 @@ def check_processes(cluster: Cluster, gpus: int) -> None:
             f"--processes-per-host is {cluster.processes_per_host} and host {cluster.current_host} has {gpus} GPU(s): "
             "a process needs one of its own; leave the flag out, or give each host its own number"
         )
+
+
+def check_compiler(gpus: int, *, which: Callable[[str], str | None] = shutil.which) -> None:
+    """What torch_compile needs beside torch: for a GPU triton, which wants a C compiler; for a CPU a C++ compiler and torch's
+    headers, which Kennel's images do without. Raises ConfigError naming what this host lacks.
+    """
+    part, variable, names = ("triton", "CC", "gcc clang") if gpus else ("torch.include", "CXX", "g++ clang++")
+    wanted = os.environ.get(variable, names)
+    lacking = [] if _is_installed(part) else [part]
+    lacking += [] if any(map(which, wanted.split())) else [f"a compiler ({wanted}: {variable} names another)"]
+    if lacking:
+        remedy = "build the train image with COMPILE=1" if gpus else "install them (Kennel's images compile for GPUs only)"
+        raise ConfigError(f"torch_compile needs {' and '.join(lacking)}: {remedy}, or set torch_compile to false")
+
+
+def _is_installed(name: str) -> bool:
+    """A package, or a folder of one that holds no modules. Does not import it."""
+    package, _, folder = name.partition(".")
+    found = importlib.util.find_spec(package)
+    return found is not None and (not folder or Path(str(found.origin)).with_name(folder).is_dir())
 
 
 def check_hosts(cluster: Cluster, min_hosts: int) -> None:

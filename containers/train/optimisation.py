@@ -6,14 +6,11 @@ of ranks are weighted rightly. Nothing here waits for the GPU.
 
 import contextlib
 import math
-import time
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
-from torch.distributed import GradBucket, ProcessGroup
-from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import SGD, AdamW, Optimizer
@@ -21,6 +18,8 @@ from torch.optim import SGD, AdamW, Optimizer
 from containers.core import logs
 from containers.core.errors import AcceleratorError, is_out_of_memory
 from containers.train.augmentation import mix, seed_everything
+from containers.train.communication import CommunicationClock
+from containers.train.compiling import Compiled
 from containers.train.config import TrainConfig
 from containers.train.data import Batch
 from containers.train.distributed import Group
@@ -70,56 +69,6 @@ def ranks_meet_in(module: nn.Module) -> bool:
     return any(isinstance(layer, nn.SyncBatchNorm) for layer in module.modules())
 
 
-class CommunicationClock:
-    """Measures how long a step waits for its peers after its own gradients are complete.
-
-    DDP calls `hook` once per bucket, as soon as the bucket's gradients exist: the last call is the end of computing.
-    """
-
-    def __init__(self, device: torch.device, compress: bool) -> None:
-        self._device, self._compress = device, compress
-        self._computed: float | torch.cuda.Event = 0.0
-        self._events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
-        self._seconds = 0.0
-
-    def hook(self, group: ProcessGroup | None, bucket: GradBucket) -> torch.futures.Future[Tensor]:
-        self._computed = self._now()
-        chosen = default_hooks.fp16_compress_hook if self._compress else default_hooks.allreduce_hook
-        return chosen(group, bucket)  # type: ignore[arg-type]
-
-    def _now(self) -> "float | torch.cuda.Event":
-        if self._device.type != "cuda":
-            return time.perf_counter()
-        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-        event.record()  # type: ignore[no-untyped-call]
-        return event
-
-    def backward_done(self) -> None:
-        now = self._now()
-        if isinstance(now, float) and isinstance(self._computed, float):
-            self._seconds += now - self._computed
-        elif isinstance(now, torch.cuda.Event) and isinstance(self._computed, torch.cuda.Event):
-            self._events.append((self._computed, now))
-
-    def take_seconds(self) -> float:
-        """Seconds waited since the last call. Waits for the GPU, also where there are no peers, so that the clock read next
-        counts what was computed and not what was begun: call it once per epoch.
-        """
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-        if self._events:
-            self._seconds += (
-                sum(
-                    start.elapsed_time(end)  # type: ignore[no-untyped-call]
-                    for start, end in self._events
-                )
-                / 1000
-            )
-            self._events = []
-        seconds, self._seconds = self._seconds, 0.0
-        return seconds
-
-
 class Stepper:
     """Owns how a step is computed; the trainer owns when."""
 
@@ -151,7 +100,10 @@ class Stepper:
         self.clock = CommunicationClock(group.device, config.gradient_compression)
         self._peers = 1 if replicated else group.world_size
         self._in_step = self._peers > 1 and ranks_meet_in(module)
-        self._network: nn.Module = self._distribute(module)
+        self._network = self._distribute(module)
+        wanted = config.torch_compile and not replicated
+        self._compiled = Compiled(self._network, deterministic=config.deterministic) if wanted else None
+        self._usual = len(range(group.rank % self._peers, config.batch_size, self._peers))  # photos of a whole batch, here
         self.sums = torch.zeros(3, dtype=torch.float64, device=group.device)
         """Of the epoch, on this rank: loss, photos classified rightly, photos."""
 
@@ -231,6 +183,12 @@ class Stepper:
                 sums += self._micro_batch(images[part], labels[part], counted, batch.total, last=last)
         return sums
 
+    def _passes(self, photos: int, *, last: bool) -> contextlib.AbstractContextManager[nn.Module]:
+        """What computes so many photos, forward and backward."""
+        if self._compiled is None or photos != min(self._micro or self._usual, self._usual):
+            return contextlib.nullcontext(self._network)
+        return self._compiled.passes(photos, reduced=last and self._peers > 1)
+
     def _out_of_memory(self, micro: int, error: RuntimeError) -> AcceleratorError:
         per_rank = math.ceil(self._config.batch_size / self._peers)
         words = str(error).partition("\n")[0]
@@ -250,14 +208,15 @@ class Stepper:
         inputs, targets = self._prepare(images), labels
         if self._mixing is not None:
             inputs, targets = self._mixing(inputs, labels)
-        with torch.autocast(device.type, self._amp, enabled=self._amp is not None):
-            logits = self._network(inputs)
-        losses = F.cross_entropy(
-            logits.float(), targets, self._weights, reduction="none", label_smoothing=self._config.label_smoothing
-        )[:counted]
-        loss = losses.sum() if counted else logits.float().sum() * 0.0
-        self._reducing = last and self._peers > 1  # from here on peers may hold parts of this gradient: no second try
-        self.scaler.scale(loss * (self._peers / total)).backward()
+        with self._passes(len(labels), last=last) as network:
+            with torch.autocast(device.type, self._amp, enabled=self._amp is not None):
+                logits = network(inputs)
+            losses = F.cross_entropy(
+                logits.float(), targets, self._weights, reduction="none", label_smoothing=self._config.label_smoothing
+            )[:counted]
+            loss = losses.sum() if counted else logits.float().sum() * 0.0
+            self._reducing = last and self._peers > 1  # from here on peers may hold parts of this gradient: no second try
+            self.scaler.scale(loss * (self._peers / total)).backward()
         if self._reducing:
             self.clock.backward_done()
         right = (logits.detach()[:counted].argmax(1) == labels[:counted]).sum()

@@ -38,7 +38,9 @@ def run(job: TrainingJob) -> DatasetIndex:
     machine.check_hosts(job.cluster, job.config.min_hosts)
     if not any(job.paths.checkpoint_dir.glob("checkpoint-*.pt")):  # what a job that has begun still needs is seen in `room`
         machine.check_disk(job.paths)
-    machine.check_processes(job.cluster, machine.check_accelerator(job.device))
+    machine.check_processes(job.cluster, gpus := machine.check_accelerator(job.device))
+    if job.config.torch_compile:
+        machine.check_compiler(gpus)
     paths = [path for classes in tree.splits.values() for files in classes.values() for path in files]
     facts = list(_progress(photos.inspect_all(paths, host.cores()), len(paths)))
     index = assemble(tree, facts, job.config.max_bad_fraction, may_skip(job.config))

@@ -14,7 +14,7 @@ from containers.train.run import Run
 
 _FREE = {
     "num_workers", "checkpoint_every_seconds", "max_restarts", "min_hosts", "max_bad_fraction", "bad_evaluation_photos",
-    "resume", "stop_on_nonfinite", "engines", "micro_batch_size", "t4_images_per_second",
+    "resume", "stop_on_nonfinite", "engines", "micro_batch_size", "t4_images_per_second", "torch_compile",
 }  # fmt: skip
 """Change nothing about what is learned."""
 _UPWARD = {"epochs", "patience"}

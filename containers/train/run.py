@@ -63,8 +63,10 @@ class Run:
 
     @property
     def may_abandon(self) -> bool:
-        """A request to stop need not wait for the end of a step: nobody else takes part in it, and it may take long."""
-        return self.group.world_size == 1 and self.group.device.type == "cpu"
+        """A request to stop need not wait for the end of a step: nobody else takes part in it, and it may take long. A compiled
+        pass is one piece.
+        """
+        return self.group.world_size == 1 and self.group.device.type == "cpu" and not self.config.torch_compile
 
     def leaving(self, module: nn.Module) -> contextlib.AbstractContextManager[None]:
         """For passes of `module` that a request to stop may end in their middle, where it may anywhere."""

@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from containers.core import accelerator
 from containers.train import distributed
 from containers.train.distributed import Group
-from containers.train.optimisation import CommunicationClock
+from containers.train.communication import CommunicationClock
 
 device = accelerator.detect(sys.argv[1]).device
 control, patient = distributed._connect(0, 1, device)

@@ -23,7 +23,8 @@ def batch(count=8):
     return Batch(torch.randn(count, 5, generator=generator), torch.arange(count) % 3, count, count)
 
 
-def stepper(module, group=None, amp=None, **changes):
+def stepper(module, group=None, amp=None, replicated=False, **changes):
     chosen = config(**changes)
     optimizer = make_optimizer(module, chosen, "2.")
-    return Stepper(module, optimizer, chosen, group or Group.alone(), prepare=lambda x: x, amp_dtype=amp)
+    same = {"prepare": lambda x: x, "amp_dtype": amp, "replicated": replicated}
+    return Stepper(module, optimizer, chosen, group or Group.alone(), **same)
