@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from containers.core import manifest
+from containers.core.errors import is_out_of_memory
 
 SCHEMA = 1
 _DIGITS = 16
@@ -69,11 +70,16 @@ def checked(name: str, data: bytes) -> dict[str, Any]:
 
 
 def parse(source: bytes | Path) -> dict[str, Any]:
-    """A file is mapped into memory, not read: its tensors are valid as long as they are held, also when it is deleted."""
+    """A file is mapped into memory, not read: its tensors are valid as long as they are held, also when it is deleted.
+
+    Raises Unusable, and what torch raises where memory runs out: that says nothing of the file.
+    """
     data, mapped = (io.BytesIO(source), False) if isinstance(source, bytes) else (source, True)
     try:
         content: dict[str, Any] = torch.load(data, weights_only=True, map_location="cpu", mmap=mapped)
     except (RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile, EOFError, ValueError) as error:
+        if is_out_of_memory(error):
+            raise
         raise Unusable(f"cannot be read: {error}") from error
     return content
 

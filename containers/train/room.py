@@ -11,7 +11,7 @@ from containers.train.run import Run
 
 _CHECKPOINTS = 4
 """The last two, the best of one of them, and the one that is being written."""
-_MOMENTS = {"adamw": 2, "sgd": 1}
+MOMENTS = {"adamw": 2, "sgd": 1}
 """What the optimiser keeps of each parameter that learns: AdamW two averages, SGD its momentum."""
 _ENGINES = {"none": 0.0, "fp32": 1.0, "int8": 1.25}
 """Of the model's size: fp32 is as large, int8 comes with it and has a byte for four."""
@@ -40,7 +40,7 @@ def model(run: Run) -> int:
 
 def _checkpoint(config: TrainConfig, state: int, parameters: int) -> int:
     average = state if config.ema_decay and config.epochs else 0
-    return state + average + _MOMENTS[config.optimizer] * parameters
+    return state + average + MOMENTS[config.optimizer] * parameters
 
 
 def _size(tensors: Iterable[Tensor]) -> int:

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from containers.core import accelerator, logs
-from containers.train import data, distributed, pretrained, results, resume, room, run
+from containers.train import data, distributed, memory, pretrained, results, resume, room, run
 from containers.train.checkpoint import Checkpoints
 from containers.train.distributed import StopRequest, StopRequested
 from containers.train.errors import Interrupted, NonFiniteLoss, NotBegun
@@ -22,6 +22,15 @@ def train(job_file: Path) -> int:
     request.listen()
     job = TrainingJob.read(job_file)
     logs.configure(rank=int(os.environ.get("RANK", "0")), host=job.cluster.current_host)
+    try:
+        return _run(job, request)
+    except (RuntimeError, MemoryError, OSError) as error:
+        if named := memory.ran_out(error, job.config):
+            raise named from error
+        raise
+
+
+def _run(job: TrainingJob, request: StopRequest) -> int:
     this = run.prepare(job, request)
     recorder = Recorder(job.paths.tensorboard_dir, active=this.group.is_first)
     checkpoints = Checkpoints(job.paths.checkpoint_dir, this.group, asked=lambda: request.asked)

@@ -4,6 +4,8 @@ import json
 import os
 import random
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -163,3 +165,29 @@ def test_ranks_agree_that_the_best_is_lost(tmp_path):
 
     assert in_ranks(2, body) == [(3, True, None, None)] * 2
     assert [name[:19] for name in names(tmp_path / "0")] == ["checkpoint-00000003"]
+
+
+WITH_LITTLE_MEMORY = """
+import resource, sys
+from pathlib import Path
+from containers.core.errors import is_out_of_memory
+from containers.train import restored
+
+pages = int(Path("/proc/self/statm").read_text().split()[0])
+resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + (96 << 20), resource.RLIM_INFINITY))
+try:
+    found, rejected = restored.newest(Path(sys.argv[1]))
+except (RuntimeError, MemoryError) as error:
+    assert is_out_of_memory(error)
+    print("out of memory")
+"""
+
+
+def test_a_checkpoint_for_which_there_is_no_memory_is_not_rejected(tmp_path):
+    """Else the run would begin anew, and its own checkpoints replace it."""
+    Checkpoints(tmp_path, Group.alone()).save({"model": torch.zeros(16 << 20)}, 0)
+    command = [sys.executable, "-c", WITH_LITTLE_MEMORY, str(tmp_path)]
+    ended = subprocess.run(
+        command, env=os.environ | {"PYTHONPATH": ".", "OMP_NUM_THREADS": "1"}, capture_output=True, text=True
+    )
+    assert (ended.stdout, ended.returncode) == ("out of memory\n", 0), ended.stderr
