@@ -58,7 +58,7 @@ def load(job: Assignment, config: ServeConfig) -> Predictor:
     """Raises ArtifactError, AcceleratorError, ConfigError: this model cannot be served here."""
     facts = manifest.read(job.model_dir)
     engine = engines.load(job.model_dir, facts, requested=config.engine, device=job.device, threads=job.threads)
-    predictor = Predictor(engine, config.largest_batch(gpu=job.device != "cpu"))
+    predictor = Predictor(engine, config.largest_batch(gpu=job.device != "cpu"), engine.reported_late)
     predictor.warm_up(facts.preprocessing.shape)
     recorded = engine.record(facts.preprocessing.shape, predictor.sizes) if config.cuda_graphs == "auto" else ()
     told = {"engine": engine.name, "device": engine.device, "threads": job.threads, "cuda_graphs": recorded}

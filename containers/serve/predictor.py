@@ -2,12 +2,13 @@
 
 import itertools
 import sys
+from collections.abc import Callable
 
 import numpy as np
 
 from containers.core import logs
 from containers.core.errors import is_out_of_memory
-from containers.serve.engines import Engine
+from containers.serve.engines import Engine, nothing_late
 from containers.serve.errors import ModelFailed, OutOfMemory
 
 log = logs.get(__name__)
@@ -20,10 +21,12 @@ class PoisonedDevice(Exception):
 
 
 class Predictor:
-    """uint8 (N, crop, crop, 3) → float32 (N, classes), N from 1 to `max_batch`."""
+    """uint8 (N, crop, crop, 3) → float32 (N, classes), N from 1 to `max_batch`. `reported_late` as of a `LoadedEngine`."""
 
-    def __init__(self, engine: Engine, max_batch: int) -> None:
-        self._engine = engine
+    def __init__(
+        self, engine: Engine, max_batch: int, reported_late: Callable[[RuntimeError], RuntimeError | None] = nothing_late
+    ) -> None:
+        self._engine, self._reported_late = engine, reported_late
         self.max_batch = max_batch
 
     @property
@@ -71,13 +74,25 @@ class Predictor:
         try:
             return self._engine(images)
         except Exception as error:
-            if is_poisoned(error):
-                raise PoisonedDevice(str(error)) from error
+            if cause := self._broken(error):
+                raise PoisonedDevice(str(cause)) from error
             if not is_out_of_memory(error):
                 raise
             if len(images) == 1:
                 raise OutOfMemory("the device has not enough free memory for one photo: use a larger instance") from error
         return None
+
+    def _broken(self, error: Exception) -> Exception | None:
+        """Why only a new process helps, None where this one may go on.
+
+        Where the words of `error` do not say so the device is asked: a library may name only itself, or torch say that it found
+        no way to compute because each that it tried failed (ATen/native/cudnn/Conv_v8.cpp), as where memory has run out. No
+        CUDA graph is being recorded then, which asking would spoil: `record` does not come through here.
+        """
+        if is_poisoned(error):
+            return error
+        cause = self._reported_late(error) if isinstance(error, RuntimeError) else None
+        return None if cause is None or is_out_of_memory(cause) else cause
 
 
 def is_poisoned(error: BaseException) -> bool:

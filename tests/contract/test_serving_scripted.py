@@ -106,11 +106,12 @@ def test_memory_that_a_library_could_not_get_halves_the_batch_too(model_dir, tmp
         assert server.processes("kennel-model") == [process]
 
 
-def test_a_broken_cuda_context_fails_its_batch_and_pings_until_a_new_process_serves(model_dir, tmp_path):
+@pytest.mark.parametrize("said", ["", "GET was unable to find an engine to execute this computation"], ids=["cuda", "library"])
+def test_a_broken_cuda_context_fails_its_batch_and_pings_until_a_new_process_serves(model_dir, tmp_path, said: str):
     with scripted(model_dir, tmp_path) as engine:
         server = engine.server
         (broken,) = server.processes("kennel-model")
-        engine.play(broken=True, may_load=False)
+        engine.play(broken=True, said=said, may_load=False)
         failed = server.invoke(JPEG)
         assert (failed.status_code, failed.json()["error"]["kind"]) == (500, "ModelFailed")
         assert "Traceback" not in failed.text

@@ -2,6 +2,7 @@
 asserts, work that no CUDA graph can hold. A script says which. Run as `python -m tests.support.gpu_server`.
 """
 
+import dataclasses
 import os
 import sys
 import time
@@ -73,9 +74,7 @@ def _load(model_dir: Path, manifest: Manifest, name: str, device: str, threads: 
         del taken
         return answers
 
-    return engines.LoadedEngine(
-        name=engine.name, device=engine.device, tolerance=engine.tolerance, run=run, record=engine.record
-    )
+    return dataclasses.replace(engine, run=run)
 
 
 def _waiting(make: Callable) -> Callable:

@@ -28,7 +28,8 @@ class OutOfMemoryError(RuntimeError):
 class Script(ScriptFile):
     """`room`: photos that fit into the device's memory, -1 where the model does not; `lasts`: photos that are computed before
     nothing fits any more; `full`: what the driver or a library says then, empty where it is torch's own error.
-    `seconds`: of one batch. `broken`: the device's context. `wrong`: whether it takes one class for another.
+    `seconds`: of one batch. `broken`: the device's context; `said`: what a library says then that names only itself, empty
+    where it is CUDA's own error. `wrong`: whether it takes one class for another.
     `may_load`: whether a model process that starts gets any further.
     """
 
@@ -37,6 +38,7 @@ class Script(ScriptFile):
     full: str = ""
     seconds: float = 0.0
     broken: bool = False
+    said: str = ""
     wrong: bool = False
     may_load: bool = True
 
@@ -47,6 +49,10 @@ def _script() -> Script:
 
 def _no_memory(script: Script) -> RuntimeError:
     return RuntimeError(script.full) if script.full else OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+
+def _reported_late(error: RuntimeError) -> RuntimeError | None:
+    return RuntimeError("CUDA error: an illegal memory access was encountered") if _script().broken else None
 
 
 def _load(model_dir: Path, manifest: Manifest, name: str, device: str, threads: int) -> engines.LoadedEngine:
@@ -64,13 +70,14 @@ def _load(model_dir: Path, manifest: Manifest, name: str, device: str, threads: 
         print(len(batch), file=sizes)
         time.sleep(script.seconds)
         if script.broken:
-            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+            raise RuntimeError(script.said or "CUDA error: an illegal memory access was encountered")
         if len(batch) > script.room or computed + len(batch) > script.lasts:
             raise _no_memory(script)
         computed += len(batch)
         return np.tile(np.roll(answer, int(script.wrong)), (len(batch), 1))
 
-    return engines.LoadedEngine(name=name, device=device, tolerance=manifest.golden.tolerance, run=run)
+    tolerance = manifest.golden.tolerance
+    return engines.LoadedEngine(name=name, device=device, tolerance=tolerance, run=run, reported_late=_reported_late)
 
 
 if __name__ == "__main__":

@@ -33,12 +33,18 @@ def _nothing_recorded(shape: Shape, sizes: Sequence[int]) -> tuple[int, ...]:
     return ()
 
 
+def nothing_late(error: RuntimeError) -> RuntimeError | None:
+    """Of a device that reports every error at once: a CPU."""
+    return None
+
+
 @dataclass(frozen=True, kw_only=True)
 class LoadedEngine:
     """`tolerance` bounds the difference from the golden probabilities that training recorded. Call it like an `Engine`.
 
     `record(shape, sizes)` is called once, after the warm-up, with the shape of a photo and the batch sizes there will be; it
-    returns those that it has prepared for.
+    returns those that it has prepared for. `reported_late(error)` says what is wrong with the device since before `error`,
+    which a call of the engine has raised, without waiting for the device. None: nothing is known to be.
     """
 
     name: str
@@ -46,6 +52,7 @@ class LoadedEngine:
     tolerance: float
     run: Engine
     record: Callable[[Shape, Sequence[int]], tuple[int, ...]] = _nothing_recorded
+    reported_late: Callable[[RuntimeError], RuntimeError | None] = nothing_late
 
     def __call__(self, batch: np.ndarray) -> np.ndarray:
         return self.run(batch)

@@ -6,6 +6,7 @@ photos on (docs/engines.md).
 """
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,14 @@ def load(model_dir: Path, manifest: Manifest, *, device: str = "cpu", threads: i
     if found.amp_dtype is None:
         return LoadedEngine(name="eager", device=str(found.device), tolerance=manifest.golden.tolerance, run=run)
     graphs = Graphs(forward, run, CudaRecorder(found.device), device=found.device, tolerance=HALF_TOLERANCE)
-    return LoadedEngine(name="eager", device=str(found.device), tolerance=HALF_TOLERANCE, run=graphs, record=graphs.record)
+    return LoadedEngine(
+        name="eager",
+        device=str(found.device),
+        tolerance=HALF_TOLERANCE,
+        run=graphs,
+        record=graphs.record,
+        reported_late=partial(accelerator.reported_late, device=found.device),
+    )
 
 
 def _forward(model: nn.Module, manifest: Manifest, found: Accelerator) -> Callable[[Tensor], Tensor]:

@@ -1,4 +1,5 @@
 import weakref
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -97,6 +98,68 @@ def test_a_broken_cuda_context_is_said_to_be_beyond_repair(message: str):
 
     with pytest.raises(PoisonedDevice, match=message):
         Predictor(engine, max_batch=1)(photos(1))
+
+
+LIBRARYS = "cuDNN error: CUDNN_STATUS_NOT_INITIALIZED"
+NO_ENGINE = "GET was unable to find an engine to execute this computation"
+LATE = RuntimeError("CUDA error: device-side assert triggered")
+
+
+class Hiding:
+    """An engine that raises `error`, on a device of which `late` has been true since before. `calls` and `asked`: how often."""
+
+    def __init__(self, error: Exception | None, late: RuntimeError | None = None) -> None:
+        self.error, self.late = error, late
+        self.calls, self.asked = 0, []
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        self.calls += 1
+        if self.error is not None and len(images) > 1:
+            raise self.error
+        return images[:, 0, 0, :2].astype(np.float32)
+
+    def reported_late(self, error: RuntimeError) -> RuntimeError | None:
+        self.asked.append(error)
+        return self.late
+
+
+def hidden(engine: Hiding) -> Predictor:
+    return Predictor(engine, 4, engine.reported_late)
+
+
+@pytest.mark.parametrize("words", [LIBRARYS, NO_ENGINE, "something new"])
+def test_a_broken_context_that_only_a_library_s_error_told_of_is_asked_of_the_device(words: str):
+    engine = Hiding(RuntimeError(words), LATE)
+    with pytest.raises(PoisonedDevice, match=str(LATE)) as caught:
+        hidden(engine)(photos(4))
+    assert caught.value.__cause__ is engine.error  # the log has both
+    assert engine.asked == [engine.error]
+    assert engine.calls == 1
+
+
+def test_an_error_on_a_device_that_is_whole_passes_through():
+    engine = Hiding(RuntimeError(LIBRARYS))
+    with pytest.raises(RuntimeError) as caught:
+        hidden(engine)(photos(4))
+    assert caught.value is engine.error
+    assert engine.asked == [engine.error]
+
+
+@pytest.mark.parametrize("late", [None, RuntimeError("CUDA error: out of memory")], ids=str)
+def test_a_device_without_memory_is_whole(late: RuntimeError | None):
+    engine = Hiding(RuntimeError(NO_ENGINE), late)
+    predictor = hidden(engine)
+    assert predictor(photos(4))[:, 0].tolist() == [0, 1, 2, 3]
+    assert predictor.max_batch == 1
+
+
+@pytest.mark.parametrize("error", [None, ValueError("a bug"), MemoryError(), LATE], ids=str)
+def test_the_device_is_asked_nothing_where_it_has_nothing_to_say(error: Exception | None):
+    """Of batches that were computed, of Python's own errors, and of what CUDA itself says."""
+    engine = Hiding(error, LATE)
+    with suppress(ValueError, PoisonedDevice):
+        hidden(engine)(photos(4))
+    assert engine.asked == []
 
 
 class AcceleratorError(RuntimeError):

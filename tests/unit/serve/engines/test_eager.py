@@ -42,6 +42,28 @@ def test_a_model_process_takes_nothing_of_the_first_gpu_where_it_has_another(mod
     assert current == [second]
 
 
+def test_what_a_library_hides_is_asked_of_the_model_s_own_gpu_and_never_of_a_cpu(model_dir, manifest, monkeypatch):
+    """Its stream says what any call would say once the device has broken."""
+    second, hidden = torch.device("cuda", 1), RuntimeError("cuDNN error: CUDNN_STATUS_NOT_INITIALIZED")
+
+    class Stream:
+        def __init__(self, device: torch.device) -> None:
+            self.device = device
+
+        def query(self) -> bool:
+            raise RuntimeError(f"CUDA error: device-side assert triggered on {self.device}")
+
+    monkeypatch.setattr(torch.cuda, "current_stream", Stream)
+    assert eager.load(model_dir, manifest).reported_late(hidden) is None
+    t4 = Accelerator(device=second, name="T4", amp_dtype=torch.float16)
+    monkeypatch.setattr(eager.accelerator, "detect", lambda kind, *, local_rank: t4)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setattr(eager, "_forward", lambda model, manifest, found: None)
+    monkeypatch.setattr(eager, "CudaRecorder", lambda device: None)
+    engine = eager.load(model_dir, manifest, device="cuda:1")
+    assert str(engine.reported_late(hidden)) == f"CUDA error: device-side assert triggered on {second}"
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_half_precision_stays_close(model_dir, manifest, photos):
     wide, half = eager.load(model_dir, manifest)(photos), eager.load(model_dir, manifest, device="cuda")
