@@ -11,13 +11,9 @@ wakes two threads and costs as much as all of Flask.
 """
 
 import errno
-import fcntl
-import functools
 import select
 import signal
 import socket
-import struct
-import termios
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -38,14 +34,13 @@ from gunicorn.http.errors import (
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from containers.serve import exchange, pings
+from containers.serve.response import Response
 
 HEADER_SECONDS = 10.0
 _DISCARD_SECONDS = 30.0  # for the rest of a body that was answered early; a slow client must send it all to see the answer
 _STALL_SECONDS = 5.0  # without a byte of it
 _BUSY_DISCARD_SECONDS, _BUSY_STALL_SECONDS = 2.0, 0.25  # while a quarter of the threads or more is taken, and at the end
 _SILENT_SECONDS = 2.0
-_READER_SECONDS = 10.0  # a client that takes nothing of its answer for so long is hung up on
-_SLOWEST_READER = 32 << 10  # bytes a second: one slower than this over all of a large answer is hung up on too
 _PING_THREADS = 4
 _NEXT_REQUEST_MS = 100  # more than a busy client takes from an answer to its next request
 _STATUSES = {
@@ -60,43 +55,6 @@ body_limits: dict[socket.socket, float] = {}
 megabyte, byte by byte, so a thread cannot watch the time itself: the main loop ends the stream, the thread reads its end."""
 
 
-class _Response(wsgi.Response):  # type: ignore[misc]
-    """gunicorn's response; one whose whole body is at hand goes out together with its head: one packet, one system call.
-
-    `write` raises BrokenPipeError when the client takes nothing for _READER_SECONDS, or less than _SLOWEST_READER over all.
-    """
-
-    def write(self, part: bytes) -> None:
-        self.sock.settimeout(_READER_SECONDS)
-        if self.headers_sent or self._omits_body or len(part) != self.response_length:
-            super().write(part)
-            return
-        first = f"HTTP/{self.req.version[0]}.{self.req.version[1]} {self.status}\r\nServer: {self.version}\r\n"
-        state = f"Date: {_date(int(time.time()))}\r\nConnection: {'close' if self.should_close() else 'keep-alive'}\r\n"
-        rest = "".join([f"{name}: {value}\r\n" for name, value in self.headers])
-        self.headers_sent: bool = True
-        self.sent: int = len(part)
-        _send(self.sock, f"{first}{state}{rest}\r\n".encode("latin-1") + part)
-
-
-def _send(connection: socket.socket, data: bytes) -> None:
-    """All of it, to a slow client too. `sendall` takes the socket's time limit for the whole; and as long as much waits in the
-    kernel, which a slow client still takes, the socket is not writable for longer than the limit."""
-    left = memoryview(data)
-    late = time.monotonic() + _READER_SECONDS + len(left) / _SLOWEST_READER
-    before = len(left)  # bytes the client has not got
-    while left:
-        try:
-            left = left[connection.send(left) :]
-        except TimeoutError:
-            (queued,) = struct.unpack("i", fcntl.ioctl(connection, termios.TIOCOUTQ, bytes(4)))
-            if len(left) + queued >= before:
-                raise BrokenPipeError(errno.EPIPE, "the client does not take its answer") from None
-            before = len(left) + queued
-        if left and time.monotonic() > late:
-            raise BrokenPipeError(errno.EPIPE, "the client takes its answer too slowly")
-
-
 def _has_bytes(connection: socket.socket, milliseconds: int = 0) -> bool:
     """Whether there is something to read by then, the end of the stream included. Also where a thread has closed it."""
     waiter = select.poll()
@@ -105,12 +63,6 @@ def _has_bytes(connection: socket.socket, milliseconds: int = 0) -> bool:
     except ValueError:  # closed
         return True
     return bool(waiter.poll(milliseconds))
-
-
-@functools.lru_cache(maxsize=1)
-def _date(second: int) -> str:
-    date: str = util.http_date(second)
-    return date
 
 
 class FrontWorker(ThreadWorker):  # type: ignore[misc]
@@ -179,7 +131,7 @@ class FrontWorker(ThreadWorker):  # type: ignore[misc]
     def handle_request(self, req: Any, conn: TConn) -> bool:
         """gunicorn's, without the hooks, the access log and the count of requests that no setting of ours asks for."""
         self._reading.pop(conn, None)
-        answer, environ = wsgi.create(req, conn.sock, conn.client, conn.server, self.cfg, response_class=_Response)
+        answer, environ = wsgi.create(req, conn.sock, conn.client, conn.server, self.cfg, response_class=Response)
         environ["wsgi.multithread"] = True
         if not self.alive or len(self.keepalived_conns) >= self.max_keepalived:
             answer.force_close()

@@ -6,7 +6,7 @@ import pytest
 from tests.support import artifacts
 from tests.support.multi_model import Models
 from tests.support.scripted import scripted
-from tests.support.server import UNHURRIED, until
+from tests.support.server import UNHURRIED, serving, until
 from tests.support.slow_model import few_slots
 
 
@@ -23,6 +23,15 @@ def server(model_dir: Path, tmp_path_factory: pytest.TempPathFactory):
     """With few slots."""
     with few_slots(model_dir, tmp_path_factory.mktemp("log") / "log") as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def limited(model_dir: Path, tmp_path_factory: pytest.TempPathFactory):
+    """With low limits on what a caller may send. Nothing that is sent makes it stumble."""
+    with serving(model_dir, tmp_path_factory.mktemp("log") / "log", max_body_mb=1, max_pixels=4_000_000, slots=16) as running:
+        yield running
+        assert not running.events("unexpected error")
+        assert "Traceback" not in running.log.read_text()
 
 
 @pytest.fixture(scope="module")

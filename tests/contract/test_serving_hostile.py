@@ -3,23 +3,21 @@
 import json
 import random
 import socket
-from pathlib import Path
 
 import pytest
 import requests
 
 from tests.support.artifacts import photo
 from tests.support.mutations import FLOAT, MAKE, mutated, scanned, small_photos, turned
-from tests.support.server import Server, serving
+from tests.support.server import Server
 from tests.support.slow_model import gauge
 
 JPEG = photo(1, format="JPEG")
 
 
 @pytest.fixture(scope="module")
-def server(model_dir: Path, tmp_path_factory: pytest.TempPathFactory):
-    with serving(model_dir, tmp_path_factory.mktemp("log") / "log", max_body_mb=1, max_pixels=4_000_000, slots=16) as running:
-        yield running
+def server(limited: Server) -> Server:
+    return limited
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from PIL import Image
 from containers.core import preprocessing
 from containers.core.preprocessing import decode
 from tests.support.mutations import turned
-from tests.unit.core.test_preprocessing import encoded, scene
+from tests.support.scenes import encoded, scene
 
 CLEAR_COLOUR = (130, 120, 110)
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from containers.core import accelerator, architectures
+from containers.core import accelerator
 from containers.core.errors import AcceleratorError
 from containers.core.manifest import HALF_TOLERANCE
 from containers.serve.engines import check_golden, eager
@@ -186,26 +186,6 @@ def test_what_does_not_fit_into_memory_is_not_recorded_either():
     np.testing.assert_allclose(
         predictor(photos(7)), np.concatenate([plain(photos(7)[[index]]) for index in range(7)]), atol=1e-6
     )
-
-
-@pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1", "mobilenet_v3_small", "convnext_tiny"])
-def test_weights_cast_once_answer_as_those_that_autocast_casts_at_every_call(name: str):
-    torch.manual_seed(0)
-    model = architectures.build(name, 3).eval()
-    pixels = torch.randn(2, 3, 64, 64)
-
-    def answer() -> Tensor:
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-            return model(pixels)
-
-    before = answer()
-    eager.cast_weights(model, torch.bfloat16)
-    assert {p.dtype for m in model.modules() if isinstance(m, torch.nn.Conv2d) for p in m.parameters()} == {torch.bfloat16}
-    assert torch.equal(answer(), before)
-
-
-def test_on_a_cpu_nothing_is_recorded(model_dir, manifest):
-    assert eager.load(model_dir, manifest).record(manifest.preprocessing.shape, SIZES) == ()
 
 
 @pytest.mark.parametrize("underway", [True, False])

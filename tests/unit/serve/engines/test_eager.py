@@ -1,6 +1,8 @@
 import pytest
 import torch
+from torch import Tensor
 
+from containers.core import architectures
 from containers.core.accelerator import Accelerator
 from containers.core.errors import AcceleratorError
 from containers.core.manifest import GOLDEN_FILE
@@ -68,3 +70,23 @@ def test_what_a_library_hides_is_asked_of_the_model_s_own_gpu_and_never_of_a_cpu
 def test_half_precision_stays_close(model_dir, manifest, photos):
     wide, half = eager.load(model_dir, manifest)(photos), eager.load(model_dir, manifest, device="cuda")
     assert abs(half(photos) - wide).max() < half.tolerance
+
+
+@pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1", "mobilenet_v3_small", "convnext_tiny"])
+def test_weights_cast_once_answer_as_those_that_autocast_casts_at_every_call(name: str):
+    torch.manual_seed(0)
+    model = architectures.build(name, 3).eval()
+    pixels = torch.randn(2, 3, 64, 64)
+
+    def answer() -> Tensor:
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+            return model(pixels)
+
+    before = answer()
+    eager.cast_weights(model, torch.bfloat16)
+    assert {p.dtype for m in model.modules() if isinstance(m, torch.nn.Conv2d) for p in m.parameters()} == {torch.bfloat16}
+    assert torch.equal(answer(), before)
+
+
+def test_on_a_cpu_nothing_is_recorded(model_dir, manifest):
+    assert eager.load(model_dir, manifest).record(manifest.preprocessing.shape, (1, 2, 4, 8)) == ()
