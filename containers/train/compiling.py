@@ -6,10 +6,11 @@ last batch of an epoch is computed as written, and so is all that is evaluated: 
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from containers.core import logs
 from containers.core.errors import AcceleratorError, is_out_of_memory
@@ -27,11 +28,11 @@ class Compiled:
 
         inductor.deterministic = deterministic
         torch.compiler.reset()  # what the phase before compiled would keep its memory
-        self._compiled: nn.Module = torch.compile(network, dynamic=False)
+        self._compiled: Callable[[Tensor], Any] = torch.compile(network, dynamic=False)
         self._ready: set[tuple[int, bool]] = set()
 
     @contextlib.contextmanager
-    def passes(self, photos: int, *, reduced: bool) -> Iterator[nn.Module]:
+    def passes(self, photos: int, *, reduced: bool) -> Iterator[Callable[[Tensor], Any]]:
         """For one pass, forward and backward. `reduced`: its gradients go to other ranks, which is another program.
 
         The first of each kind compiles. Signals wait meanwhile, and never reach the processes that help. Raises

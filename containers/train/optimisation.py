@@ -7,6 +7,7 @@ of ranks are weighted rightly. Nothing here waits for the GPU.
 import contextlib
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -183,7 +184,7 @@ class Stepper:
                 sums += self._micro_batch(images[part], labels[part], counted, batch.total, last=last)
         return sums
 
-    def _passes(self, photos: int, *, last: bool) -> contextlib.AbstractContextManager[nn.Module]:
+    def _passes(self, photos: int, *, last: bool) -> contextlib.AbstractContextManager[Callable[[Tensor], Any]]:
         """What computes so many photos, forward and backward."""
         if self._compiled is None or photos != min(self._micro or self._usual, self._usual):
             return contextlib.nullcontext(self._network)

@@ -148,3 +148,42 @@ def test_more_processes_than_gpus_are_refused() -> None:
     machine.check_processes(four, gpus=4)
     machine.check_processes(four, gpus=0)
     machine.check_processes(Cluster(), gpus=2)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "installed", "compilers", "says"),
+    [
+        (1, (), ("gcc",), "torch_compile needs triton: build the train image with COMPILE=1, or set torch_compile to false"),
+        (
+            1,
+            ("triton",),
+            (),
+            "torch_compile needs a compiler (gcc clang: CC names another): build the train image with COMPILE=1",
+        ),
+        (2, (), (), "torch_compile needs triton and a compiler"),
+        (0, (), ("g++",), "torch_compile needs torch.include: install them (Kennel's images compile for GPUs only)"),
+        (0, ("torch.include",), ("gcc",), "torch_compile needs a compiler (g++ clang++: CXX names another)"),
+    ],
+)
+def test_what_torch_compile_lacks_is_named(
+    monkeypatch: pytest.MonkeyPatch, gpus: int, installed: tuple[str, ...], compilers: tuple[str, ...], says: str
+) -> None:
+    for name in ("CC", "CXX"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(machine, "_is_installed", lambda name: name in installed)
+    with pytest.raises(ConfigError) as raised:
+        machine.check_compiler(gpus, which=lambda name: f"/bin/{name}" if name in compilers else None)
+    assert str(raised.value).startswith(says)
+
+
+def test_a_host_that_can_compile_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This one, for its CPU; and one with triton, by a compiler that the user named."""
+    machine.check_compiler(0)
+    monkeypatch.setattr(machine, "_is_installed", {"triton"}.__contains__)
+    monkeypatch.setenv("CC", "zig-cc")
+    machine.check_compiler(1, which=lambda name: f"/bin/{name}" if name == "zig-cc" else None)
+
+
+def test_packages_and_their_folders_are_found_without_an_import() -> None:
+    found = [machine._is_installed(name) for name in ("torch", "torch.include", "torch.nowhere", "no_such_package")]
+    assert found == [True, True, False, False]

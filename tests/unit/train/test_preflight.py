@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from containers.core.errors import ConfigError
 from containers.train import data_report, preflight
 from containers.train.config import TrainConfig
 from containers.train.errors import DataError
@@ -74,6 +75,15 @@ def test_too_many_bad_training_photos_end_the_run(tmp_path: Path) -> None:
     (data / "train/cat/empty.jpg").write_bytes(b"")
     with pytest.raises(DataError, match=r"1 of 9 training files.*max_bad_fraction allows 0\.01(.|\n)*empty\.jpg: is empty"):
         preflight.run(job_for(tmp_path, {"train": data}))
+
+
+def test_a_host_that_cannot_compile_says_so_before_it_looks_at_photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    data = photos(tmp_path / "data", each=2)
+    for path in data.rglob("*.jpg"):
+        path.write_bytes(b"no photo")
+    with pytest.raises(ConfigError, match="torch_compile needs a compiler"):
+        preflight.run(job_for(tmp_path, {"train": data}, torch_compile=True))
 
 
 @pytest.mark.parametrize("split", ["valid", "test"])
