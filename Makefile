@@ -52,7 +52,7 @@ base: ## a base image out of Debian packages, where none can be pulled (root, de
 	@scripts/make_base.sh
 
 .PHONY: images
-images: python ## the two images, kennel-train:dev and kennel-serve:dev [BASE_IMAGE=] [COMPAT_IMAGE=] [PRETRAINED=none]
+images: python ## the two images, kennel-train:dev and kennel-serve:dev [BASE_IMAGE=] [COMPAT_IMAGE=] [PRETRAINED=none] [COMPILE=1]
 	@$(PYTHON) -m scripts.images
 
 .PHONY: sbom

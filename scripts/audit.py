@@ -16,7 +16,7 @@ from typing import Any
 
 from scripts.machine import ROOT
 
-LOCKS = ("all", "local", "tools", "compose", "native", "pretrained")  # the others hold nothing that all does not
+LOCKS = ("all", "local", "tools", "compose", "native", "pretrained", "compile")  # the others hold nothing that all does not
 ALLOWED = ROOT / "requirements" / "audit-allow.txt"
 _NO_CONNECTION = re.compile(
     r"your network may be blocking this service"  # pip-audit's own last word (_cli.py)

@@ -21,6 +21,8 @@ TAGS = {"serve": "kennel-serve:dev", "train": "kennel-train:dev"}
 PULL_SECONDS = 20.0
 DISK_BYTES = 18 * GB  # two images 7.3, build cache of packages 7, while a layer is exported
 LEFT_BYTES = 14 * GB  # of that, what stays
+COMPILE_BYTES = 2 * GB  # more with COMPILE=1, and stays: 0.8 in the image, 1.1 in the build cache of packages
+COMPILE_DOWNLOAD = 0.3 * GB
 CA_BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
 
 
@@ -55,31 +57,51 @@ def base_image(docker: Docker) -> str:
 def build(docker: Docker) -> None:
     """Build both images, reusing every layer that is unchanged. Raises NoBase, Stop."""
     absent = not all(map(docker.has_image, TAGS.values()))
+    more, more_download = (COMPILE_BYTES, COMPILE_DOWNLOAD) if _with_compiler() else (0, 0)
     if absent:
         root = output([docker.cli, "info", "-f", "{{.DockerRootDir}}"])
         if root and Path(root).exists():
-            check_disk(Path(root), DISK_BYTES, "building the images")
+            check_disk(Path(root), DISK_BYTES + more, "building the images")
     base = base_image(docker)
     if absent:
-        download = SIZES["train"][0] + SIZES["serve"][0]
-        say(f"Building the images: up to {download / GB:.1f} GB of packages to download, {LEFT_BYTES / GB:.0f} GB on disk")
+        download, left = SIZES["train"][0] + SIZES["serve"][0] + more_download, LEFT_BYTES + more
+        say(f"Building the images: up to {download / GB:.1f} GB of packages to download, {left / GB:.0f} GB on disk")
+    arguments = build_arguments(docker, base)
+    for target, tag in TAGS.items():
+        build_one(docker, target, tag, arguments)
+
+
+def _with_compiler() -> bool:
+    """COMPILE, which chooses a stage by its name: a wrong one would be an image that no registry has. Raises Stop."""
+    value = os.environ.get("COMPILE", "")
+    if value not in ("", "0", "1"):
+        raise Stop(f"COMPILE={value} is neither 0 nor 1 (with what torch.compile needs: docs/decisions/002-no-triton.md)")
+    return value == "1"
+
+
+def build_arguments(docker: Docker, base: str) -> list[str]:
+    """Options of `docker build`: the base, what the labels say, what the environment chooses, this machine's CA bundle."""
     arguments = ["--build-arg", f"BASE_IMAGE={pinned(docker, base)}"]
     arguments += ["--label", f"org.opencontainers.image.base.name={base.partition('@')[0]}"]
     arguments += ["--label", f"org.opencontainers.image.base.digest={digest(docker, base)}"]
     arguments += ["--build-arg", f"VERSION={version()}"]
     arguments += ["--build-arg", f"REVISION={output(['git', 'rev-parse', 'HEAD']) or 'unknown'}"]
-    for name in ("COMPAT_IMAGE", "PRETRAINED"):
+    for name in ("COMPAT_IMAGE", "PRETRAINED", "COMPILE"):
         if value := os.environ.get(name):
             arguments += ["--build-arg", f"{name}={value}"]
     if bundle := ca_bundle():
         arguments += ["--secret", f"id=ca,src={bundle}"]
-    for target, tag in TAGS.items():
-        say(f"Image {tag}")
-        run(
-            [docker.cli, "build", *arguments, "-f", "containers/Dockerfile", "--target", target, "-t", tag, "."],
-            f"{tag} could not be built",
-            env={"DOCKER_BUILDKIT": "1"},
-        )
+    return arguments
+
+
+def build_one(docker: Docker, target: str, tag: str, arguments: list[str]) -> None:
+    """Raises Stop where it fails."""
+    say(f"Image {tag}")
+    run(
+        [docker.cli, "build", *arguments, "-f", "containers/Dockerfile", "--target", target, "-t", tag, "."],
+        f"{tag} could not be built",
+        env={"DOCKER_BUILDKIT": "1"},
+    )
 
 
 def ca_bundle() -> str | None:

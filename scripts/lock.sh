@@ -4,10 +4,11 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 UV=${UV:-uv}
-compile() {
+whole() {
   "$UV" pip compile -q --no-config --universal --python-version 3.11 --only-binary :all: --generate-hashes --no-annotate \
-    --custom-compile-command "make lock" --override requirements/overrides.txt "$@"
+    --custom-compile-command "make lock" "$@"
 }
+compile() { whole --override requirements/overrides.txt "$@"; }
 together=$(mktemp); trap 'rm -f "$together"' EXIT
 [ "${1:-}" = --upgrade ] || cat requirements/all.lock >"$together" 2>/dev/null || true
 compile --group core --group train --group serve --group deploy --group dev -o "$together"
@@ -18,4 +19,6 @@ compile -c requirements/all.lock --group core --group serve -o requirements/serv
 compile -c requirements/all.lock --group deploy -o requirements/deploy.lock
 compile --group local -o requirements/local.lock
 echo "uv==0.13.9" | compile - -o requirements/tools.lock
-echo "ziglang==0.17.1" | compile - -o requirements/native.lock # a C compiler, for the images
+zig=ziglang==0.17.1 # a C compiler, for the images
+echo "$zig" | compile - -o requirements/native.lock
+printf '%s\n' triton==3.6.0 "$zig" | whole - -o requirements/compile.lock # the triton that torch 2.10.0 asks for

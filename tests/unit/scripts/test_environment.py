@@ -1,5 +1,6 @@
 import re
 import sys
+from importlib.metadata import requires
 from pathlib import Path
 
 import pytest
@@ -135,3 +136,12 @@ def test_every_requirement_is_pinned_by_hash() -> None:
         assert names
         assert all("==" in line for line in names), lock
         assert lock.read_text().count("--hash=sha256:") >= len(names), lock
+
+
+def test_the_compiler_is_the_one_torch_asks_for_and_in_no_other_lock() -> None:
+    """Inductor works with one triton only; the overrides leave it out wherever it is not asked for by name."""
+    locks = {path.stem: path.read_text() for path in environment.REQUIREMENTS.glob("*.lock")}
+    (wanted,) = [need.partition(";")[0] for need in requires("torch") or [] if need.startswith("triton")]
+    assert f"\n{wanted} \\\n" in locks["compile"]
+    assert [name for name, text in locks.items() if "\ntriton==" in text] == ["compile"]
+    assert locks["compile"].partition("\nziglang")[2] == locks["native"].partition("\nziglang")[2], "two compilers"

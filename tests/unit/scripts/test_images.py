@@ -13,7 +13,7 @@ from scripts.machine import ROOT, Docker, Stop
 
 @pytest.fixture(autouse=True)
 def no_choice(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("BASE_IMAGE", "COMPAT_IMAGE", "PRETRAINED"):
+    for name in ("BASE_IMAGE", "COMPAT_IMAGE", "PRETRAINED", "COMPILE"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -91,6 +91,35 @@ def test_the_first_build_says_how_much_it_downloads(
     assert said in capsys.readouterr().out
     images.build(Docker(fake_docker(build="exit 0", image="echo sha256:1")))
     assert "download" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["COMPAT_IMAGE", "PRETRAINED", "COMPILE"])
+def test_the_build_gets_what_the_environment_chooses(fake_docker, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv("BASE_IMAGE", "mine:1")
+    images.build(Docker(without := fake_docker("without", image="echo sha256:1", build="exit 0")))
+    assert f"{name}=" not in calls(without)
+    monkeypatch.setenv(name, "1")
+    images.build(Docker(cli := fake_docker(image="echo sha256:1", build="exit 0")))
+    assert calls(cli).count(f"--build-arg {name}=1 ") == len(images.TAGS)
+
+
+def test_a_compiler_is_so_much_more_to_download_and_to_keep(
+    fake_docker, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("BASE_IMAGE", "mine:1")
+    monkeypatch.setenv("COMPILE", "1")
+    images.build(Docker(fake_docker(build="exit 0")))
+    assert "up to 4.1 GB of packages to download, 16 GB on disk\n" in capsys.readouterr().out
+    monkeypatch.setattr(images, "COMPILE_BYTES", 10**18)
+    with pytest.raises(Stop, match="building the images needs 1000000018 GB"):
+        images.build(Docker(fake_docker(build="exit 0", info="echo /")))
+
+
+def test_a_compile_that_is_no_stage_is_refused_before_the_build(fake_docker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COMPILE", "yes")
+    with pytest.raises(Stop, match="COMPILE=yes is neither 0 nor 1"):
+        images.build(Docker(cli := fake_docker(image="echo sha256:1", build="exit 0")))
+    assert "build" not in calls(cli)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,130 @@
+"""The train image built with COMPILE=1 can do what torch.compile asks for on a GPU, and nobody else has its weight.
+
+What needs no GPU is done here: triton's own modules are compiled and loaded, kernels become machine code for real GPUs.
+"""
+
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from scripts import images, sbom
+from scripts.machine import ROOT, NoDocker, Stop, find_docker
+from tests.support import engine as docker_engine
+from tests.support.requirement import unavailable
+
+GB = 1e9
+LABEL = "org.kennel.compile"
+LOCKED_DOWN = {"user": "1000:1000", "read_only": True, "cap_drop": ["ALL"], "network_mode": "none"}
+PROBE = Path(__file__).with_name("triton_probe.py")
+CODE_LAYERS = 6  # weights, __init__, core, the compiled resize, train, bytecode
+
+
+@pytest.fixture(scope="module")
+def docker_cli():
+    try:
+        return find_docker()
+    except NoDocker as reason:
+        unavailable(str(reason))
+
+
+@pytest.fixture(scope="module")
+def build(engine, docker_cli, train_image):
+    """build(target): a name for that target, built with COMPILE=1 as make images does, from the same base and cache."""
+    if train_image != images.TAGS["train"]:
+        pytest.skip("KENNEL_TRAIN_IMAGE names a finished image: only what make images built has its layers here for a variant")
+    base = engine.images.get(train_image).labels["org.opencontainers.image.base.name"]
+    made = []
+
+    def with_compiler(target: str) -> str:
+        name = f"kennel-test-compile-{target}:{os.getpid()}"
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("COMPILE", "1")
+            arguments = images.build_arguments(docker_cli, base)
+        try:
+            images.build_one(docker_cli, target, name, arguments)
+        except Stop as problem:
+            pytest.fail(str(problem), pytrace=False)
+        made.append(name)
+        return name
+
+    yield with_compiler
+    for name in made:
+        engine.images.remove(name, force=True)
+
+
+@pytest.fixture(scope="module")
+def compile_image(build) -> str:
+    return build("train")
+
+
+def layers(engine, name):
+    return engine.images.get(name).attrs["RootFS"]["Layers"]
+
+
+def answer(engine, image, command, **options):
+    with docker_engine.container(engine, image, command, **LOCKED_DOWN | options) as box:
+        code = docker_engine.exit_code(box, 300)
+        assert code == 0, docker_engine.logs(box)
+        return json.loads(box.logs(stderr=False))
+
+
+def test_triton_compiles_locked_down(engine, compile_image):
+    """As another user, on a root nobody can write to, without a network: what a job's first step asks of it."""
+    options = {"volumes": {str(PROBE): {"bind": "/probe.py", "mode": "ro"}}, "tmpfs": {"/tmp": "exec"}}
+    found = answer(engine, compile_image, ["python", "/probe.py"], **options)
+    assert found["wanted"] == [f"triton=={found['version']}"]
+    assert found["inductor_sees_it"] is True
+    assert found["inductor_cache_keys"][1]
+    assert set(found["device"].values()) == {7}, "the module that was compiled asks the driver"
+    assert found["launcher"] is True
+    assert found["kernels"] == dict.fromkeys(("75", "86", "90"), "\x7fELF")
+
+
+LOOK = """import importlib.util as u, json, os, shutil
+programs = [name for name in ("cc", "c99", "gcc", "g++", "clang", "tcc", "zig", "zig-cc", "nvcc") if shutil.which(name)]
+print(json.dumps([[n for n in ("triton", "ziglang") if u.find_spec(n)], programs, os.environ.get("CC")]))"""
+
+
+@pytest.mark.parametrize("role", ["train", "serve"])
+def test_the_images_of_everybody_else_have_neither(engine, request, role):
+    image = request.getfixturevalue(f"{role}_image")
+    if engine.images.get(image).labels.get(LABEL):
+        pytest.skip("this image was built with COMPILE=1")
+    assert answer(engine, image, ["python", "-c", LOOK]) == [[], [], None]
+
+
+def test_the_same_look_finds_them_in_the_variant(engine, compile_image):
+    assert answer(engine, compile_image, ["python", "-c", LOOK]) == [
+        ["triton", "ziglang"],
+        ["zig-cc"],
+        "/usr/local/bin/zig-cc",
+    ]
+    assert engine.images.get(compile_image).labels[LABEL] == "1"
+
+
+def test_the_variant_costs_a_push_what_it_adds(engine, compile_image, train_image):
+    """Torch and the role's packages are the default image's own layers. Budget: the first build plus a tenth."""
+    if engine.images.get(train_image).labels.get(LABEL):
+        pytest.skip("kennel-train:dev was built with COMPILE=1: there is no default to compare with")
+    before = layers(engine, train_image)[:-CODE_LAYERS]
+    assert layers(engine, compile_image)[: len(before)] == before
+    more = engine.images.get(compile_image).attrs["Size"] - engine.images.get(train_image).attrs["Size"]
+    assert 0.5 < more / GB < 0.92
+
+
+def test_the_serve_image_never_has_a_compiler(engine, build, serve_image):
+    assert layers(engine, build("serve")) == layers(engine, serve_image)
+
+
+def test_its_bill_of_materials_names_what_is_more(engine, docker_cli, compile_image, train_image):
+    parts = sbom.document(compile_image, sbom.ask(docker_cli, compile_image))["components"]
+    python = {part["name"]: part for part in parts if part.get("purl", "").startswith("pkg:pypi/") and "hashes" not in part}
+    lock = (ROOT / "requirements" / "compile.lock").read_text()
+    locked = dict(re.findall(r"^([a-z]+)==([^ \\]+)", lock, re.M))
+    assert locked.keys() == {"triton", "ziglang"}
+    assert {name: python[name]["version"] for name in locked} == locked
+    licences = {name: [entry["license"]["name"] for entry in python[name]["licenses"]] for name in locked}
+    assert licences == {"triton": ["MIT License"], "ziglang": ["MIT"]}
