@@ -50,7 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tag", help="default: the commit, with the time where files differ from it")
     parser.add_argument("--registry", help="host[:port] of a registry other than the stage's ECR")
     parser.add_argument("--no-build", action="store_true", help="push what was built before")
-    parser.add_argument("--build-arg", action="append", default=[], metavar="NAME=VALUE", help="passed to docker build")
+    parser.add_argument(
+        "--build-arg", action="append", default=[], metavar="NAME=VALUE", help="passed to docker build, as COMPILE=1"
+    )
 
 
 def run(args: argparse.Namespace, context: Context) -> None:
@@ -81,7 +83,8 @@ def run(args: argparse.Namespace, context: Context) -> None:
                 image_trial.check(context, engine, image, f"{target}:{tag}")
                 digest, pushed = push(engine, target, tag, login, context), True
             else:
-                context.say(f"{target}:{tag} is in the registry already")
+                ignored = ": nothing is built of --build-arg; give what you want another --tag" if args.build_arg else ""
+                context.say(f"{target}:{tag} is in the registry already{ignored}")
                 pushed = False
             look_at_type(context, engine, f"{target}@{digest}", login)
             cuda = label(engine, f"{target}:{tag}", f"{target}@{digest}", login)

@@ -69,6 +69,10 @@ def test_build_push_digest_label_and_errors(context, source, tmp_path, monkeypat
             (row,) = json.loads(capfd.readouterr().out)
             assert row["reference"] == f"{target}@{digest}"
             assert (row["pushed"], row["cuda"]) == (False, "12.8")
+            assert deploy.main([*arguments, "--build-arg", "COMPILE=1"]) == 0
+            assert "train:v1 is in the registry already: nothing is built of --build-arg" in " ".join(
+                capfd.readouterr().err.split()
+            )
 
             with pytest.raises(DeployError, match="does not exist") as caught:
                 images.push(engine, target, "absent", login, context)

@@ -41,6 +41,15 @@ def test_a_build_makes_a_plain_image_without_an_attestation(tmp_path: Path, monk
     assert {"DOCKER_BUILDKIT=1", "BUILDX_NO_DEFAULT_ATTESTATIONS=1"} <= set(environment)
 
 
+def test_build_arguments_reach_the_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    docker = tmp_path / "docker"
+    docker.write_text(f'#!/bin/sh\necho "$@" >{tmp_path}/call\n')
+    docker.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    images.build("train", "host/train:v1", "v1", ["COMPILE=1", "PRETRAINED=none"], root=tmp_path)
+    assert " --build-arg VERSION=v1 --build-arg COMPILE=1 --build-arg PRETRAINED=none " in (tmp_path / "call").read_text()
+
+
 def test_people_can_copy_the_whole_digest():
     """At a terminal of 80 characters, too."""
     reference = f"123456789012.dkr.ecr.eu-west-1.amazonaws.com/kennel/dev/train@sha256:{'abcd' * 16}"
