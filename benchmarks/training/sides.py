@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from benchmarks.training.measure import Side
 from containers.core import architectures
 from containers.train import phases, run
+from containers.train.agreement import StopRequest
 from containers.train.checkpoint import Checkpoints
 from containers.train.config import TrainConfig
 from containers.train.data import Batch
-from containers.train.distributed import StopRequest
 from containers.train.index import DatasetIndex, Photo
 from containers.train.job import JobPaths, TrainingJob
 from containers.train.optimisation import make_optimizer

@@ -3,7 +3,7 @@
 On a CPU one step of a large network takes many seconds. As long as the optimiser has not touched the weights, all that a step
 has changed are the buffers of its layers (batch-norm statistics). These are put back; resumed, the step is computed again,
 with the same photos and random numbers, and the run ends bitwise as if nobody had asked. On a GPU steps are short, and several
-ranks must leave at one step: both keep to the end of a step.
+ranks must leave at one step: both keep to the end of a step, but for one that compiles.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import nn
 
-from containers.train.distributed import StopRequested
+from containers.train.agreement import StopRequested
 
 
 @contextlib.contextmanager
@@ -57,3 +57,16 @@ class Buffers:
         with torch.no_grad():
             for kept, now in zip(self._kept, self._now, strict=True):
                 now.copy_(kept)
+
+
+@contextlib.contextmanager
+def anywhere(module: nn.Module, at_once: Callable[[], contextlib.AbstractContextManager[None]]) -> Iterator[None]:
+    """While it lasts, a request to stop raises StopRequested wherever this process is, and `module`'s buffers are put back."""
+    before = Buffers(module)
+    before.keep()
+    try:
+        with at_once():
+            yield
+    except StopRequested:
+        before.put_back()
+        raise

@@ -7,6 +7,7 @@ last batch of an epoch is computed as written, and so is all that is evaluated: 
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -14,7 +15,6 @@ from torch import Tensor, nn
 
 from containers.core import logs
 from containers.core.errors import AcceleratorError, is_out_of_memory
-from containers.train.data import signals_held
 
 _log = logs.get(__name__)
 
@@ -22,21 +22,23 @@ _log = logs.get(__name__)
 class Compiled:
     """`network` and its compiled form, which share their parameters. What compiles is imported here: it takes seconds."""
 
-    def __init__(self, network: nn.Module, *, deterministic: bool) -> None:
-        """`deterministic`: no kernel is chosen by its speed, which differs from one run to the next."""
+    def __init__(self, network: nn.Module, *, deterministic: bool, around: Callable[[], AbstractContextManager[None]]) -> None:
+        """`deterministic`: no kernel is chosen by its speed, which differs from one run to the next. `around`: what a pass that
+        compiles is done within, for what a request to stop does meanwhile.
+        """
         from torch._inductor import config as inductor
 
         inductor.deterministic = deterministic
         torch.compiler.reset()  # what the phase before compiled would keep its memory
         self._compiled: Callable[[Tensor], Any] = torch.compile(network, dynamic=False)
+        self._around = around
         self._ready: set[tuple[int, bool]] = set()
 
     @contextlib.contextmanager
     def passes(self, photos: int, *, reduced: bool) -> Iterator[Callable[[Tensor], Any]]:
         """For one pass, forward and backward. `reduced`: its gradients go to other ranks, which is another program.
 
-        The first of each kind compiles. Signals wait meanwhile, and never reach the processes that help. Raises
-        AcceleratorError where torch cannot compile the network.
+        The first of each kind compiles. Raises AcceleratorError where torch cannot compile the network, and what `around` does.
         """
         from torch._dynamo.exc import TorchDynamoException
 
@@ -46,12 +48,13 @@ class Compiled:
         started = time.monotonic()
         _log.info("compiling: this step takes minutes", extra={"photos": photos})
         try:
-            with signals_held():
+            with self._around():
                 yield self._compiled
         except TorchDynamoException as error:
             if is_out_of_memory(error):
                 raise
-            why = str(error).strip().partition("\n")[0]
+            cause = getattr(error, "inner_exception", error)
+            why, _, _ = f"{type(cause).__name__}: {cause}".partition("\n")
             raise AcceleratorError(f"torch.compile failed: set torch_compile to false, and the job goes on ({why})") from error
         self._ready.add((photos, reduced))
         _log.info("compiled", extra={"photos": photos, "seconds": round(time.monotonic() - started, 1)})

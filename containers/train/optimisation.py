@@ -86,9 +86,10 @@ class Stepper:
         mixing: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
         replicated: bool = False,
         least: int = 1,
+        compiling: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
     ) -> None:
         """`prepare` maps a batch as loaded (on the device) to the module's input. `replicated`: every rank computes all.
-        `least`: photos that a pass must hold (`batch_norm`), at most 2.
+        `least`: photos that a pass must hold (`batch_norm`), at most 2. `compiling`: what a pass that compiles is done within.
         """
         self.optimizer, self._config, self._group, self._least = optimizer, config, group, least
         self._prepare, self._amp, self._mixing = prepare, amp_dtype, mixing
@@ -102,8 +103,9 @@ class Stepper:
         self._peers = 1 if replicated else group.world_size
         self._in_step = self._peers > 1 and ranks_meet_in(module)
         self._network = self._distribute(module)
-        wanted = config.torch_compile and not replicated
-        self._compiled = Compiled(self._network, deterministic=config.deterministic) if wanted else None
+        self._compiled: Compiled | None = None
+        if config.torch_compile and not replicated:
+            self._compiled = Compiled(self._network, deterministic=config.deterministic, around=compiling)
         self._usual = len(range(group.rank % self._peers, config.batch_size, self._peers))  # photos of a whole batch, here
         self.sums = torch.zeros(3, dtype=torch.float64, device=group.device)
         """Of the epoch, on this rank: loss, photos classified rightly, photos."""

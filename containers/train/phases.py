@@ -196,6 +196,7 @@ def _on_photos(
         weights=_weights(run),
         mixing=augmentation.batch_mixing(config, len(run.index.class_names)) if number == ALL else None,
         least=batch_norm.least_photos(config.architecture, run.spec.crop) if number == ALL else 1,
+        compiling=run.compiling,
     )
     evaluated = average.module if average is not None else run.model
     return Phase(

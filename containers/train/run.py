@@ -13,10 +13,11 @@ from containers.core.accelerator import Accelerator
 from containers.core.errors import AcceleratorError, ConfigError, is_out_of_memory
 from containers.core.preprocessing import PreprocessSpec
 from containers.train import abandon, evaluation, features
+from containers.train.agreement import Agreement, StopRequest
 from containers.train.augmentation import mix
 from containers.train.config import TrainConfig
-from containers.train.data import LoaderPlan, evaluation_batches, plan_loader
-from containers.train.distributed import Agreement, Group, StopRequest
+from containers.train.data import LoaderPlan, evaluation_batches, plan_loader, signals_held
+from containers.train.distributed import Group
 from containers.train.evaluation import Scores
 from containers.train.index import DatasetIndex, Split
 from containers.train.job import TrainingJob
@@ -71,6 +72,12 @@ class Run:
     def leaving(self, module: nn.Module) -> contextlib.AbstractContextManager[None]:
         """For passes of `module` that a request to stop may end in their middle, where it may anywhere."""
         return abandon.between_layers(module, self.agreement.asked) if self.may_abandon else contextlib.nullcontext()
+
+    def compiling(self) -> contextlib.AbstractContextManager[None]:
+        """For a training pass that compiles: minutes. A rank without others leaves it when asked to stop. With others signals
+        wait, and never reach the processes that help to compile.
+        """
+        return abandon.anywhere(self.model, self.agreement.at_once) if self.group.world_size == 1 else signals_held()
 
     def to_input(self, images: Tensor) -> Tensor:
         """uint8 (N, S, S, 3) → normalised float (N, 3, S, S), channels_last."""

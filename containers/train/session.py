@@ -5,8 +5,8 @@ from pathlib import Path
 
 from containers.core import accelerator, logs
 from containers.train import data, distributed, memory, pretrained, results, resume, room, run
+from containers.train.agreement import StopRequest, StopRequested
 from containers.train.checkpoint import Checkpoints
-from containers.train.distributed import StopRequest, StopRequested
 from containers.train.errors import Interrupted, NonFiniteLoss, NotBegun
 from containers.train.job import TrainingJob
 from containers.train.recorder import Recorder

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from containers.core import logs
 from containers.train import abandon, nonfinite, phases
+from containers.train.agreement import Signal, StopRequested
 from containers.train.checkpoint import Checkpoints
 from containers.train.data import Batch
-from containers.train.distributed import Signal, StopRequested
 from containers.train.early_stopping import EarlyStopping, StopReason, Verdict
 from containers.train.errors import Interrupted, NonFiniteLoss
 from containers.train.evaluation import Scores

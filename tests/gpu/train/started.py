@@ -54,9 +54,9 @@ def wait_at(step: int) -> str:
     """A program: after its step of this number, counted from 0, the worker says its pid and waits until it is asked to stop."""
     return f"""
 import json, os, time
-from containers.train import distributed, optimisation
+from containers.train import agreement, optimisation
 
-requests, listen, step = [], distributed.StopRequest.listen, optimisation.Stepper.step
+requests, listen, step = [], agreement.StopRequest.listen, optimisation.Stepper.step
 
 def listening(self):
     requests.append(self)
@@ -70,7 +70,7 @@ def waiting(self, batch, rate, number):
             time.sleep(0.001)
     return loss
 
-distributed.StopRequest.listen, optimisation.Stepper.step = listening, waiting
+agreement.StopRequest.listen, optimisation.Stepper.step = listening, waiting
 """
 
 

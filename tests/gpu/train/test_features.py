@@ -7,8 +7,8 @@ import torch
 
 from containers.core import architectures
 from containers.train import features, phases, run
+from containers.train.agreement import StopRequest
 from containers.train.checkpoint import Checkpoints
-from containers.train.distributed import StopRequest
 from containers.train.progress import Progress
 from containers.train.recorder import Recorder
 from containers.train.trainer import Trainer

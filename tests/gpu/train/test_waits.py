@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from containers.train import phases, run
+from containers.train.agreement import StopRequest
 from containers.train.checkpoint import Checkpoints
-from containers.train.distributed import StopRequest
 from containers.train.progress import Progress
 from containers.train.recorder import Recorder
 from containers.train.trainer import Trainer

@@ -6,8 +6,8 @@ import errno
 import torch
 
 from containers.train import phases, resume, run
+from containers.train.agreement import StopRequest, StopRequested
 from containers.train.checkpoint import Checkpoints
-from containers.train.distributed import StopRequest, StopRequested
 from containers.train.evaluation import Scores
 from containers.train.recorder import Recorder
 from containers.train.trainer import Trainer

@@ -1,5 +1,7 @@
 """A small net, a batch, and what steps on them: what tests of a step share."""
 
+import contextlib
+
 import torch
 from torch import nn
 
@@ -23,8 +25,8 @@ def batch(count=8):
     return Batch(torch.randn(count, 5, generator=generator), torch.arange(count) % 3, count, count)
 
 
-def stepper(module, group=None, amp=None, replicated=False, **changes):
+def stepper(module, group=None, amp=None, replicated=False, compiling=contextlib.nullcontext, **changes):
     chosen = config(**changes)
     optimizer = make_optimizer(module, chosen, "2.")
-    same = {"prepare": lambda x: x, "amp_dtype": amp, "replicated": replicated}
+    same = {"prepare": lambda x: x, "amp_dtype": amp, "replicated": replicated, "compiling": compiling}
     return Stepper(module, optimizer, chosen, group or Group.alone(), **same)

@@ -1,5 +1,6 @@
 """Work that is left in its middle: what was half done is as if it had not begun."""
 
+import contextlib
 import os
 import signal
 
@@ -8,7 +9,7 @@ import torch
 from torch import nn
 
 from containers.train import abandon, optimisation, run, worker
-from containers.train.distributed import StopRequested
+from containers.train.agreement import StopRequested
 from tests.support.training import events, learned, make_job, newest, same, train
 
 INTERRUPTED = 75
@@ -53,6 +54,23 @@ def test_nothing_is_asked_nothing_changes():
     twin(x).sum().backward()
     assert same(net.state_dict(), twin.state_dict())
     assert all(torch.equal(one.grad, other.grad) for one, other in zip(net.parameters(), twin.parameters(), strict=True))
+
+
+def test_what_is_left_anywhere_has_its_buffers_as_they_were_and_what_ends_keeps_them():
+    net = Net()
+    before = {name: buffer.clone() for name, buffer in net.named_buffers()}
+
+    @contextlib.contextmanager
+    def asked():
+        yield
+        raise StopRequested
+
+    with pytest.raises(StopRequested), abandon.anywhere(net, asked):
+        net(torch.randn(3, 4))
+    assert same(dict(net.named_buffers()), before)
+    with abandon.anywhere(net, contextlib.nullcontext):
+        net(torch.randn(3, 4))
+    assert not same(dict(net.named_buffers()), before)
 
 
 def test_buffers_of_what_trains_are_put_back():

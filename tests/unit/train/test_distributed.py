@@ -1,6 +1,4 @@
 import os
-import signal
-import threading
 import time
 from datetime import timedelta
 
@@ -11,7 +9,8 @@ import torch.distributed as dist
 from containers.core import accelerator
 from containers.core.errors import AcceleratorError
 from containers.train import distributed
-from containers.train.distributed import Agreement, Group, Signal, StopRequest, StopRequested
+from containers.train.agreement import Agreement, StopRequest
+from containers.train.distributed import Group
 from containers.train.errors import PeerLost
 from containers.train.failure import Failure
 from tests.support.server import free_port
@@ -85,7 +84,7 @@ def test_a_rank_that_stands_still_ends_the_step_of_the_others(monkeypatch, tmp_p
     def body(group):
         if group.is_first:
             time.sleep(DEADLINE)
-        mine = agreement(group, tmp_path / "stop")
+        mine = Agreement(group, StopRequest(), tmp_path / "stop", 1e9)
         mine.poll()
         try:
             mine.poll()
@@ -97,70 +96,6 @@ def test_a_rank_that_stands_still_ends_the_step_of_the_others(monkeypatch, tmp_p
     with pytest.raises(AssertionError):  # nobody brings a result
         in_ranks(2, body)
     assert told.read_text() == "PeerLost 75"
-
-
-def agreement(group, path, every=1e9):
-    return Agreement(group, StopRequest(), path, every)
-
-
-@pytest.mark.parametrize("who", [0, 2])
-def test_what_one_rank_wants_all_hear_at_the_same_poll(tmp_path, who):
-    def body(group):
-        mine = agreement(group, tmp_path / f"stop{group.rank}")
-        heard = []
-        for number in range(6):
-            if number == 3 and group.rank == who:
-                (tmp_path / f"stop{who}").touch()
-            heard.append(mine.poll())
-        return heard
-
-    expected = [Signal.GO] * 4 + [Signal.STOP] * 2
-    assert in_ranks(3, body) == [expected] * 3
-
-
-def test_the_more_urgent_wins_and_a_due_checkpoint_is_announced_once(tmp_path):
-    def body(group):
-        mine = agreement(group, tmp_path / "never", every=1e-9)
-        heard = [mine.poll(finite=not (number == 4 and group.rank == 1)) for number in range(6)]
-        mine.saved()
-        return heard
-
-    # rank 0 announces at the first poll, and not again before something was saved
-    expected = [Signal.GO, Signal.CHECKPOINT, Signal.GO, Signal.GO, Signal.GO, Signal.NON_FINITE]
-    assert in_ranks(2, body) == [expected] * 2
-
-
-def test_a_signal_is_remembered_also_when_it_came_while_blocked(tmp_path):
-    request = StopRequest()
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    try:
-        signal.pthread_kill(threading.get_ident(), signal.SIGTERM)  # to this thread: the runner's others do not block it
-        assert not request.asked
-        request.listen()
-        assert request.asked
-        asked = Agreement(Group.alone(), request, tmp_path / "never", 1e9)
-        assert asked.poll() is Signal.STOP
-        with pytest.raises(StopRequested):
-            asked.check()
-        with pytest.raises(StopRequested), request.at_once():
-            raise AssertionError("not reached")
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def test_work_that_can_be_abandoned_is_abandoned_at_once():
-    request = StopRequest()
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        request.listen()
-        with pytest.raises(StopRequested), request.at_once():
-            signal.raise_signal(signal.SIGTERM)
-        os.kill(os.getpid(), signal.SIGTERM)  # afterwards it is remembered again, and nothing more
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 NO_ROOM = (

@@ -6,7 +6,8 @@ from torch.nn import functional as F
 from torchmetrics.classification import MulticlassCalibrationError
 
 from containers.train import calibration
-from containers.train.distributed import Group, StopRequested
+from containers.train.agreement import StopRequested
+from containers.train.distributed import Group
 from containers.train.evaluation import evaluate, rounds
 from tests.support.training import in_ranks
 

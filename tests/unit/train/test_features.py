@@ -6,8 +6,9 @@ import torch
 from containers.core import architectures, host
 from containers.core.preprocessing import PreprocessSpec
 from containers.train import features
+from containers.train.agreement import StopRequested
 from containers.train.data import LoaderPlan
-from containers.train.distributed import Group, StopRequested
+from containers.train.distributed import Group
 from tests.support.full_disk import files_of_at_most
 from tests.support.training import in_ranks, make_index, same
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from containers.core import logs, manifest
 from containers.core.errors import ConfigError
 from containers.train import trainer, worker
-from containers.train.distributed import StopRequested
+from containers.train.agreement import StopRequested
 from containers.train.errors import Interrupted, NotBegun
 from tests.support.training import events, learned, make_job, newest, same, train
 from tests.unit.train.killed import EVERY_STEP, killed_after_checkpoint

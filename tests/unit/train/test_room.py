@@ -8,7 +8,8 @@ import torch
 from containers.core import architectures, manifest
 from containers.core.errors import ConfigError
 from containers.train import room, run
-from containers.train.distributed import Group, StopRequest
+from containers.train.agreement import StopRequest
+from containers.train.distributed import Group
 from tests.support.training import train
 
 

@@ -1,3 +1,7 @@
+import contextlib
+import dataclasses
+import signal
+
 import pytest
 import torch
 from torch import nn
@@ -5,8 +9,9 @@ from torch import nn
 from containers.core.accelerator import Accelerator
 from containers.core.errors import AcceleratorError, ConfigError
 from containers.train import phases, run
+from containers.train.agreement import StopRequest, StopRequested
 from containers.train.config import TrainConfig
-from containers.train.distributed import Group, StopRequest
+from containers.train.distributed import Group
 from containers.train.run import agreed_precision, largest_batch
 from tests.support.training import in_ranks
 
@@ -71,6 +76,19 @@ def test_a_full_gpu_evaluates_fewer_photos_at_once_with_the_same_answers(job, ca
     assert small.seen == [4, 2]  # from then on
     with pytest.raises(AcceleratorError, match="out of memory with one photo: lower image_size"):
         this.forward(_Small(0), None)(images)
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_who_has_no_peers_leaves_a_pass_that_compiles_and_others_hold_their_signals(job, world_size):
+    this = run.prepare(job(), request := StopRequest())
+    this = dataclasses.replace(this, group=dataclasses.replace(this.group, world_size=world_size))
+    held = lambda: signal.SIGTERM in signal.pthread_sigmask(signal.SIG_BLOCK, [])  # noqa: E731
+    with this.compiling():
+        assert held() is (world_size == 2)
+    request.asked = True
+    with pytest.raises(StopRequested) if world_size == 1 else contextlib.nullcontext(), this.compiling():
+        assert world_size == 2
+    assert not held()
 
 
 def test_a_run_goes_on_on_a_gpu_of_another_kind(job):

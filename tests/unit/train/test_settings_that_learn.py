@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from containers.core import manifest
 from containers.train import optimisation, phases, run, worker
+from containers.train.agreement import StopRequest
 from containers.train.checkpoint import LATEST
-from containers.train.distributed import StopRequest
 from tests.support.training import events, learned, make_job, newest, same, train
 from tests.unit.train.killed import EVERY_STEP, killed_after_checkpoint
 
