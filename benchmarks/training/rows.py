@@ -3,7 +3,9 @@
 import math
 import os
 import tempfile
+import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from statistics import median
 
@@ -13,8 +15,9 @@ from benchmarks.training import ranks, stopping
 from benchmarks.training.gpu import against_tensors, loops
 from benchmarks.training.measure import Readings, Row, Side, interleaved, successive
 from benchmarks.training.reference import reference
-from benchmarks.training.sides import Ours, bare, workspace
-from containers.train import phases
+from benchmarks.training.sides import Ours, bare, photo_again, workspace
+from containers.core.errors import ConfigError
+from containers.train import machine, phases
 
 CLAIMS = {
     "memory": ("end to end over tensors in memory, ResNet-50 at 224", 0.97, 0.93),
@@ -28,6 +31,7 @@ CLAIMS = {
     "gpu loaders": ("the same with a loader process per core", math.nan, math.nan),
     "gpu memory": ("the same, batches in memory", math.nan, math.nan),
     "precision": ("float16 over bfloat16, tensors on a GPU, ResNet-50 at batch 64", math.nan, math.nan),
+    "compile": ("torch_compile over plain torch, ResNet-50 at 224, batches in memory", math.nan, math.nan),
 }
 """Goal and floor. Where the goal is the smaller number, less is better; where there is none, the number is told as it is."""
 
@@ -178,13 +182,38 @@ def precision(rounds: int) -> dict[str, Row]:
     return {"precision": _row("precision", found.ratio(bf16, fp16), found.spread, detail, found.raw)}
 
 
+def compiled(rounds: int) -> dict[str, Row]:
+    """On the GPU where there is one. Compiling belongs to the warm-up: its seconds stand beside the row."""
+    device, batch, steps = ("cuda", 64, 45) if torch.cuda.is_available() else ("cpu", 16, 2)
+    with workspace(batch) as (root, index):
+        index = photo_again(index, batch * steps)
+        plain, made = (
+            Ours(root, index, device, memory=True, batch_size=batch, torch_compile=wanted) for wanted in (False, True)
+        )
+        before = time.perf_counter()
+        made()
+        first = time.perf_counter() - before
+        found = interleaved({"plain": plain, "compiled": made}, rounds)
+    each = [1000 * median(found.wall[side]) / steps for side in ("plain", "compiled")]
+    detail = (
+        f"{made.run.accelerator.name}, {made.run.precision}, batch {batch}: {each[1]:.1f} ms a step against {each[0]:.1f}; the "
+        f"first {steps} steps, which compile, {first:.0f} s"
+    )
+    return {"compile": _row("compile", found.ratio("plain", "compiled"), found.spread, detail, found.raw)}
+
+
 ROWS: dict[str, Callable[[int], dict[str, Row]]] = {
     "scaling": scaling, "stop": stop, "compute": compute, "loader": loader, "cost": cost, "head": head,
-    "gpu": gpu, "precision": precision,
+    "gpu": gpu, "precision": precision, "compile": compiled,
 }  # fmt: skip
 """In the order they run: forked ranks must come before this process has a pool of threads of its own."""
 
 
 def possible(name: str) -> bool:
     """Whether this machine has what the row of ROWS is about."""
+    if name == "compile":
+        with suppress(ConfigError):
+            machine.check_compiler(torch.cuda.device_count())
+            return True
+        return False
     return name not in ("gpu", "precision") or torch.cuda.is_available()

@@ -4,6 +4,8 @@ import signal
 
 import pytest
 
+from containers.core.errors import ConfigError
+from containers.train import machine
 from tests.gpu.train.forked import Rank
 from tests.gpu.train.started import learned, newest, wait_at, weights
 from tests.support import training
@@ -15,10 +17,17 @@ MIDDLE = STEPS + STEPS + 2
 PRECISIONS = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
-def test_stopped_or_killed_in_the_middle_of_an_epoch(tmp_path, index, gpu, precision):
+@pytest.mark.parametrize(("precision", "compiled"), [*((each, False) for each in PRECISIONS), ("bf16", True)])
+def test_stopped_or_killed_in_the_middle_of_an_epoch(tmp_path, index, gpu, precision, compiled):
+    if compiled:
+        try:
+            machine.check_compiler(1)
+        except ConfigError as lacking:
+            pytest.skip(str(lacking))
+
     def job(name):
         settings = {"architecture": "resnet18", "head_epochs": 1, "epochs": 3, "batch_size": BATCH, "precision": precision}
+        settings |= {"torch_compile": compiled}
         made = training.make_job(tmp_path / name, index, **settings).model_copy(update={"device": gpu.type})
         made.write()
         return made
@@ -29,6 +38,7 @@ def test_stopped_or_killed_in_the_middle_of_an_epoch(tmp_path, index, gpu, preci
         rank.wait_for("waits").signal(number).end(expect=code)
     straight.end()
     assert [row["phase"] for row in straight.logged("epoch")] == ["head", "all", "all", "all"]
+    assert [event["photos"] for event in straight.logged("compiled")] == [BATCH] * compiled
     assert straight.logged("computing")[0]["precision"] == PRECISIONS[precision]
     progress = newest(stopped.paths.checkpoint_dir)["progress"]
     assert (progress["step"], progress["epoch"], progress["samples"]) == (MIDDLE + 1, 1, 3 * BATCH)
