@@ -15,7 +15,7 @@ from containers.serve import supervisor
 from tests.support.artifacts import photo
 from tests.support.memory import resident_mb
 from tests.support.server import UNHURRIED, Server, free_port, serving, until
-from tests.support.slow_model import http_side, stopped, was_sent
+from tests.support.slow_model import http_side, in_flight_at, stopped, was_sent
 
 JPEG = photo(1, format="JPEG")
 PATIENCE = 500
@@ -149,8 +149,7 @@ def accepted(server: Server, pool: ThreadPoolExecutor):
         family = psutil.Process(server.process.pid).children(recursive=True)
         ports = {c.laddr.port for p in family for c in p.net_connections() if c.status == psutil.CONN_LISTEN} - {server.port}
         inner = f"http://127.0.0.1:{ports.pop()}"
-        held = "kennel_photos_submitted 1.0"
-        until(lambda: held in requests.get(f"{inner}/metrics", timeout=PATIENCE).text, "the photo waits for the model")
+        in_flight_at(inner, 1, [waiting])
         yield waiting, inner, process.ppid()
 
 

@@ -6,12 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-import requests
 
 from tests.support.multi_model import JPEG, Models
 from tests.support.scripted import scripted
-from tests.support.server import PATIENCE, UNHURRIED, Server, until
-from tests.support.slow_model import SLOTS, stopped
+from tests.support.server import PATIENCE, UNHURRIED, Server
+from tests.support.slow_model import SLOTS, in_flight_at, stopped
 
 MULTI_MODEL = {"SAGEMAKER_MULTI_MODEL": "true"}
 
@@ -22,12 +21,11 @@ def test_a_model_that_hangs_leaves_its_neighbours_a_place(model_dir, tmp_path, p
     with scripted(Path("/nowhere"), tmp_path, MULTI_MODEL, **settings) as engine:
         models = Models(engine)
         assert models.load("hangs", model_dir).status_code == 200
-        inner = f"http://127.0.0.1:{models.port()}/metrics"
+        inner = f"http://127.0.0.1:{models.port()}"
         (process,) = models.server.processes("kennel-model")
         with stopped(process):
             accepted = [pool.submit(models.invoke, "hangs") for _ in range(SLOTS)]
-            waits = f"kennel_photos_submitted {SLOTS}.0"
-            until(lambda: waits in requests.get(inner, timeout=PATIENCE).text, "as many wait as it takes")
+            in_flight_at(inner, SLOTS, accepted)
             assert models.load("idle", model_dir).status_code == 200
             for _ in range(2):
                 assert models.invoke("idle").status_code == 200

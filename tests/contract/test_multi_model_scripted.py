@@ -78,7 +78,10 @@ def test_while_a_model_is_unloaded_what_it_accepted_is_answered_and_it_is_not_lo
         accepted = pool.submit(models.invoke, "a")
         inner = f"http://127.0.0.1:{models.port()}/metrics"
         waits = "kennel_photos_submitted 1.0"
-        until(lambda: on(waits in requests.get(inner, timeout=PATIENCE).text), "the photo waits for the model")
+        until(
+            lambda: on(accepted.done() or waits in requests.get(inner, timeout=PATIENCE).text), "the photo waits for the model"
+        )
+        assert not accepted.done(), accepted.result().text
         unloading = pool.submit(models.unload, "a")
         until(lambda: on(models.names == []), "it is being unloaded")
         slow.sendall(body[sent:])
@@ -89,6 +92,17 @@ def test_while_a_model_is_unloaded_what_it_accepted_is_answered_and_it_is_not_lo
         assert not unloading.done()
     assert accepted.result().status_code == 200
     assert unloading.result().status_code == 200
+
+
+@pytest.mark.slow
+def test_an_invocation_that_does_not_fit_into_the_device_is_507_and_the_model_stays(models, model_dir):
+    """SageMaker's answer to 507 is to unload a model and to try again."""
+    assert models.load("a", model_dir).status_code == 200
+    models.play(room=0)
+    refused = models.invoke("a")
+    assert (refused.status_code, refused.json()["error"]["kind"]) == (507, "OutOfMemory")
+    models.play()
+    assert models.invoke("a").status_code == 200
 
 
 @pytest.mark.parametrize(

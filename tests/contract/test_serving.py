@@ -135,9 +135,10 @@ def test_custom_attributes_come_back_and_the_inference_id_is_logged(server: Serv
     assert (line["status"], line["photos"], line["bytes"]) == (200, 1, len(JPEG))
 
 
-def test_pings_leave_no_line_in_the_log(server: Server):
+def test_pings_and_scrapes_leave_no_line_in_the_log(server: Server):
     server.ping()
-    assert not [event for event in server.events("request") if event["route"] == "/ping"]
+    assert requests.get(f"{server.url}/metrics", timeout=60).status_code == 200
+    assert not [event for event in server.events("request") if event["route"] in ("/ping", "/metrics")]
 
 
 def test_metrics_are_summed_over_the_fronts(server: Server):

@@ -15,7 +15,7 @@ import requests
 
 from tests.support.artifacts import photo
 from tests.support.server import PATIENCE, UNHURRIED, Server, serving, until
-from tests.support.slow_model import SLOTS, gauge, in_flight, model, stopped
+from tests.support.slow_model import SLOTS, gauge, in_flight, model, stopped, waiting
 from tests.support.stopwatch import Stopwatch
 
 JPEG = photo(1, format="JPEG")
@@ -24,10 +24,9 @@ JPEG = photo(1, format="JPEG")
 def test_a_request_waiting_for_a_killed_model_process_is_answered_by_its_replacement(server: Server, pool: ThreadPoolExecutor):
     victim = model(server)
     with stopped(victim):
-        waiting = pool.submit(server.invoke, JPEG)
-        in_flight(server, 1)
+        (sent,) = waiting(server, pool, [JPEG])
         victim.kill()
-    assert waiting.result().status_code == 200
+    assert sent.result().status_code == 200
     assert model(server).pid != victim.pid
     assert server.ping() == 200
 
@@ -66,8 +65,7 @@ def test_requests_inside_a_killed_model_process_get_an_error_not_a_hang(server: 
 def test_a_killed_front_breaks_its_connections_and_is_replaced_with_its_slots(server: Server, pool: ThreadPoolExecutor):
     (front,) = server.processes("kennel-front")
     with stopped(model(server)):
-        broken = [pool.submit(server.invoke, JPEG) for _ in range(SLOTS)]
-        in_flight(server, SLOTS)
+        broken = waiting(server, pool, [JPEG] * SLOTS)
         front.kill()
         for future in broken:
             assert isinstance(future.exception(), requests.ConnectionError)

@@ -69,6 +69,12 @@ def test_what_is_refused_before_the_application_sees_it_is_answered_logged_and_c
     assert gauge(server, f'kennel_requests_total{{route="unknown",status="{line["status"]}"}}') >= 1
 
 
+def test_a_request_line_that_is_too_long_is_414(server: Server):
+    for length, status in ((4094, 404), (4095, 414)):
+        path = "/" + "a" * (length - len("GET / HTTP/1.1"))
+        assert requests.get(f"{server.url}{path}", timeout=60).status_code == status
+
+
 @pytest.mark.parametrize(
     "headers",
     [

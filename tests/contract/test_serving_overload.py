@@ -12,7 +12,7 @@ import requests
 
 from tests.support.artifacts import photo
 from tests.support.server import Server
-from tests.support.slow_model import SLOTS, few_slots, gauge, in_flight, model, stopped
+from tests.support.slow_model import SLOTS, few_slots, gauge, model, stopped, waiting
 from tests.support.stopwatch import Stopwatch
 
 JPEG = photo(1, format="JPEG")
@@ -27,8 +27,7 @@ HEADERS = {
 def filled(server: Server, pool: ThreadPoolExecutor) -> Iterator[Server]:
     """The server with every slot taken; what took them is answered afterwards."""
     with stopped(model(server)):
-        accepted = [pool.submit(server.invoke, JPEG) for _ in range(SLOTS)]
-        in_flight(server, SLOTS)
+        accepted = waiting(server, pool, [JPEG] * SLOTS)
         yield server
     assert [future.result().status_code for future in accepted] == [200] * SLOTS
 

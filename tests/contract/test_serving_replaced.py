@@ -10,7 +10,7 @@ import requests
 from tests.support.artifacts import photo
 from tests.support.scripted import scripted
 from tests.support.server import PATIENCE, free_port, until
-from tests.support.slow_model import gauge
+from tests.support.slow_model import gauge, waiting
 
 JPEG = photo(1, format="JPEG")
 
@@ -30,6 +30,25 @@ def test_a_broken_cuda_context_fails_its_batch_and_pings_until_a_new_process_ser
         until(lambda: server.ping() == 200, "a new process serves")
         assert server.invoke(JPEG).status_code == 200
         assert [process.pid for process in server.processes("kennel-model")] != [broken.pid]
+
+
+def test_a_photo_inside_a_killed_model_process_is_500_and_those_that_wait_go_to_its_replacement(model_dir, tmp_path, pool):
+    with scripted(model_dir, tmp_path, max_batch=1) as engine:
+        server, before = engine.server, len(engine.sizes)
+        (victim,) = server.processes("kennel-model")
+        engine.play(seconds=600)
+        inside = pool.submit(server.invoke, JPEG)
+        until(lambda: len(engine.sizes) > before, "the engine has it")
+        behind = waiting(server, pool, [JPEG] * 3, before=1)
+        engine.play(seconds=600, may_load=False)
+        victim.kill()
+        lost = inside.result()
+        assert (lost.status_code, lost.json()["error"]["kind"]) == (500, "ModelFailed")
+        assert not any(future.done() for future in behind)
+        engine.play()
+        assert [future.result().status_code for future in behind] == [200] * 3
+        (ended,) = server.events("model process ended: replacing it")
+        assert ended["photos_lost"] == 1
 
 
 def test_pings_fail_while_the_only_model_process_is_dead(model_dir, tmp_path):

@@ -3,7 +3,7 @@
 import signal
 import socket
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,7 @@ import pytest
 from containers.serve import supervisor
 from tests.support.artifacts import photo
 from tests.support.server import UNHURRIED, serving, until
-from tests.support.slow_model import SLOTS, http_side, in_flight, model, stopped, was_sent
+from tests.support.slow_model import SLOTS, http_side, model, stopped, waiting, was_sent
 from tests.support.stopwatch import Stopwatch
 
 JPEG = photo(1, format="JPEG")
@@ -21,8 +21,7 @@ def test_sigterm_fails_pings_answers_what_was_accepted_and_exits_0(model_dir: Pa
     with serving(model_dir, tmp_path / "log", fronts=1, slots=SLOTS, **UNHURRIED) as server:
         http = http_side(server.process.pid)
         with stopped(model(server)):
-            accepted: list[Future] = [pool.submit(server.invoke, JPEG) for _ in range(SLOTS)]
-            in_flight(server, SLOTS)
+            accepted = waiting(server, pool, [JPEG] * SLOTS)
             watch, began = Stopwatch(), time.monotonic()
             with stopped(http):  # else the port closes when pings have failed for a second
                 server.process.terminate()
@@ -42,8 +41,7 @@ def test_sigterm_waits_for_what_takes_longer_however_many_connections_there_were
         for _ in range(20):
             assert server.ping() == 200  # a connection of its own each time
         with stopped(model(server)), socket.create_connection(("127.0.0.1", server.port)):  # one that never says a word
-            accepted: list[Future] = [pool.submit(server.invoke, JPEG) for _ in range(SLOTS)]
-            in_flight(server, SLOTS)
+            accepted = waiting(server, pool, [JPEG] * SLOTS)
             watch = Stopwatch()
             server.process.terminate()
             time.sleep(5)  # gunicorn was told to stop a second ago at least
@@ -68,8 +66,7 @@ def test_after_sigterm_the_port_closes_while_what_was_accepted_is_still_answered
             return False
 
         with stopped(model(server)):
-            accepted: list[Future] = [pool.submit(server.invoke, JPEG) for _ in range(SLOTS)]
-            in_flight(server, SLOTS)
+            accepted = waiting(server, pool, [JPEG] * SLOTS)
             server.process.terminate()
             until(refuses, "the port is closed")
             assert server.process.poll() is None

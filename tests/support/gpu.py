@@ -12,8 +12,8 @@ import requests
 
 from containers.core.manifest import HALF_TOLERANCE
 from tests.support.gpu_server import VARIABLE, Script
-from tests.support.server import Server, serving, until
-from tests.support.slow_model import gauge
+from tests.support.server import Server, serving
+from tests.support.slow_model import stopped, waiting
 
 
 @contextmanager
@@ -48,13 +48,8 @@ def faulty(model_dir: Path, folder: Path, script: Script | None = None, **settin
 def together(server: Server, pool: ThreadPoolExecutor, bodies: Sequence[bytes]) -> list[Future]:
     """Requests that all wait before the model looks: it is stopped until they do."""
     (model,) = server.processes("kennel-model")
-    model.suspend()
-    try:
-        futures = [pool.submit(server.invoke, body) for body in bodies]
-        until(lambda: gauge(server, "kennel_photos_submitted") == len(bodies), f"{len(bodies)} photos wait")
-    finally:
-        model.resume()
-    return futures
+    with stopped(model):
+        return waiting(server, pool, bodies)
 
 
 def probabilities(answer: requests.Response) -> np.ndarray:

@@ -28,9 +28,9 @@ class OutOfMemoryError(RuntimeError):
 class Script(ScriptFile):
     """`room`: photos that fit into the device's memory, -1 where the model does not; `lasts`: photos that are computed before
     nothing fits any more; `full`: what the driver or a library says then, empty where it is torch's own error.
-    `seconds`: of one batch. `broken`: the device's context; `said`: what a library says then that names only itself, empty
-    where it is CUDA's own error. `wrong`: whether it takes one class for another.
-    `may_load`: whether a model process that starts gets any further.
+    `seconds`: of one batch, which ends sooner where that is changed meanwhile. `broken`: the device's context; `said`: what a
+    library says then that names only itself, empty where it is CUDA's own error. `wrong`: whether it takes one class for
+    another. `may_load`: whether a model process that starts gets any further.
     """
 
     room: int = 1000
@@ -68,7 +68,10 @@ def _load(model_dir: Path, manifest: Manifest, name: str, device: str, threads: 
         nonlocal computed
         script = _script()
         print(len(batch), file=sizes)
-        time.sleep(script.seconds)
+        began = time.monotonic()
+        while (left := began + script.seconds - time.monotonic()) > 0:
+            time.sleep(min(left, 0.02))
+            script = _script()
         if script.broken:
             raise RuntimeError(script.said or "CUDA error: an illegal memory access was encountered")
         if len(batch) > script.room or computed + len(batch) > script.lasts:

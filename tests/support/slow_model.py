@@ -1,6 +1,8 @@
 """A model process as slow as a test wants it to be: stopped by SIGSTOP; and what the server tells of its photos meanwhile."""
 
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -38,14 +40,40 @@ def stopped(process: psutil.Process):
     try:
         yield
     finally:
-        if process.is_running():
+        with suppress(psutil.NoSuchProcess):
             process.resume()
 
 
 def gauge(server: Server, name: str) -> float:
-    text = requests.get(f"{server.url}/metrics", timeout=60).text
+    return gauge_at(server.url, name)
+
+
+def gauge_at(url: str, name: str) -> float:
+    text = requests.get(f"{url}/metrics", timeout=60).text
     return next(float(line.split()[-1]) for line in text.splitlines() if line.startswith(name + " "))
 
 
-def in_flight(server: Server, count: int) -> None:
-    until(lambda: gauge(server, "kennel_photos_submitted") == count, f"{count} photos submitted")  # decoded, not only accepted
+def in_flight(server: Server, count: int, sent: Sequence[Future[requests.Response]] = ()) -> None:
+    in_flight_at(server.url, count, sent)
+
+
+def in_flight_at(url: str, count: int, sent: Sequence[Future[requests.Response]] = ()) -> None:
+    """Until the server at `url` has so many photos decoded that are not answered. Fails at once where one of the requests
+    `sent` has an answer already: so many will never be there.
+    """
+
+    def waits() -> bool:
+        for answer in [future.result() for future in sent if future.done()]:
+            raise AssertionError(f"answered before {count} photos waited: {answer.status_code} {answer.text[:300]}")
+        return gauge_at(url, "kennel_photos_submitted") == count
+
+    until(waits, f"{count} photos wait for the model")
+
+
+def waiting(
+    server: Server, pool: ThreadPoolExecutor, bodies: Sequence[bytes], before: int = 0
+) -> list[Future[requests.Response]]:
+    """Requests that are all decoded, and wait for a model that stands still, as do `before` others."""
+    sent = [pool.submit(server.invoke, body) for body in bodies]
+    in_flight(server, before + len(bodies), sent)
+    return sent
