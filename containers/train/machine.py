@@ -15,6 +15,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Any
 
 from containers.core import logs
@@ -118,6 +119,11 @@ def check_compiler(gpus: int, *, which: Callable[[str], str | None] = shutil.whi
     if lacking:
         remedy = "build the train image with COMPILE=1" if gpus else "install them (Kennel's images compile for GPUs only)"
         raise ConfigError(f"torch_compile needs {' and '.join(lacking)}: {remedy}, or set torch_compile to false")
+    for cache in filter(None, (os.environ.get("TORCHINDUCTOR_CACHE_DIR"), os.environ.get("TRITON_CACHE_DIR"), gettempdir())):
+        folder = next(filter(Path.exists, (Path(cache), *Path(cache).absolute().parents)))
+        if os.statvfs(folder).f_flag & os.ST_NOEXEC:
+            remedy = "mount it with exec (docker: --tmpfs /tmp:exec)"
+            raise ConfigError(f"torch_compile loads modules from {folder}, which is mounted noexec: {remedy}")
 
 
 def _is_installed(name: str) -> bool:

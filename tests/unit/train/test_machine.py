@@ -1,8 +1,10 @@
 """Checks of the machine: what they accept, what they say."""
 
+import os
 import shutil
 import socket
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -182,6 +184,20 @@ def test_a_host_that_can_compile_may(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "_is_installed", {"triton"}.__contains__)
     monkeypatch.setenv("CC", "zig-cc")
     machine.check_compiler(1, which=lambda name: f"/bin/{name}" if name == "zig-cc" else None)
+
+
+@pytest.mark.parametrize("variable", ["TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"])
+def test_a_folder_from_which_no_module_can_be_loaded_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    """As docker's --tmpfs makes them."""
+    monkeypatch.setenv(variable, str(tmp_path / "not" / "made"))
+    flags = {tmp_path: os.ST_NOEXEC | os.ST_NOSUID}
+    monkeypatch.setattr(os, "statvfs", lambda folder: SimpleNamespace(f_flag=flags.get(folder, os.ST_NOSUID)))
+    with pytest.raises(ConfigError, match=f"loads modules from {tmp_path}, which is mounted noexec: mount it with exec"):
+        machine.check_compiler(0)
+    flags.clear()
+    machine.check_compiler(0)
 
 
 def test_packages_and_their_folders_are_found_without_an_import() -> None:
