@@ -119,7 +119,8 @@ def check_compiler(gpus: int, *, which: Callable[[str], str | None] = shutil.whi
     if lacking:
         remedy = "build the train image with COMPILE=1" if gpus else "install them (Kennel's images compile for GPUs only)"
         raise ConfigError(f"torch_compile needs {' and '.join(lacking)}: {remedy}, or set torch_compile to false")
-    for cache in filter(None, (os.environ.get("TORCHINDUCTOR_CACHE_DIR"), os.environ.get("TRITON_CACHE_DIR"), gettempdir())):
+    for name in ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"):
+        cache = os.environ.get(name) or gettempdir()
         folder = next(filter(Path.exists, (Path(cache), *Path(cache).absolute().parents)))
         if os.statvfs(folder).f_flag & os.ST_NOEXEC:
             remedy = "mount it with exec (docker: --tmpfs /tmp:exec)"

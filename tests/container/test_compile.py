@@ -100,6 +100,13 @@ def test_training_finds_what_it_looks_for(engine, compile_image):
     assert answer(engine, compile_image, ["python", "-c", CHECK]) is None
 
 
+def test_training_names_a_folder_from_which_no_module_can_be_loaded(engine, compile_image):
+    """As docker's own options for a tmpfs make it."""
+    with docker_engine.container(engine, compile_image, ["python", "-c", CHECK], **LOCKED_DOWN, tmpfs={"/tmp": ""}) as box:
+        assert docker_engine.exit_code(box, 120) == 1
+        assert "torch_compile loads modules from /tmp, which is mounted noexec" in docker_engine.logs(box)
+
+
 def test_training_names_the_build_argument_where_it_does_not(engine, train_image):
     if engine.images.get(train_image).labels.get(LABEL):
         pytest.skip("this image was built with COMPILE=1")
