@@ -2,14 +2,14 @@
 
 import base64
 import json
-import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from wsgiref.simple_server import WSGIRequestHandler, make_server
+from wsgiref.simple_server import make_server
 
 import pytest
 
+from tests.support import bucket as buckets
 from tests.support.lambda_runtime import LambdaFunction
 from tests.support.sagemaker_runtime import SageMakerRuntime
 from tests.support.server import until
@@ -40,15 +40,10 @@ class Server:
         return [answer]
 
 
-class Quiet(WSGIRequestHandler):
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 @pytest.fixture(scope="module")
 def server() -> Iterator[tuple[Server, str]]:
     application = Server()
-    with make_server("127.0.0.1", 0, application, handler_class=Quiet) as http:
+    with make_server("127.0.0.1", 0, application, handler_class=buckets.Quiet) as http:
         threading.Thread(target=http.serve_forever, daemon=True).start()
         yield application, f"http://127.0.0.1:{http.server_port}"
         application.released.set()
@@ -184,49 +179,11 @@ def test_a_wrong_environment_fails_the_cold_start_with_its_reasons(runtime):
         assert name in answer["errorMessage"]
 
 
-class Bucket:
-    """S3's GetObject, as boto3 asks for it at an address of its own (path style).
-
-    It can be late until released. `busy` calls are refused first, `lost` ones end with their connection, without an answer.
-    """
-
-    def __init__(self, objects: dict[str, bytes]) -> None:
-        self.objects, self.asked, self.busy, self.lost = objects, [], 0, 0
-        self.released = threading.Event()
-        self.released.set()
-
-    def __call__(self, environ, start_response):
-        self.asked.append(environ["PATH_INFO"])
-        self.released.wait(60)
-        if self.lost:
-            self.lost -= 1
-            environ["connection"].shutdown(socket.SHUT_RDWR)
-        if self.busy:
-            self.busy -= 1
-            start_response("503 Slow Down", [("Content-Type", "application/xml")])
-            return [b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"]
-        if (found := self.objects.get(environ["PATH_INFO"])) is None:
-            start_response("404 Not Found", [("Content-Type", "application/xml")])
-            return [b"<Error><Code>NoSuchKey</Code><Message>arn:123456789012</Message></Error>"]
-        start_response("200 OK", [("Content-Type", "image/png"), ("Content-Length", str(len(found)))])
-        return [found]
-
-
-class WithConnection(Quiet):
-    def get_environ(self):
-        return super().get_environ() | {"connection": self.connection}
-
-
 @pytest.fixture
-def bucket() -> Iterator[tuple[Bucket, dict[str, str]]]:
+def bucket() -> Iterator[tuple[buckets.Bucket, dict[str, str]]]:
     """(the bucket, what the function must be told of it)"""
-    application = Bucket({"/inbox/photos/a b.png": PHOTO, "/inbox/private/a.png": PHOTO})
-    with make_server("127.0.0.1", 0, application, handler_class=WithConnection) as http:
-        threading.Thread(target=http.serve_forever, daemon=True).start()
-        url = f"http://127.0.0.1:{http.server_port}"
+    with buckets.serving({"/inbox/photos/a b.png": PHOTO, "/inbox/private/a.png": PHOTO}) as (application, url):
         yield application, {"AWS_ENDPOINT_URL_S3": url, "INPUT_BUCKET": "inbox", "INPUT_PREFIX": "photos/"}
-        application.released.set()
-        http.shutdown()
 
 
 def test_pointers_are_read_below_the_prefix_only(runtime, server, bucket):

@@ -1,13 +1,8 @@
-"""The documents themselves: what they refuse, other partitions. Calls: test_policy_coverage; linters: test_policy_linters."""
-
-import json
-import re
-from pathlib import Path
+"""The documents themselves: what they refuse. Calls: test_policy_coverage; linters: test_policy_linters."""
 
 import pytest
 
-from deploy import __main__ as program
-from deploy import deployer_policies, iam, policies
+from deploy import deployer_policies, iam
 from tests.support.aws import context, stage
 from tests.support.iam_need import Need, granted
 
@@ -245,21 +240,3 @@ def test_no_role_trusts_a_bucket_of_the_same_name_in_another_account(scope, prin
 def test_each_action_of_a_role_has_somebody_who_calls_it(scope, principal):
     granted_to_it = {action for row in iam.role_policy(scope, principal)["Statement"] for action in row["Action"]}
     assert granted_to_it == {action for actions in CALLERS[principal].values() for action in actions}
-
-
-@pytest.mark.parametrize(
-    ("region", "partition", "suffix"),
-    [("cn-north-1", "aws-cn", "amazonaws.com.cn"), ("us-gov-west-1", "aws-us-gov", "amazonaws.com")],
-)
-def test_other_partitions(region, partition, suffix):
-    names = context(stage(stage={"region": region})).names_in("123456789012")
-    assert names.registry == f"123456789012.dkr.ecr.{region}.{suffix}"
-    assert names.service("sagemaker") == "sagemaker.amazonaws.com"
-    text = json.dumps(policies.every_document(iam.Scope.of(names, stage(stage={"region": region}))))
-    assert set(re.findall(r"arn:([a-z-]+):", text)) == {partition}
-
-
-def test_no_partition_is_written_by_hand():
-    sources = [path for path in Path(program.__file__).parent.rglob("*.py") if path.name != "training_local.py"]
-    for path in sources:  # local mode needs some role's name and asks no AWS about it
-        assert not re.search(r"arn:aws:", path.read_text(encoding="utf-8")), f"{path}: use Names.arn"
