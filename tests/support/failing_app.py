@@ -1,15 +1,25 @@
-"""A WSGI application that fails before its answer, or in the middle of it, or takes the seconds that X-Takes says."""
+"""A WSGI application that fails before its answer, or in the middle of it, or keeps callers with X-Waits waiting until somebody
+asks for /release. /waiting tells how many came.
+"""
 
-import time
+import threading
 from collections.abc import Iterator
+
+_waiting: list[str] = []
+_released = threading.Event()
 
 
 def app(environ: dict, start_response) -> Iterator[bytes]:
-    if environ["PATH_INFO"] == "/before":
+    path = environ["PATH_INFO"]
+    if path == "/before":
         raise ValueError("before the head")
-    time.sleep(float(environ.get("HTTP_X_TAKES", 0)))
+    if path == "/release":
+        _released.set()
+    if "HTTP_X_WAITS" in environ:
+        _waiting.append(path)
+        _released.wait(600)
     start_response("200 OK", [("Content-Length", "8"), ("Content-Type", "text/plain")])
-    return _answer(fails=environ["PATH_INFO"] == "/within")
+    return iter([f"{len(_waiting):8}".encode()]) if path == "/waiting" else _answer(fails=path == "/within")
 
 
 def _answer(fails: bool) -> Iterator[bytes]:

@@ -63,14 +63,15 @@ def test_a_ping_that_finds_no_ping_thread_takes_any_other(front):
     with ExitStack() as stack:
         slow = [stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=60)) for _ in range(4)]
         for connection in slow:
-            connection.sendall(b"GET /ping HTTP/1.1\r\nHost: x\r\nX-Takes: 10\r\n\r\n")
-        time.sleep(1)
+            connection.sendall(b"GET /ping HTTP/1.1\r\nHost: x\r\nX-Waits: 1\r\n\r\n")
+        until(lambda: requests.get(f"http://127.0.0.1:{port}/waiting", timeout=60).text.strip() == "4", "each has a thread")
         assert requests.get(f"http://127.0.0.1:{port}/ping", timeout=60).text == "halfdone"
         for connection in slow:
             connection.setblocking(False)
             with pytest.raises(BlockingIOError):  # they are answered later
                 connection.recv(1)
             connection.settimeout(60)
+        requests.get(f"http://127.0.0.1:{port}/release", timeout=60)
         assert [connection.recv(1) for connection in slow] == [b"H"] * 4
 
 
