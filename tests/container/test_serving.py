@@ -38,13 +38,20 @@ def test_docker_stop_answers_what_was_accepted_and_exits_0(target):
     with target.started() as (box, url), concurrent.futures.ThreadPoolExecutor(1) as pool:
         target.wait(box, url)
         assert box.exec_run(["python3", "-S", "-c", _SIGNAL_HTTP, "SIGSTOP"]).exit_code == 0  # so that the port stays open
-        half = len(target.payload) // 2
-        connection = serving.half_sent(url, target, half)
+        sent = len(target.payload) // 2
+        connection = serving.half_sent(url, target, sent)
         stopping = pool.submit(box.stop, timeout=100)
-        docker_engine.wait_until(lambda: serving.ask(url, "GET", "/ping").status == 503, 60, "503 from /ping after SIGTERM")
-        connection.send(target.payload[half : half + 1])  # it has ten seconds for the next byte
+
+        def told() -> bool:
+            """Sends a byte each time: one that sends nothing for ten seconds loses its turn."""
+            nonlocal sent
+            connection.send(target.payload[sent : sent + 1])
+            sent += 1
+            return serving.ask(url, "GET", "/ping").status == 503
+
+        docker_engine.wait_until(told, 60, "503 from /ping after SIGTERM")
         assert box.exec_run(["python3", "-S", "-c", _SIGNAL_HTTP, "SIGCONT"]).exit_code == 0
-        connection.send(target.payload[half + 1 :])
+        connection.send(target.payload[sent:])
         assert connection.getresponse().status == 200
         connection.close()
         stopping.result()
@@ -115,7 +122,7 @@ def test_pid_1_reaps_orphans(target):
         for _ in range(5):
             box.exec_run(["sh", "-c", "(sleep 0.1 &) ; exit 0"])
         gone = lambda: not [row for row in _processes(box) if row[2] == "Z"]  # noqa: E731
-        docker_engine.wait_until(gone, 20, "the end of every zombie")
+        docker_engine.wait_until(gone, 120, "the end of every zombie")
         assert target.invoke(url).status == 200
 
 
