@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from containers.core import logs
 from containers.core.errors import AcceleratorError, is_out_of_memory
@@ -26,9 +27,13 @@ class Compiled:
         """`deterministic`: no kernel is chosen by its speed, which differs from one run to the next. `around`: what a pass that
         compiles is done within, for what a request to stop does meanwhile.
         """
+        from torch._functorch import config as functorch
         from torch._inductor import config as inductor
 
         inductor.deterministic = deterministic
+        # Else the backward pass is compiled when it is called: for a GPU in a thread of autograd's, while the main one waits in
+        # C++ and hears no signal. Several ranks do not leave anyway, and DDP's parts need it so.
+        functorch.force_non_lazy_backward_lowering = not isinstance(network, DistributedDataParallel)
         torch.compiler.reset()  # what the phase before compiled would keep its memory
         self._compiled: Callable[[Tensor], Any] = torch.compile(network, dynamic=False)
         self._around = around

@@ -6,6 +6,7 @@ folder.
 """
 
 import signal
+import threading
 from functools import partial
 
 import pytest
@@ -146,6 +147,31 @@ def test_kernels_are_not_chosen_by_their_speed_where_a_run_must_repeat(no_kernel
 def test_the_head_on_features_is_not_compiled(no_kernels):
     """Every rank computes all of it, and a layer alone gains nothing."""
     assert stepper(net(), torch_compile=True, replicated=True)._compiled is None
+
+
+def test_the_backward_pass_is_compiled_before_it_is_called(monkeypatch):
+    """By the main thread, which hears signals."""
+    from functorch.compile import make_boxed_func
+    from torch._dynamo.backends.common import aot_autograd
+
+    made, main = [], threading.current_thread()
+
+    def maker(which):
+        def make(graph, _inputs):
+            made.append((which, not called, threading.current_thread() is main))
+            return make_boxed_func(graph.forward)
+
+        return make
+
+    called = []
+    backend = aot_autograd(fw_compiler=maker("forward"), bw_compiler=maker("backward"))
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
+    backward = torch.Tensor.backward
+    monkeypatch.setattr(torch.Tensor, "backward", lambda *a, **k: (called.append(1), backward(*a, **k)))
+    stepper(net(), torch_compile=True, **SETTINGS).step(batch(), 0.1, 0)
+    torch.compiler.reset()
+    assert made == [("forward", True, True), ("backward", True, True)]
+    assert called
 
 
 def test_what_cannot_be_compiled_is_said_with_the_remedy(monkeypatch):
