@@ -83,11 +83,13 @@ def loader(rounds: int) -> dict[str, Row]:
 
 
 def cost(rounds: int) -> dict[str, Row]:
-    """Milliseconds per step that our loop adds to forward, backward and optimiser; the net costs next to nothing."""
+    """Milliseconds per step that our loop adds to forward, backward and optimiser; the net costs next to nothing. At 64 pixels:
+    at 32 a photo alone would be computed twice, for batch norm's sake.
+    """
     steps, threads = 1000, torch.get_num_threads()
     torch.set_num_threads(1)  # so that only our own work differs, not how two threads find each other
     with workspace(steps) as (root, index):
-        ours = Ours(root, index, probe=True, memory=True, batch_size=1, image_size=32)
+        ours = Ours(root, index, probe=True, memory=True, batch_size=1, image_size=64)
         found = interleaved({"ours": ours, "bare": bare(ours, steps)}, rounds)
     torch.set_num_threads(threads)
     wall, cpu = (
