@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from containers.core import logs
 from containers.core.errors import AcceleratorError, is_out_of_memory
+from containers.train import data
 
 _log = logs.get(__name__)
 
@@ -43,7 +44,8 @@ class Compiled:
     def passes(self, photos: int, *, reduced: bool) -> Iterator[Callable[[Tensor], Any]]:
         """For one pass, forward and backward. `reduced`: its gradients go to other ranks, which is another program.
 
-        The first of each kind compiles. Raises AcceleratorError where torch cannot compile the network, and what `around` does.
+        The first of each kind compiles. Raises AcceleratorError where torch cannot compile the network, WorkerFailed where a
+        loader dies meanwhile, and what `around` does.
         """
         from torch._dynamo.exc import TorchDynamoException
 
@@ -56,9 +58,11 @@ class Compiled:
             with self._around():
                 yield self._compiled
         except TorchDynamoException as error:
-            if is_out_of_memory(error):
-                raise
-            cause = getattr(error, "inner_exception", error)
+            cause = getattr(error, "inner_exception", error)  # whatever was raised while torch compiled
+            if is_out_of_memory(cause):
+                raise cause from error
+            if died := data.died(cause):
+                raise died from error
             why, _, _ = f"{type(cause).__name__}: {cause}".partition("\n")
             raise AcceleratorError(f"torch.compile failed: set torch_compile to false, and the job goes on ({why})") from error
         self._ready.add((photos, reduced))

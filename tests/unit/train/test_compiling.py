@@ -17,6 +17,7 @@ from containers.core import architectures
 from containers.core.architectures import Architecture
 from containers.core.errors import AcceleratorError
 from containers.train.data import Batch, signals_held
+from containers.train.errors import WorkerFailed
 from tests.support.training import Workers, events, in_ranks, learned, make_job, newest, same, train
 from tests.unit.train.killed import EVERY_STEP, killed_after_checkpoint
 from tests.unit.train.steps import stepper
@@ -174,16 +175,41 @@ def test_the_backward_pass_is_compiled_before_it_is_called(monkeypatch):
     assert called
 
 
-def test_what_cannot_be_compiled_is_said_with_the_remedy(monkeypatch):
-    def broken(_graph, _inputs):
-        raise RuntimeError("no such compiler\nand 40 lines more")
+def failing(monkeypatch, error, most=0):
+    """A compiler that raises `error` for more than so many photos."""
 
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=broken))
+    def compiler(graph, inputs):
+        if max(each.shape[0] for each in inputs if each.ndim == 4 and each.shape[1] == 3) > most:
+            raise error
+        return graph
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=compiler))
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "says"),
+    [
+        (
+            RuntimeError("no such compiler\nand 40 lines more"),
+            AcceleratorError,
+            r"^torch\.compile failed: set torch_compile to false, and the job goes on \(RuntimeError: no such compiler\)$",
+        ),
+        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), WorkerFailed, "set num_workers=0"),
+    ],
+)
+def test_what_ends_compiling_is_said_with_its_remedy(monkeypatch, error, kind, says):
+    failing(monkeypatch, error)
     steps = stepper(net(), torch_compile=True, **SETTINGS)
-    with pytest.raises(
-        AcceleratorError, match=r"failed: set torch_compile to false, and the job goes on \(RuntimeError: no such compiler\)$"
-    ):
+    with pytest.raises(kind, match=says):
         steps.step(batch(), 0.1, 0)
+    torch.compiler.reset()
+
+
+def test_a_gpu_that_is_full_while_it_compiles_takes_fewer_photos(monkeypatch, caplog):
+    caplog.set_level("INFO")
+    failing(monkeypatch, torch.OutOfMemoryError("CUDA out of memory"), most=4)
+    stepper(net(), torch_compile=True, **SETTINGS).step(batch(), 0.1, 0)
+    assert compiled(caplog) == [4]
     torch.compiler.reset()
 
 
