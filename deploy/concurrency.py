@@ -6,14 +6,11 @@ and the old one is cooled after.
 
 from typing import Any
 
-from deploy.autoscaling import known, put_policy
 from deploy.context import Context
 from deploy.engine import Changes, Resource, State, found
 from deploy.errors import Refused
 from deploy.function import Lambda
-
-DIMENSION = "lambda:function:ProvisionedConcurrency"
-POLICY = "provisioned-concurrency-utilization"
+from deploy.function_scaling import DIMENSION, target_of
 
 
 class Reserved(Resource):
@@ -154,89 +151,12 @@ class Cooled(Resource):
         scaling = self.context.client("application-autoscaling")
         for version in changes["versions"].seen:
             resource = f"function:{self._function.name}:{version}"
-            if _target(scaling, resource):
+            if target_of(scaling, resource):
                 scaling.deregister_scalable_target(ServiceNamespace="lambda", ResourceId=resource, ScalableDimension=DIMENSION)
             self._function.client.delete_provisioned_concurrency_config(FunctionName=self._function.name, Qualifier=version)
 
     def delete(self) -> None:
         """Goes with the function."""
-
-
-class ProvisionedScaling(Resource):
-    """Bounds and target tracking at 70 % use, on the wanted version."""
-
-    def __init__(self, context: Context, function: Lambda) -> None:
-        super().__init__(context)
-        self._function = function
-        self._scaling = context.client("application-autoscaling")
-
-    @property
-    def key(self) -> str:
-        return f"provisioned-scaling/{self._function.name}"
-
-    @property
-    def _where(self) -> dict[str, str]:
-        resource = f"function:{self._function.name}:{self._function.wanted_version()}"
-        return {"ServiceNamespace": "lambda", "ResourceId": resource, "ScalableDimension": DIMENSION}
-
-    def desired(self) -> State:
-        function = self.context.config.function
-        metric = {"PredefinedMetricType": "LambdaProvisionedConcurrencyUtilization"}
-        return {
-            "bounds": [function.provisioned_concurrency, function.provisioned_maximum],
-            "tracking": {"TargetValue": 0.7, "PredefinedMetricSpecification": metric},
-        }
-
-    def observe(self) -> State | None:
-        where = self._where
-        target = _target(self._scaling, where["ResourceId"])
-        if target is None:
-            return None
-        policies = self._scaling.describe_scaling_policies(
-            ServiceNamespace="lambda", ResourceId=where["ResourceId"], PolicyNames=[POLICY]
-        )["ScalingPolicies"]
-        seen = policies[0]["TargetTrackingScalingPolicyConfiguration"] if policies else {}
-        tracking = known(seen, self.desired()["tracking"])
-        return {"bounds": [target["MinCapacity"], target["MaxCapacity"]], "tracking": tracking}
-
-    def create(self) -> None:
-        self._register(Tags=self.context.tags)  # only a new target takes tags
-        self._track()
-
-    def update(self, changes: Changes) -> None:
-        if "bounds" in changes:
-            self._register()
-        if "tracking" in changes:
-            self._track()
-
-    def exists(self) -> bool:
-        return bool(self._targets())
-
-    def delete(self) -> None:
-        """Of every version."""
-        for resource in self._targets():
-            self._scaling.deregister_scalable_target(
-                ServiceNamespace="lambda", ResourceId=resource, ScalableDimension=DIMENSION
-            )
-
-    def _targets(self) -> list[str]:
-        pages = self._scaling.get_paginator("describe_scalable_targets").paginate(ServiceNamespace="lambda")
-        rows = [row["ResourceId"] for page in pages for row in page["ScalableTargets"]]
-        return [row for row in rows if row.startswith(f"function:{self._function.name}:")]
-
-    def _register(self, **more: Any) -> None:
-        low, high = self.desired()["bounds"]
-        request = {"MinCapacity": low, "MaxCapacity": high} | more | self._where
-        role = "the role of Application Auto Scaling"
-        self.context.patiently(role, lambda: self._scaling.register_scalable_target(**request))
-
-    def _track(self) -> None:
-        policy = {
-            "PolicyName": POLICY,
-            "PolicyType": "TargetTrackingScaling",
-            "TargetTrackingScalingPolicyConfiguration": self.desired()["tracking"],
-        }
-        put_policy(self.context, policy | self._where)
 
 
 def check_account(context: Context, function: Lambda) -> None:
@@ -262,8 +182,3 @@ def check_account(context: Context, function: Lambda) -> None:
 
 def _provisioned(function: Lambda, version: str) -> dict[str, Any] | None:
     return found(function.client.get_provisioned_concurrency_config, FunctionName=function.name, Qualifier=version)
-
-
-def _target(scaling: Any, resource: str) -> dict[str, int] | None:
-    targets = scaling.describe_scalable_targets(ServiceNamespace="lambda", ResourceIds=[resource])
-    return next(iter(targets["ScalableTargets"]), None)

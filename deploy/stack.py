@@ -1,9 +1,22 @@
 """Everything a stage consists of, in order of dependence. To add an AWS resource: its class, and one line here."""
 
-from deploy import alarms, autoscaling, concurrency, ec2_network, ec2_template, function, iam, jobs, roles, scheduled_actions
+from deploy import (
+    alarms,
+    autoscaling,
+    concurrency,
+    ec2_network,
+    ec2_template,
+    function,
+    function_versions,
+    iam,
+    jobs,
+    roles,
+    scheduled_actions,
+)
 from deploy.context import Context
 from deploy.endpoint import Endpoint
 from deploy.engine import Engine, Removal, Resource
+from deploy.function_scaling import ProvisionedScaling
 from deploy.function_url import FunctionUrl
 from deploy.log_groups import LOG_DAYS, LogGroup
 from deploy.registry import Repository
@@ -45,7 +58,7 @@ def removal(context: Context, *, delete_data: bool) -> Removal:
             autoscaling.ScalableTarget(context),
             LogGroup(context, context.names.function_log_group, 0),
             function.Function(context, fn),
-            concurrency.ProvisionedScaling(context, fn),
+            ProvisionedScaling(context, fn),
             *alarms.function_alarms(context),
             jobs.RunningJobs(context),
         ]
@@ -112,19 +125,19 @@ def _wake_up(context: Context, *, wanted: bool) -> list[Resource]:
 def _function(context: Context) -> list[Resource]:
     wanted, fn = context.config.function, function.Lambda(context)
     if not wanted.enabled:
-        gone = [concurrency.ProvisionedScaling(context, fn), function.Function(context, fn), *alarms.function_alarms(context)]
+        gone = [ProvisionedScaling(context, fn), function.Function(context, fn), *alarms.function_alarms(context)]
         return [_only_if(False, resource) for resource in gone]
     return [
         LogGroup(context, context.names.function_log_group, wanted.log_days),
         function.Function(context, fn),
-        function.Version(context, fn),
+        function_versions.Version(context, fn),
         *([concurrency.Provisioned(context, fn)] if wanted.provisioned_concurrency else []),
-        function.Alias(context, fn),
+        function_versions.Alias(context, fn),
         concurrency.Cooled(context, fn),
         concurrency.Reserved(context, fn),
-        _only_if(wanted.provisioned_maximum > 0, concurrency.ProvisionedScaling(context, fn)),
+        _only_if(wanted.provisioned_maximum > 0, ProvisionedScaling(context, fn)),
         _only_if(wanted.url, FunctionUrl(context, fn)),
-        function.OldVersions(context, fn),
+        function_versions.OldVersions(context, fn),
         *alarms.function_alarms(context),
     ]
 

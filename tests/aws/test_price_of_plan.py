@@ -8,8 +8,8 @@ from deploy import __main__ as program
 from deploy import costs, stack
 from deploy.alarms import Alarm
 from deploy.autoscaling import TrackingPolicy
-from deploy.concurrency import ProvisionedScaling
 from deploy.config import StageConfig
+from deploy.function_scaling import ProvisionedScaling
 from deploy.price_file import Prices
 from tests.support.aws import client, context, release, stage
 from tests.support.fleet import BUCKET
