@@ -38,18 +38,18 @@ class Compiled:
         torch.compiler.reset()  # what the phase before compiled would keep its memory
         self._compiled: Callable[[Tensor], Any] = torch.compile(network, dynamic=False)
         self._around = around
-        self._ready: set[tuple[int, bool]] = set()
+        self._ready: set[int] = set()
 
     @contextlib.contextmanager
-    def passes(self, photos: int, *, reduced: bool) -> Iterator[Callable[[Tensor], Any]]:
-        """For one pass, forward and backward. `reduced`: its gradients go to other ranks, which is another program.
+    def passes(self, photos: int) -> Iterator[Callable[[Tensor], Any]]:
+        """For one pass, forward and backward, of so many photos; the first compiles.
 
-        The first of each kind compiles. Raises AcceleratorError where torch cannot compile the network, WorkerFailed where a
-        loader dies meanwhile, and what `around` does.
+        Raises AcceleratorError where torch cannot compile the network, WorkerFailed where a loader dies meanwhile, and what
+        `around` does.
         """
         from torch._dynamo.exc import TorchDynamoException
 
-        if (photos, reduced) in self._ready:
+        if photos in self._ready:
             yield self._compiled
             return
         started = time.monotonic()
@@ -65,5 +65,5 @@ class Compiled:
                 raise died from error
             why, _, _ = f"{type(cause).__name__}: {cause}".partition("\n")
             raise AcceleratorError(f"torch.compile failed: set torch_compile to false, and the job goes on ({why})") from error
-        self._ready.add((photos, reduced))
+        self._ready.add(photos)
         _log.info("compiled", extra={"photos": photos, "seconds": round(time.monotonic() - started, 1)})

@@ -186,11 +186,11 @@ class Stepper:
                 sums += self._micro_batch(images[part], labels[part], counted, batch.total, last=last)
         return sums
 
-    def _passes(self, photos: int, *, last: bool) -> contextlib.AbstractContextManager[Callable[[Tensor], Any]]:
+    def _passes(self, photos: int) -> contextlib.AbstractContextManager[Callable[[Tensor], Any]]:
         """What computes so many photos, forward and backward."""
         if self._compiled is None or photos != min(self._micro or self._usual, self._usual):
             return contextlib.nullcontext(self._network)
-        return self._compiled.passes(photos, reduced=last and self._peers > 1)
+        return self._compiled.passes(photos)
 
     def _out_of_memory(self, micro: int, error: RuntimeError) -> AcceleratorError:
         per_rank = math.ceil(self._config.batch_size / self._peers)
@@ -211,7 +211,7 @@ class Stepper:
         inputs, targets = self._prepare(images), labels
         if self._mixing is not None:
             inputs, targets = self._mixing(inputs, labels)
-        with self._passes(len(labels), last=last) as network:
+        with self._passes(len(labels)) as network:
             with torch.autocast(device.type, self._amp, enabled=self._amp is not None):
                 logits = network(inputs)
             losses = F.cross_entropy(
