@@ -48,6 +48,7 @@ class StopRequest:
     def _remember(self, _number: int, _frame: FrameType | None) -> None:
         self.asked = True
         if self._impatient:
+            self._impatient = False  # once: what it leads to is not to be left in its middle
             raise StopRequested
 
     @contextlib.contextmanager

@@ -5,6 +5,7 @@ last batch of an epoch is computed as written, and so is all that is evaluated: 
 """
 
 import contextlib
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -24,14 +25,19 @@ _log = logs.get(__name__)
 class Compiled:
     """`network` and its compiled form, which share their parameters. What compiles is imported here: it takes seconds."""
 
-    def __init__(self, network: nn.Module, *, deterministic: bool, around: Callable[[], AbstractContextManager[None]]) -> None:
-        """`deterministic`: no kernel is chosen by its speed, which differs from one run to the next. `around`: what a pass that
-        compiles is done within, for what a request to stop does meanwhile.
+    def __init__(
+        self, network: nn.Module, *, deterministic: bool, processes: int, around: Callable[[], AbstractContextManager[None]]
+    ) -> None:
+        """`deterministic`: no kernel is chosen by its speed, which differs from one run to the next. `processes`: how many may
+        help to compile; TORCHINDUCTOR_COMPILE_THREADS goes before it. `around`: what a pass that compiles is done within, for
+        what a request to stop does meanwhile.
         """
         from torch._functorch import config as functorch
         from torch._inductor import config as inductor
 
         inductor.deterministic = deterministic
+        if not os.environ.get("TORCHINDUCTOR_COMPILE_THREADS"):  # torch counts the host's cores, for each rank
+            inductor.compile_threads = processes
         # Else the backward pass is compiled when it is called: for a GPU in a thread of autograd's, while the main one waits in
         # C++ and hears no signal. Several ranks do not leave anyway, and DDP's parts need it so.
         functorch.force_non_lazy_backward_lowering = not isinstance(network, DistributedDataParallel)

@@ -67,8 +67,8 @@ class TrainConfig(Settings):
     precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
     """auto: bf16 from sm_80 on, fp16 with scaling on a T4, fp32 on a CPU."""
     torch_compile: bool = False
-    """Compile what trains on photos: faster steps after a first one that takes minutes. For long runs on a GPU, with an image
-    built with COMPILE=1."""
+    """Compile what trains on photos: the first step takes minutes, so that the others take less. For long runs on a GPU, with
+    an image built with COMPILE=1."""
     sync_batchnorm: bool = False
     """One batch-norm statistic over all GPUs. For very few photos per GPU; slower."""
     gradient_compression: bool = False
@@ -99,7 +99,7 @@ class TrainConfig(Settings):
         if self.head_epochs == 0 and self.epochs == 0:
             raise ValueError("head_epochs and epochs are both 0: nothing would be trained")
         if self.torch_compile and self.sync_batchnorm:
-            raise ValueError("torch_compile and sync_batchnorm exclude each other: a compiled pass cannot wait for other GPUs")
+            raise ValueError("torch_compile and sync_batchnorm exclude each other: the two were never seen to work together")
         if 0 < self.image_size < 32:
             raise ValueError("image_size must be 0 (the architecture's own) or at least 32")
         return self

@@ -11,6 +11,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import sysconfig
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -110,20 +111,22 @@ def check_processes(cluster: Cluster, gpus: int) -> None:
 
 def check_compiler(gpus: int, *, which: Callable[[str], str | None] = shutil.which) -> None:
     """What torch_compile needs beside torch: for a GPU triton, which wants a C compiler; for a CPU a C++ compiler and torch's
-    headers, which Kennel's images do without. Raises ConfigError naming what this host lacks.
+    headers, which Kennel's images do without; for both Python's. Raises ConfigError naming what this host lacks.
     """
-    part, variable, names = ("triton", "CC", "gcc clang") if gpus else ("torch.include", "CXX", "g++ clang++")
-    wanted = os.environ.get(variable, names)
+    part, variable, names = ("triton", "CC", ["gcc", "clang"]) if gpus else ("torch.include", "CXX", ["g++"])
+    wanted = [os.environ[variable]] if os.environ.get(variable) else names
     lacking = [] if _is_installed(part) else [part]
-    lacking += [] if any(map(which, wanted.split())) else [f"a compiler ({wanted}: {variable} names another)"]
+    lacking += [] if any(map(which, wanted)) else [f"a compiler ({' or '.join(wanted)}: {variable} names another)"]
+    lacking += [] if Path(sysconfig.get_path("include"), "Python.h").exists() else ["Python.h (Debian: python3-dev)"]
     if lacking:
         remedy = "build the train image with COMPILE=1" if gpus else "install them (Kennel's images compile for GPUs only)"
         raise ConfigError(f"torch_compile needs {' and '.join(lacking)}: {remedy}, or set torch_compile to false")
-    for name in ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"):
-        cache = os.environ.get(name) or gettempdir()
-        folder = next(filter(Path.exists, (Path(cache), *Path(cache).absolute().parents)))
+    cache = os.environ.get("TORCHINDUCTOR_CACHE_DIR") or gettempdir()
+    triton = os.environ.get("TRITON_CACHE_DIR") or cache  # torch 2.10, _inductor/runtime/cache_dir_utils.py
+    for variable, place in (("TORCHINDUCTOR_CACHE_DIR", cache), *[("TRITON_CACHE_DIR", triton)] * bool(gpus)):
+        folder = next(filter(Path.exists, (Path(place), *Path(place).absolute().parents)))
         if os.statvfs(folder).f_flag & os.ST_NOEXEC:
-            remedy = "mount it with exec (docker: --tmpfs /tmp:exec)"
+            remedy = f"mount it with exec (docker: --tmpfs /tmp:exec), or name another place with {variable}"
             raise ConfigError(f"torch_compile loads modules from {folder}, which is mounted noexec: {remedy}")
 
 

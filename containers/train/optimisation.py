@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import SGD, AdamW, Optimizer
 
-from containers.core import logs
+from containers.core import host, logs
 from containers.core.errors import AcceleratorError, is_out_of_memory
 from containers.train.augmentation import mix, seed_everything
 from containers.train.communication import CommunicationClock
@@ -105,7 +105,8 @@ class Stepper:
         self._network = self._distribute(module)
         self._compiled: Compiled | None = None
         if config.torch_compile and not replicated:
-            self._compiled = Compiled(self._network, deterministic=config.deterministic, around=compiling)
+            helpers = max(1, host.cores() // group.ranks_here)
+            self._compiled = Compiled(self._network, deterministic=config.deterministic, processes=helpers, around=compiling)
         self._usual = len(range(group.rank % self._peers, config.batch_size, self._peers))  # photos of a whole batch, here
         self.sums = torch.zeros(3, dtype=torch.float64, device=group.device)
         """Of the epoch, on this rank: loss, photos classified rightly, photos."""
@@ -188,7 +189,7 @@ class Stepper:
 
     def _passes(self, photos: int) -> contextlib.AbstractContextManager[Callable[[Tensor], Any]]:
         """What computes so many photos, forward and backward."""
-        if self._compiled is None or photos != min(self._micro or self._usual, self._usual):
+        if self._compiled is None or photos != max(self._least, min(self._micro or self._usual, self._usual)):
             return contextlib.nullcontext(self._network)
         return self._compiled.passes(photos)
 

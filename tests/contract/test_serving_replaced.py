@@ -84,9 +84,9 @@ def test_a_stuck_front_is_replaced_its_connections_break_and_new_ones_are_answer
         (front,) = server.processes("kennel-front")
         front.suspend()
         held = pool.submit(session.post, f"{server.url}/invocations", data=JPEG, timeout=120)  # on the front's own connection
-        waiting = pool.submit(server.invoke, JPEG)
+        unanswered = pool.submit(server.invoke, JPEG)
         assert isinstance(held.exception(), requests.ConnectionError)
-        assert waiting.result().status_code == 200
+        assert unanswered.result().status_code == 200
         assert [process.pid for process in server.processes("kennel-front")] != [front.pid]
 
 

@@ -68,7 +68,10 @@ def test_everything_wrong_comes_back_at_once():
         ({"function": {"provisioned_concurrency": 3, "reserved_concurrency": 5}}, "must be 6 or more"),
         ({"function": {"provisioned_concurrency": 3, "provisioned_maximum": 2}}, "below"),
         ({"hyperparameters": {"epochs": 0, "head_epochs": 0}}, "nothing would be trained"),
-        ({"hyperparameters": {"torch_compile": True, "sync_batchnorm": True}}, "a compiled pass cannot wait for other GPUs"),
+        (
+            {"hyperparameters": {"torch_compile": True, "sync_batchnorm": True}},
+            "torch_compile and sync_batchnorm exclude each other",
+        ),
         ({"stage": "eu-west-1"}, "a table is expected"),
         ({"ec2": {"instance_type": "ml.g4dn.xlarge"}}, "[ec2] instance_type"),
         ({"ec2_serving": {"callers": ["0.0.0.0/0"]}}, "not a private range"),

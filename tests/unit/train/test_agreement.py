@@ -70,6 +70,11 @@ def test_work_that_can_be_abandoned_is_abandoned_at_once():
         with pytest.raises(StopRequested), request.at_once():
             signal.raise_signal(signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGTERM)  # afterwards it is remembered again, and nothing more
+        request.asked = False
+        with request.at_once():
+            with pytest.raises(StopRequested):
+                signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)  # what the first led to is not left in its middle
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -1,8 +1,6 @@
 """torch.compile: the same step, one program for the passes that nearly all steps make, and words for what cannot be compiled.
 
-What Kennel decides is tested with torch's compiler front alone; whole programs are made by the real compiler, for a CPU, with
-g++, in ranks of their own: a process that has compiled must not fork ranks that compile. They find what others made in one
-folder.
+With torch's compiler front alone, or one that fails; `test_compiled_runs` has the real one.
 """
 
 import signal
@@ -13,51 +11,16 @@ import pytest
 import torch
 from torch import nn
 
-from containers.core import architectures
-from containers.core.architectures import Architecture
+from containers.core import host
 from containers.core.errors import AcceleratorError
-from containers.train.data import Batch, signals_held
+from containers.train.data import signals_held
 from containers.train.errors import WorkerFailed
-from tests.support.training import Workers, events, in_ranks, learned, make_job, newest, same, train
-from tests.unit.train.killed import EVERY_STEP, killed_after_checkpoint
+from tests.unit.train.convolution import SETTINGS, Net, batch, close, net
 from tests.unit.train.steps import stepper
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:`torch.jit.script_method` is deprecated:DeprecationWarning"
 )  # torch's own, inside
-INTERRUPTED = 75
-SETTINGS = {"optimizer": "sgd", "momentum": 0, "backbone_lr_factor": 1}
-
-
-class Net(nn.Module):
-    """A convolution, batch norm and a head."""
-
-    def __init__(self, num_classes=3):
-        super().__init__()
-        self.conv, self.norm = nn.Conv2d(3, 4, 3, 2), nn.BatchNorm2d(4)
-        self.fc = nn.Linear(4, num_classes)
-
-    def forward(self, x):
-        return self.fc(self.norm(self.conv(x)).relu().mean((2, 3)))
-
-
-def net():
-    torch.manual_seed(0)
-    return Net().to(memory_format=torch.channels_last)
-
-
-def batch(count=8, rank=0, world=1):
-    generator = torch.Generator().manual_seed(count)
-    images, labels = torch.randn(count, 3, 16, 16, generator=generator), torch.arange(count) % 3
-    mine = slice(rank, None, world)
-    return Batch(images[mine].contiguous(memory_format=torch.channels_last), labels[mine], len(labels[mine]), count)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path_factory.mktemp("compiled")))
-        yield
 
 
 @pytest.fixture
@@ -73,10 +36,6 @@ def trained(counts, **settings):
     module = net()
     steps = stepper(module, **SETTINGS, **settings)
     return module, [float(steps.step(batch(count), 0.1, number)) for number, count in enumerate(counts)]
-
-
-def close(one, other):
-    return all(torch.allclose(a, b, rtol=1e-4, atol=1e-6) for a, b in zip(one.values(), other.values(), strict=True))
 
 
 def compiled(caplog):
@@ -117,6 +76,29 @@ def test_a_full_gpu_halves_what_is_compiled_too(caplog, no_kernels):
     caplog.set_level("INFO")
     stepper(_Full(), torch_compile=True, **SETTINGS).step(batch(), 0.1, 0)
     assert compiled(caplog) == [4]
+
+
+def test_a_photo_that_is_computed_twice_for_batch_norm_is_compiled_too(caplog, no_kernels):
+    caplog.set_level("INFO")
+    steps = stepper(net(), torch_compile=True, micro_batch_size=1, **SETTINGS)
+    steps._least = 2
+    steps.step(batch(), 0.1, 0)
+    assert compiled(caplog) == [2]
+
+
+@pytest.mark.parametrize("chosen", [None, "3"])
+def test_as_many_processes_compile_as_this_rank_has_cores(monkeypatch, no_kernels, chosen):
+    """Torch counts the host's, for each rank."""
+    from torch._inductor import config as inductor
+
+    monkeypatch.setattr(host, "cores", lambda: 8)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.delenv("TORCHINDUCTOR_COMPILE_THREADS", raising=False)
+    if chosen is not None:
+        monkeypatch.setenv("TORCHINDUCTOR_COMPILE_THREADS", chosen)
+    with inductor.patch(compile_threads=3):
+        stepper(net(), torch_compile=True, **SETTINGS)
+        assert inductor.compile_threads == (4 if chosen is None else 3)
 
 
 def test_signals_wait_while_a_pass_compiles_and_not_afterwards(no_kernels):
@@ -211,49 +193,3 @@ def test_a_gpu_that_is_full_while_it_compiles_takes_fewer_photos(monkeypatch, ca
     stepper(net(), torch_compile=True, **SETTINGS).step(batch(), 0.1, 0)
     assert compiled(caplog) == [4]
     torch.compiler.reset()
-
-
-@pytest.mark.slow
-def test_two_ranks_that_compile_step_as_one_that_does_not():
-    counts = [8, 8, 5]
-
-    def still():
-        module = net()
-        module.norm.eval()  # its statistics are each rank's own
-        return module
-
-    def body(group):
-        module = still()
-        steps = stepper(module, group, torch_compile=True, **SETTINGS)
-        for number, count in enumerate(counts):
-            steps.step(batch(count, group.rank, 2), 0.1, number)
-        return module.state_dict(), float(steps.clock.take_seconds())
-
-    plain = still()
-    steps = stepper(plain, **SETTINGS)
-    for number, count in enumerate(counts):
-        steps.step(batch(count), 0.1, number)
-    (first, waited), (second, _) = in_ranks(2, body)
-    assert same(first, second)
-    assert close(first, plain.state_dict())
-    assert waited > 0  # torch calls the clock's hook here too
-
-
-@pytest.mark.slow
-def test_a_run_that_compiles_is_left_while_it_does_and_ends_bitwise(tmp_path, index, monkeypatch):
-    """Asked to stop while it compiles, begun again and killed in the middle of an epoch, and begun once more."""
-    monkeypatch.setitem(architectures.ARCHITECTURES, "small", Architecture(builder=Net, head="fc"))
-    settings = {"architecture": "small", "head_epochs": 1, "epochs": 2, "torch_compile": True}
-    straight = make_job(tmp_path / "straight", index, **settings)
-    log = train(straight)
-    again = make_job(tmp_path / "again", index, **settings, checkpoint_every_seconds=EVERY_STEP)
-    stopped = Workers(again)
-    stopped.until("compiling: this step takes minutes")
-    stopped.signal(signal.SIGTERM)
-    assert stopped.wait() == [INTERRUPTED]
-    assert events(stopped, "compiled") == []
-    assert newest(again)["progress"]["step"] == 3  # those of the head's epoch
-    train(again, main=killed_after_checkpoint(5), expect=-9)
-    train(again)
-    assert same(learned(again), learned(straight))
-    assert [event["photos"] for event in events(log, "compiled")] == [8]  # phase 2's; the head learns from features

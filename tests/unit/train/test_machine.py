@@ -3,6 +3,7 @@
 import os
 import shutil
 import socket
+import sysconfig
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -152,6 +153,23 @@ def test_more_processes_than_gpus_are_refused() -> None:
     machine.check_processes(Cluster(), gpus=2)
 
 
+@pytest.fixture
+def headers(tmp_path: Path) -> str:
+    """A folder with Python's."""
+    (tmp_path / "Python.h").touch()
+    return str(tmp_path)
+
+
+@pytest.fixture
+def compiling_host(monkeypatch: pytest.MonkeyPatch, headers: str) -> pytest.MonkeyPatch:
+    """It has everything, and variables that name none of it."""
+    for name in ("CC", "CXX", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(machine, "_is_installed", lambda name: True)
+    monkeypatch.setattr(sysconfig, "get_path", lambda _: headers)
+    return monkeypatch
+
+
 @pytest.mark.parametrize(
     ("gpus", "installed", "compilers", "says"),
     [
@@ -160,44 +178,63 @@ def test_more_processes_than_gpus_are_refused() -> None:
             1,
             ("triton",),
             (),
-            "torch_compile needs a compiler (gcc clang: CC names another): build the train image with COMPILE=1",
+            "torch_compile needs a compiler (gcc or clang: CC names another): build the train image with COMPILE=1",
         ),
         (2, (), (), "torch_compile needs triton and a compiler"),
         (0, (), ("g++",), "torch_compile needs torch.include: install them (Kennel's images compile for GPUs only)"),
-        (0, ("torch.include",), ("gcc",), "torch_compile needs a compiler (g++ clang++: CXX names another)"),
+        (0, ("torch.include",), ("gcc", "clang++"), "torch_compile needs a compiler (g++: CXX names another)"),
     ],
 )
 def test_what_torch_compile_lacks_is_named(
-    monkeypatch: pytest.MonkeyPatch, gpus: int, installed: tuple[str, ...], compilers: tuple[str, ...], says: str
+    compiling_host: pytest.MonkeyPatch, gpus: int, installed: tuple[str, ...], compilers: tuple[str, ...], says: str
 ) -> None:
-    for name in ("CC", "CXX"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(machine, "_is_installed", lambda name: name in installed)
+    compiling_host.setattr(machine, "_is_installed", lambda name: name in installed)
     with pytest.raises(ConfigError) as raised:
         machine.check_compiler(gpus, which=lambda name: f"/bin/{name}" if name in compilers else None)
     assert str(raised.value).startswith(says)
 
 
-def test_a_host_that_can_compile_may(monkeypatch: pytest.MonkeyPatch) -> None:
-    """This one, for its CPU; and one with triton, by a compiler that the user named."""
-    machine.check_compiler(0)
-    monkeypatch.setattr(machine, "_is_installed", {"triton"}.__contains__)
-    monkeypatch.setenv("CC", "zig-cc")
-    machine.check_compiler(1, which=lambda name: f"/bin/{name}" if name == "zig-cc" else None)
+def test_a_host_that_can_compile_may_also_with_a_compiler_that_the_user_named(compiling_host: pytest.MonkeyPatch) -> None:
+    for gpus in (0, 1):
+        machine.check_compiler(gpus, which=str)
+    compiling_host.setenv("CC", "/opt/my compiler/cc")
+    only = {"/opt/my compiler/cc": "found"}
+    machine.check_compiler(1, which=only.get)
+    with pytest.raises(ConfigError, match=r"a compiler \(g\+\+: CXX"):
+        machine.check_compiler(0, which=only.get)
 
 
-@pytest.mark.parametrize("variable", ["TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"])
+def test_headers_of_python_that_are_not_there_are_named(compiling_host: pytest.MonkeyPatch, headers: str) -> None:
+    Path(headers, "Python.h").unlink()
+    for gpus in (0, 1):
+        with pytest.raises(ConfigError, match=r"torch_compile needs Python\.h \(Debian: python3-dev\)"):
+            machine.check_compiler(gpus, which=str)
+
+
+@pytest.mark.parametrize(
+    ("variable", "gpus"), [("TORCHINDUCTOR_CACHE_DIR", 0), ("TORCHINDUCTOR_CACHE_DIR", 1), ("TRITON_CACHE_DIR", 1)]
+)
 def test_a_folder_from_which_no_module_can_be_loaded_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+    compiling_host: pytest.MonkeyPatch, tmp_path: Path, variable: str, gpus: int
 ) -> None:
     """As docker's --tmpfs makes them."""
-    monkeypatch.setenv(variable, str(tmp_path / "not" / "made"))
+    compiling_host.setenv(variable, str(tmp_path / "not" / "made"))
     flags = {tmp_path: os.ST_NOEXEC | os.ST_NOSUID}
-    monkeypatch.setattr(os, "statvfs", lambda folder: SimpleNamespace(f_flag=flags.get(folder, os.ST_NOSUID)))
-    with pytest.raises(ConfigError, match=f"loads modules from {tmp_path}, which is mounted noexec: mount it with exec"):
-        machine.check_compiler(0)
-    flags.clear()
-    machine.check_compiler(0)
+    compiling_host.setattr(os, "statvfs", lambda folder: SimpleNamespace(f_flag=flags.get(folder, os.ST_NOSUID)))
+    said = (
+        f"loads modules from {tmp_path}, which is mounted noexec: mount it with exec .*, or name another place with {variable}"
+    )
+    with pytest.raises(ConfigError, match=said):
+        machine.check_compiler(gpus, which=str)
+
+
+def test_folders_that_nobody_uses_may_be_as_they_are(compiling_host: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The one for temporary files where another is named, and triton's where there is no GPU."""
+    compiling_host.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    compiling_host.setattr(os, "statvfs", lambda folder: SimpleNamespace(f_flag=0 if folder == tmp_path else os.ST_NOEXEC))
+    machine.check_compiler(1, which=str)
+    compiling_host.setenv("TRITON_CACHE_DIR", "/nowhere")
+    machine.check_compiler(0, which=str)
 
 
 def test_packages_and_their_folders_are_found_without_an_import() -> None:

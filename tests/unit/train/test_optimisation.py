@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from containers.train.data import Batch
-from containers.train.optimisation import CommunicationClock, class_weights, learning_rate, make_optimizer
+from containers.train.optimisation import class_weights, learning_rate, make_optimizer
 from tests.support.training import in_ranks, same
 from tests.unit.train.steps import batch, config, net, stepper
 
@@ -87,15 +87,6 @@ def test_the_scaler_goes_on_where_it_was():
     second.scaler.load_state_dict(first.scaler.state_dict())
     assert second.scaler.state_dict() == first.scaler.state_dict()
     assert first.scaler.state_dict()["_growth_tracker"] == 3
-
-
-def test_the_time_of_an_epoch_holds_what_a_gpu_still_computes(monkeypatch):
-    waited = []
-    monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
-    gpu = torch.device("cuda", 1)
-    assert CommunicationClock(gpu, compress=False).take_seconds() == 0
-    assert CommunicationClock(torch.device("cpu"), compress=False).take_seconds() == 0
-    assert waited == [gpu]
 
 
 def test_class_weights_give_every_class_the_same_say_and_average_1():
