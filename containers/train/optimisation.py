@@ -189,9 +189,10 @@ class Stepper:
 
     def _passes(self, photos: int) -> contextlib.AbstractContextManager[Callable[[Tensor], Any]]:
         """What computes so many photos, forward and backward."""
-        if self._compiled is None or photos != max(self._least, min(self._micro or self._usual, self._usual)):
-            return contextlib.nullcontext(self._network)
-        return self._compiled.passes(photos)
+        most = max(self._least, min(self._micro or self._usual, self._usual))
+        if self._compiled is not None and self._usual and photos == most:
+            return self._compiled.passes(photos)
+        return contextlib.nullcontext(self._network)
 
     def _out_of_memory(self, micro: int, error: RuntimeError) -> AcceleratorError:
         per_rank = math.ceil(self._config.batch_size / self._peers)
