@@ -16,7 +16,7 @@ import socket
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 
@@ -53,6 +53,8 @@ def parser() -> argparse.ArgumentParser:
         help_text = f"{field.description} (default: {field.default})".replace("%", "%%")
         if name == "pretrained":
             help_text += " Or a folder that holds such weights."
+        if name == "architecture":
+            help_text += f" One of {', '.join(get_args(field.annotation))}."
         bare: dict[str, Any] = {"nargs": "?", "const": "true"} if field.annotation is bool else {}
         settings.add_argument(f"--{name.replace('_', '-')}", dest=f"config.{name}", metavar="VALUE", help=help_text, **bare)
     return flags

@@ -1,6 +1,6 @@
 """The hyperparameters. Torch-free: `deploy` checks them before anything is sent.
 
-The docstring under a field says who would change it; it is also the flag's help and the README's table.
+The docstring under a field says who would change it; it is also the flag's help.
 """
 
 from typing import Annotated, Literal, Self
@@ -9,11 +9,17 @@ from pydantic import Field, model_validator
 
 from containers.core.settings import Settings
 
+ArchitectureName = Literal[
+    "resnet18", "resnet34", "resnet50", "mobilenet_v3_small", "mobilenet_v3_large", "efficientnet_b0", "efficientnet_v2_s",
+    "convnext_tiny", "squeezenet1_1", "vit_b_16", "efficientnet_lite0",
+]  # fmt: skip
+"""Those of `core.architectures`, which needs torch."""
+
 
 class TrainConfig(Settings):
-    """Defaults are chosen for the seed's task (133 dog breeds, 6,680 photos); not measured there yet."""
+    """Defaults are chosen for a task of 133 dog breeds with 6,680 photos; not measured there yet."""
 
-    architecture: str = "resnet50"
+    architecture: ArchitectureName = "resnet50"
     """Which classifier. Change it for a smaller or faster model."""
     pretrained: Literal["auto", "none"] = "auto"
     """auto: ImageNet weights from the `pretrained` channel, else the image, else torchvision's download. none: from scratch."""

@@ -46,7 +46,9 @@ def test_it_is_clean_bash_and_fits():
 def test_a_run_that_succeeds(tmp_path: Path):
     before = DATA | {f"{BUCKET}/checkpoints/r0/c": "from the run before"}
     container = f'cp -r "$ML" "$T/seen"; {SUCCEED}'
-    instance = boot(tmp_path, script(settings=TrainConfig(architecture=EVIL)), container=container, before=before)
+    instance = boot(
+        tmp_path, script(settings=TrainConfig.model_construct(architecture=EVIL)), container=container, before=before
+    )
     assert instance.exit_code == 0, instance.output
     assert instance.calls[0] == "shutdown -h +360"  # before anything can fail
     assert instance.calls[-1] == "shutdown -h now"
@@ -57,9 +59,13 @@ def test_a_run_that_succeeds(tmp_path: Path):
     assert (instance.bucket / BUCKET / "checkpoints/r0/c").read_text() == "state\n"
     assert (tmp_path / "seen/checkpoints/c").read_text() == "from the run before"
 
-    job = read_job(tmp_path / "seen", environ={"TRAINING_JOB_NAME": "r1"}, interfaces=["ens5"])
-    assert job.config.architecture == EVIL
+    hyperparameters = tmp_path / "seen/input/config/hyperparameters.json"
+    came = json.loads(hyperparameters.read_text())
+    assert came["architecture"] == EVIL  # as it was sent, though no job takes it
     assert not (tmp_path / "pwned").exists()
+    hyperparameters.write_text(json.dumps(came | {"architecture": "resnet18"}))
+    job = read_job(tmp_path / "seen", environ={"TRAINING_JOB_NAME": "r1"}, interfaces=["ens5"])
+    assert job.config.architecture == "resnet18"
     assert set(job.channels) == {"train", "valid"}
     assert (tmp_path / "seen/input/data/train/pug/a.jpg").read_text() == "photo"
     run = instance.call("docker run")
@@ -209,4 +215,4 @@ def test_a_peer_that_never_comes_ends_the_wait(tmp_path):
 
 def test_a_script_that_is_too_long_names_what_is_long():
     with pytest.raises(ConfigError, match=r"start-up script has \d+ bytes, EC2 takes 16384: shorten hyperparameters"):
-        script(settings=TrainConfig(architecture="x" * 16_000))
+        script(settings=TrainConfig.model_construct(architecture="x" * 16_000))

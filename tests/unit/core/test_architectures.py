@@ -1,5 +1,7 @@
 """containers/core/architectures.py: every entry builds, knows its head and splits its parameters. Shapes on the meta device."""
 
+from typing import get_args
+
 import pytest
 import torch
 from torch import nn
@@ -7,6 +9,7 @@ from torchvision import models
 
 from containers.core import architectures
 from containers.core.errors import ConfigError
+from containers.train.config import ArchitectureName
 
 NAMES = list(architectures.ARCHITECTURES)
 CLASSES = 7
@@ -56,6 +59,10 @@ def test_without_its_head_it_returns_what_the_head_is_fed(name):
     width = head.weight.shape[1]
     assert architectures.without_head(model, name) is model
     assert model(_photo(name)).shape == (2, width)
+
+
+def test_settings_may_name_them_and_no_others():
+    assert list(get_args(ArchitectureName)) == NAMES
 
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "efficientnet_lite0"], indirect=False)

@@ -67,6 +67,7 @@ def test_everything_wrong_comes_back_at_once():
         ({"stage": REGION | {"project": "amzn-s3"}}, "names that begin with amzn-s3-"),
         ({"function": {"provisioned_concurrency": 3, "reserved_concurrency": 5}}, "must be 6 or more"),
         ({"function": {"provisioned_concurrency": 3, "provisioned_maximum": 2}}, "below"),
+        ({"hyperparameters": {"architecture": "resnet51"}}, "architecture: Input should be 'resnet18', 'resnet34'"),
         ({"hyperparameters": {"epochs": 0, "head_epochs": 0}}, "nothing would be trained"),
         (
             {"hyperparameters": {"torch_compile": True, "sync_batchnorm": True}},

@@ -63,8 +63,8 @@ def test_two_ranks_that_compile_step_as_one_that_does_not():
 
 def test_a_run_that_compiles_is_left_while_it_does_and_ends_bitwise(tmp_path, index, monkeypatch):
     """Asked to stop while it compiles, begun again and killed in the middle of an epoch, and begun once more."""
-    monkeypatch.setitem(architectures.ARCHITECTURES, "small", Architecture(builder=Net, head="fc"))
-    settings = {"architecture": "small", "head_epochs": 1, "epochs": 2, "torch_compile": True}
+    monkeypatch.setitem(architectures.ARCHITECTURES, "resnet18", Architecture(builder=Net, head="fc"))
+    settings = {"architecture": "resnet18", "head_epochs": 1, "epochs": 2, "torch_compile": True}
     straight = make_job(tmp_path / "straight", index, **settings)
     log = train(straight)
     again = make_job(tmp_path / "again", index, **settings, checkpoint_every_seconds=EVERY_STEP)
