@@ -117,6 +117,6 @@ def test_peak_memory_is_of_the_process_and_its_children():
 def test_every_claim_of_the_issue_has_a_row_that_measures_it():
     beside_gpu = {"gpu loaders", "gpu memory"}
     assert set(CLAIMS) == {
-        "memory", "loader", "compute", "cost", "scaling", "head", "stop", "gpu", "precision", *beside_gpu,
+        "memory", "loader", "compute", "cost", "scaling", "head", "stop", "gpu", "precision", "compile", *beside_gpu,
     }  # fmt: skip
     assert set(ROWS) == set(CLAIMS) - {"memory"} - beside_gpu, "compute and gpu measure several rows"
