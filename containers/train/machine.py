@@ -114,9 +114,12 @@ def check_compiler(gpus: int, *, which: Callable[[str], str | None] = shutil.whi
     headers, which Kennel's images do without; for both Python's. Raises ConfigError naming what this host lacks.
     """
     part, variable, names = ("triton", "CC", ["gcc", "clang"]) if gpus else ("torch.include", "CXX", ["g++"])
-    wanted = [os.environ[variable]] if os.environ.get(variable) else names
+    chosen = os.environ.get(variable)
+    said = (
+        f"{variable} names {chosen}, which is not on PATH" if chosen else f"{' or '.join(names)}; {variable} may name another"
+    )
     lacking = [] if _is_installed(part) else [part]
-    lacking += [] if any(map(which, wanted)) else [f"a compiler ({' or '.join(wanted)}: {variable} names another)"]
+    lacking += [] if any(map(which, [chosen] if chosen else names)) else [f"a compiler ({said})"]
     lacking += [] if Path(sysconfig.get_path("include"), "Python.h").exists() else ["Python.h (Debian: python3-dev)"]
     if lacking:
         remedy = "build the train image with COMPILE=1" if gpus else "install them (Kennel's images compile for GPUs only)"

@@ -55,7 +55,9 @@ def run(job: TrainingJob) -> DatasetIndex:
 def check_classes(tree: Tree) -> None:
     """What can be seen without opening a photo. Raises DataError with everything that is wrong."""
     train = tree.splits.get("train", {})
-    problems = [f"{name}: this class folder is empty" for name, files in train.items() if not files]
+    problems = [
+        f"{name}: this class folder is empty: put photos into it, or remove it" for name, files in train.items() if not files
+    ]
     problems += [
         f"{photos.name_of(Path(name))}: the name of this class is not UTF-8: rename its folder"
         for name in train

@@ -178,11 +178,11 @@ def compiling_host(monkeypatch: pytest.MonkeyPatch, headers: str) -> pytest.Monk
             1,
             ("triton",),
             (),
-            "torch_compile needs a compiler (gcc or clang: CC names another): build the train image with COMPILE=1",
+            "torch_compile needs a compiler (gcc or clang; CC may name another): build the train image with COMPILE=1",
         ),
         (2, (), (), "torch_compile needs triton and a compiler"),
         (0, (), ("g++",), "torch_compile needs torch.include: install them (Kennel's images compile for GPUs only)"),
-        (0, ("torch.include",), ("gcc", "clang++"), "torch_compile needs a compiler (g++: CXX names another)"),
+        (0, ("torch.include",), ("gcc", "clang++"), "torch_compile needs a compiler (g++; CXX may name another)"),
     ],
 )
 def test_what_torch_compile_lacks_is_named(
@@ -200,7 +200,9 @@ def test_a_host_that_can_compile_may_also_with_a_compiler_that_the_user_named(co
     compiling_host.setenv("CC", "/opt/my compiler/cc")
     only = {"/opt/my compiler/cc": "found"}
     machine.check_compiler(1, which=only.get)
-    with pytest.raises(ConfigError, match=r"a compiler \(g\+\+: CXX"):
+    with pytest.raises(ConfigError, match="a compiler \\(CC names /opt/my compiler/cc, which is not on PATH\\)"):
+        machine.check_compiler(1, which={}.get)
+    with pytest.raises(ConfigError, match=r"a compiler \(g\+\+; CXX"):
         machine.check_compiler(0, which=only.get)
 
 
