@@ -10,7 +10,6 @@ from containers.core import architectures
 from containers.core.architectures import Architecture
 from containers.core.errors import ConfigError
 from containers.train import machine
-from tests.support.requirement import unavailable
 from tests.support.training import Workers, events, in_ranks, learned, make_job, newest, same, train
 from tests.unit.train.convolution import SETTINGS, Net, batch, close, net
 from tests.unit.train.killed import EVERY_STEP, killed_after_checkpoint
@@ -28,7 +27,7 @@ def cache(tmp_path_factory):
     try:
         machine.check_compiler(0)
     except ConfigError as lacking:
-        unavailable(str(lacking))
+        pytest.skip(str(lacking))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path_factory.mktemp("compiled")))
         yield
