@@ -119,6 +119,11 @@ class Agent(LocalElasticAgent):
                 running = True
         return running
 
+    def _rendezvous(self, worker_group: WorkerGroup) -> None:
+        if len(self.cluster.hosts) > 1:
+            gathering.check_hosts(self._rdzv_handler, self._rdzv_handler.get_run_id(), self.cluster)
+        super()._rendezvous(worker_group)
+
     def _assign_worker_ranks(self, store: Any, group_rank: int, group_world_size: int, spec: WorkerSpec) -> list[Worker]:
         self._met = store
         gathering.takes_part(store, self.cluster.current_host)

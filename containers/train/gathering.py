@@ -2,23 +2,52 @@
 
     key                                     value   written
     came/<host>, below the group's name     "1"     by each host before it gathers
+    hosts, below the group's name           JSON    by the first host before it gathers, whom it counts
     part/<host>, in the group's own store   "1"     by each host that has met the others, before their ranks are shared out
 
 Any host may be the one that is missing. The first host keeps the store, so only a store that is gone speaks of that one.
 """
 
+import json
+import time
 from collections.abc import Collection
 from typing import Any
 
 from torch.distributed import PrefixStore, Store
+from torch.distributed.elastic.rendezvous import RendezvousClosedError, RendezvousTimeoutError
 
+from containers.core.errors import ConfigError
 from containers.train import rendezvous
 from containers.train.job import Cluster
+
+_POLL_SECONDS = 0.2
 
 
 def came(handler: Any, name: str, host: str) -> None:
     """Say that `host` gathers for the group `name` at the rendezvous's store."""
     _gathering(handler, name).set(f"came/{host}", "1")
+
+
+def check_hosts(handler: Any, name: str, cluster: Cluster) -> None:
+    """Compare the list of hosts with the first host's, before the group forms: torch 2.10 takes the group for complete, or not,
+    by the list of whoever comes last.
+
+    Raises ConfigError where they differ (somebody would wait for one that never comes), and of torch's RendezvousClosedError
+    where a host said meanwhile that it will not come, RendezvousTimeoutError where the first one does not gather.
+    """
+    here, leader, store = cluster.current_host, cluster.rendezvous_host, _gathering(handler, name)
+    if cluster.node_rank == 0:
+        store.set("hosts", json.dumps(cluster.hosts))
+        return
+    deadline = time.monotonic() + rendezvous.JOIN_SECONDS
+    while not store.check(["hosts"]):  # the first host's store may be that of its farewell
+        if handler.is_closed():
+            raise RendezvousClosedError
+        if time.monotonic() > deadline:
+            raise RendezvousTimeoutError
+        time.sleep(_POLL_SECONDS)
+    if json.loads(bytes(store.get("hosts"))) != list(cluster.hosts):
+        raise ConfigError(f"the lists of hosts (--hosts) of host {here} differ from those of host {leader}: make them equal")
 
 
 def missing(handler: Any, name: str, expected: Collection[str]) -> list[str]:

@@ -32,8 +32,6 @@ from containers.train.preflight import REPORT_FILE
 
 log = logs.get("containers.train.launch")
 
-LISTS_OF_HOSTS = "lists of hosts (--hosts)"
-"""A host that counts others than its peers would wait for some that never come."""
 KINDS_OF_DEVICE = "kinds of device (GPUs on every host, or with KENNEL_DEVICE=cpu on none)"
 """Numbers of GPUs may differ. But a rank on a CPU has no part in NCCL's collectives, and those on GPUs would wait for it."""
 _POLL_SECONDS = 0.1
@@ -140,7 +138,6 @@ class Launcher:
         return {
             "photos": report["fingerprint"],
             "hyperparameters": self._job.config.model_dump_json(),
-            LISTS_OF_HOSTS: json.dumps(self._job.cluster.hosts),
             KINDS_OF_DEVICE: "cuda" if gpus else "cpu",
         }
 

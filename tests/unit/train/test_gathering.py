@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 from torch.distributed import TCPStore
 
+from containers.core.errors import ConfigError
 from containers.train import gathering
 from containers.train.job import Cluster
 from tests.unit.train import jobs
@@ -41,6 +42,16 @@ def test_who_did_not_come_is_named_and_nobody_else() -> None:
     for host in NAMES[1:]:
         gathering.came(handler, "job", host)
     assert gathering.why_late(handler, "job", THREE).startswith("a host that had come was lost again")
+
+
+def test_each_host_compares_its_list_with_the_first_hosts() -> None:
+    first, second = stores()
+    handler = SimpleNamespace(_store=second)
+    gathering.check_hosts(SimpleNamespace(_store=first), "job", THREE.model_copy(update={"current_host": NAMES[0]}))
+    gathering.check_hosts(handler, "job", THREE)
+    differ = r"the lists of hosts \(--hosts\) of host 127\.0\.0\.2 differ from those of host 127\.0\.0\.1"
+    with pytest.raises(ConfigError, match=differ):
+        gathering.check_hosts(handler, "job", THREE.model_copy(update={"hosts": NAMES[:2]}))
 
 
 def test_each_group_of_a_job_gathers_under_a_name_of_its_own() -> None:

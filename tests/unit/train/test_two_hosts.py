@@ -189,13 +189,17 @@ def test_a_host_that_is_to_start_more_processes_than_it_has_gpus_tells_those_tha
         assert f"[host {wrong}]" in job.failure
 
 
+TWO, THREE = "127.0.0.1,127.0.0.2", "127.0.0.1,127.0.0.2,127.0.0.3"
+
+
 @pytest.mark.slow
-def test_hosts_that_count_different_hosts_end_at_once(tmp_path: Path, data: Path) -> None:
-    """Those that both count form a group, in which one of them would miss a third."""
+@pytest.mark.parametrize(("firsts", "others"), [(THREE, TWO), (TWO, THREE)])
+def test_hosts_that_count_different_hosts_end_at_once(tmp_path: Path, data: Path, firsts: str, others: str) -> None:
+    """Whichever of them comes last, by whose count torch would take the two for a whole group or not."""
     port = ("--rendezvous-port", jobs.free_port(), "--hosts")
     with (
-        Job.with_flags(tmp_path / "a", data, *port, "127.0.0.1,127.0.0.2,127.0.0.3", "--current-host", "127.0.0.1") as first,
-        Job.with_flags(tmp_path / "b", data, *port, "127.0.0.1,127.0.0.2", "--current-host", "127.0.0.2") as second,
+        Job.with_flags(tmp_path / "a", data, *port, firsts, "--current-host", "127.0.0.1") as first,
+        Job.with_flags(tmp_path / "b", data, *port, others, "--current-host", "127.0.0.2") as second,
     ):
         assert (first.wait(), second.wait()) == (2, 2), first.out + second.out
     for job in (first, second):
