@@ -88,8 +88,10 @@ class Context:
 
     @cached_property
     def account(self) -> str:
-        """Asks STS once. Raises Refused when the stage's file names another account."""
-        with explained("credentials"):
+        """Asks STS once, before any other call. Raises Refused for credentials that AWS does not take, and when the stage's
+        file names another account.
+        """
+        with explained("credentials", first=True):
             account = str(self.client("sts").get_caller_identity()["Account"])
         if self.config.stage.account not in (None, account):
             raise Refused(
@@ -122,7 +124,7 @@ class Context:
     def client(self, service: str) -> Any:
         """A boto3 client, made once."""
         if service not in self._clients:
-            with explained("credentials"):
+            with explained("credentials", first="account" not in vars(self)):
                 client = self.session.client(service, region_name=self.region, config=_RETRIES)
                 insist(client)
                 self._clients[service] = client

@@ -6,16 +6,24 @@ from contextlib import contextmanager
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
+    ConfigNotFound,
+    ConfigParseError,
+    CredentialRetrievalError,
     EndpointConnectionError,
     IncompleteReadError,
+    InvalidConfigError,
+    LoginError,
     NoCredentialsError,
     NoRegionError,
+    PartialCredentialsError,
+    ProfileNotFound,
+    SSOError,
     TokenRetrievalError,
 )
 from botocore.parsers import ResponseParserError
 
 from containers.core.errors import Error
-from deploy.hints import hint_for
+from deploy.hints import hint_for, is_about_credentials
 
 
 class DeployError(Error):
@@ -54,20 +62,39 @@ def _hint(error: ClientError) -> str:
 
 _CUT = "`status` shows what was done; then run the same command again. A proxy or the network breaks answers"
 
+# What nobody can begin without → what to do about it: nothing was sent yet.
+_UNSET: dict[type[BotoCoreError], str] = {
+    NoCredentialsError: "log in (`aws configure`, or `aws sso login`), or set AWS_PROFILE to a profile that has credentials",
+    PartialCredentialsError: "give the one that is missing, or none of them and AWS_PROFILE",
+    ProfileNotFound: "set AWS_PROFILE to one that `aws configure list-profiles` shows, or unset it",
+    NoRegionError: "set region in the stage's file",
+    ConfigNotFound: "let AWS_CONFIG_FILE name a file that is there, or unset it",
+    ConfigParseError: "mend that file; `aws configure` writes it",
+    InvalidConfigError: "mend that profile: `aws configure` writes it; AWS_PROFILE chooses another",
+}
+# These may end while a command runs, too.
+_LOST = (TokenRetrievalError, SSOError, LoginError, CredentialRetrievalError)
+_AGAIN = "log in again (`aws sso login`, or as this profile does), or set AWS_PROFILE to another one"
+
 
 @contextmanager
-def explained(where: str) -> Iterator[None]:
-    """Turn botocore's exceptions into a DeployError about `where`."""
+def explained(where: str, *, first: bool = False) -> Iterator[None]:
+    """Turn botocore's exceptions into a DeployError about `where`.
+
+    `first`: AWS was asked nothing before, so credentials that it does not take are Refused.
+    """
+    kind = Refused if first else DeployError
     try:
         yield
     except ClientError as error:
         code, message = code_of(error), error.response["Error"].get("Message", "no message")
         problem = f"AWS answered {code} to {error.operation_name}: {message}"
-        raise DeployError(where, problem, hint=_hint(error), code=code) from error
-    except (NoCredentialsError, TokenRetrievalError) as error:
-        raise DeployError(where, str(error), hint="set AWS_PROFILE, or log in (aws sso login)") from error
-    except NoRegionError as error:
-        raise DeployError(where, str(error), hint="set region in the stage's file") from error
+        kind = kind if is_about_credentials(code) else DeployError
+        raise kind(where, problem, hint=_hint(error), code=code) from error
+    except tuple(_UNSET) as error:
+        raise Refused(where, str(error), hint=next(hint for of, hint in _UNSET.items() if isinstance(error, of))) from error
+    except _LOST as error:
+        raise kind(where, str(error), hint=_AGAIN) from error
     except EndpointConnectionError as error:
         raise DeployError(where, str(error), hint="check the network, the proxy and the stage's region") from error
     except (ResponseParserError, IncompleteReadError) as error:  # the first's text is the whole answer

@@ -30,6 +30,7 @@ _KEY = (
 _THROTTLED = "AWS is limiting calls: wait a minute and run the same command again, it continues where it stopped"
 _ENDED = "the session has ended: log in again"
 _CREDENTIALS = "AWS does not take these credentials: check AWS_PROFILE, AWS_SECRET_ACCESS_KEY and this machine's clock"
+_NOT_KNOWN = ("UnrecognizedClientException", "InvalidClientTokenId", "RequestExpired")
 _POLICY = "give this identity the policy that `python -m deploy policies` prints"
 _CAPACITY = "AWS has no such machine free now: try another zone, type, or later"
 _QUOTA = "ask for a higher quota in Service Quotas, or delete what is not needed"
@@ -62,6 +63,11 @@ _KINDS = (
     (("Validation", "Invalid", "Malformed", "Missing", "Unsupported", "BadRequest", "Parameter", "TooLarge"), _REFUSED),
 )  # fmt: skip
 _STATUSES = {401: _CREDENTIALS, 403: _POLICY, 404: _MISSING, 409: _BUSY, 429: _THROTTLED}
+
+
+def is_about_credentials(code: str) -> bool:
+    """Whether AWS does not take who asks, whatever it is asked."""
+    return code in _NOT_KNOWN or hint_for(code) in (_ENDED, _CREDENTIALS)
 
 
 def hint_for(code: str, *, status: int = 0, operation: str = "", request_id: str = "") -> str:

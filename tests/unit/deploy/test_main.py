@@ -1,15 +1,18 @@
 """The command line's own behaviour."""
 
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, SSOTokenLoadError
 
 from deploy import __main__ as program
 from deploy import logs
+from deploy.errors import DeployError, Refused, explained
+from scripts.machine import ROOT
 from tests.support import aws as fake
 
 
@@ -73,6 +76,54 @@ def test_a_file_or_an_aws_answer_that_nobody_explained_is_not_called_our_bug(tmp
     err = " ".join(capsys.readouterr().err.split())
     assert "AWS answered AccessDenied to ListThings" in err
     assert "python -m deploy policies" in err
+
+
+@pytest.mark.parametrize(
+    ("environ", "says"),
+    [
+        ({}, "Unable to locate credentials try: log in (`aws configure`"),
+        ({"AWS_PROFILE": "nope"}, "(nope) could not be found try: set AWS_PROFILE to one that `aws configure list-profiles`"),
+        ({"AWS_ACCESS_KEY_ID": "AK"}, "missing: AWS_SECRET_ACCESS_KEY try: give the one that is missing"),
+        ({"AWS_PROFILE": "sso"}, "Token for x does not exist try: log in again (`aws sso login`"),
+        ({"AWS_PROFILE": "fails"}, "custom-process: try: log in again"),
+        ({"AWS_PROFILE": "half"}, "missing required configuration"),
+    ],
+)
+def test_credentials_that_a_person_must_mend_are_exit_2(tmp_path, environ, says):
+    """As with a wrong file: nothing was written. botocore reads what a user's machine would hold."""
+    (tmp_path / "config").write_text(
+        "[profile sso]\nsso_session=x\nsso_account_id=123456789012\nsso_role_name=r\n"
+        "[sso-session x]\nsso_region=eu-west-1\nsso_start_url=https://x.awsapps.com/start\n"
+        "[profile fails]\ncredential_process=/bin/false\n"
+        "[profile half]\nsso_start_url=https://x.awsapps.com/start\nsso_account_id=123456789012\n"
+    )
+    away = {"HOME": str(tmp_path), "AWS_CONFIG_FILE": str(tmp_path / "config"), "AWS_EC2_METADATA_DISABLED": "true"}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    done = subprocess.run(
+        [sys.executable, "-m", "deploy", "status"], env=kept | away | environ, cwd=ROOT, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr
+    assert done.stderr.startswith("Refused credentials: ")
+    assert says in " ".join(done.stderr.split())
+
+
+EXPIRED = ClientError({"Error": {"Code": "ExpiredToken", "Message": "expired"}}, "GetCallerIdentity")
+BUSY = ClientError({"Error": {"Code": "Throttling", "Message": "slow"}}, "GetCallerIdentity")
+
+
+@pytest.mark.parametrize(
+    ("error", "first", "kind"),
+    [
+        (EXPIRED, True, Refused),
+        (EXPIRED, False, DeployError),
+        (BUSY, True, DeployError),
+        (SSOTokenLoadError(error_msg="ended"), False, DeployError),
+    ],
+)
+def test_a_session_that_ends_while_a_command_runs_is_not_exit_2(error, first, kind):
+    with pytest.raises(DeployError) as caught, explained("bucket", first=first):
+        raise error
+    assert type(caught.value) is kind
 
 
 def test_costs_and_policies_need_no_credentials(tmp_path, capsys):
