@@ -3,6 +3,11 @@
 Each command is a module with `add_arguments(parser)` and `run(args, context)`, which may return an exit code.
 """
 
+from containers.core import installed
+
+if __name__ == "__main__":
+    installed.insist("python -m deploy", "boto3", "docker", "numpy", "pydantic", "rich")
+
 import argparse
 import importlib
 import sys

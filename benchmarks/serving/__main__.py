@@ -1,5 +1,10 @@
 """Run the benchmark: see the package's docstring."""
 
+from containers.core import installed
+
+if __name__ == "__main__":
+    installed.insist("python -m benchmarks.serving", "numpy", "psutil")
+
 import argparse
 import json
 import os

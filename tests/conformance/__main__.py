@@ -1,5 +1,10 @@
 """python -m tests.conformance IMAGE [--data FOLDER …] [--model FOLDER --payload FILE …] (make conformance IMAGE=… ARGS=…)."""
 
+from containers.core import installed
+
+if __name__ == "__main__":
+    installed.insist("python -m tests.conformance", "docker", "requests")
+
 import argparse
 import json
 import mimetypes
