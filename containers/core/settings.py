@@ -7,7 +7,7 @@ one (`"adam"`, `[1, 2]`), because boto3 sends the first and the SageMaker SDK th
 
 import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -26,14 +26,14 @@ class Settings(BaseModel):
 S = TypeVar("S", bound=Settings)
 
 
-def parse(model: type[S], raw: Mapping[str, Any], *, where: str) -> S:
-    """Validate `raw` as `model`.
+def parse(model: type[S], raw: Mapping[str, Any], *, where: str, also: Iterable[str] = ()) -> S:
+    """Validate `raw` as `model`. `also`: what is wrong beside it, for the same message.
 
     Raises ConfigError whose message names `where` (a file, the flags, the environment), every wrong field with its
     value and what is allowed, and for every unknown name the nearest valid one.
     """
     known = set(model.model_fields)
-    problems = [_unknown(name, known) for name in raw if name not in known]
+    problems = [*also, *(unknown(name, known) for name in raw if name not in known)]
     values = {name: _decode(value) for name, value in raw.items() if name in known}
     try:
         settings = model.model_validate(values)
@@ -55,9 +55,12 @@ def _decode(value: Any) -> Any:
         return value
 
 
-def _unknown(name: str, known: set[str]) -> str:
+def unknown(name: str, known: Iterable[str], *, what: str = "setting", otherwise: str | None = None) -> str:
+    """The words for a name that is none of `known`: the nearest of them; where none is near `otherwise`, or all."""
+    known = sorted(known)
     near = difflib.get_close_matches(name, known, n=1)
-    return f"{name}: no such setting" + (f"; did you mean {near[0]}?" if near else f"; known are {', '.join(sorted(known))}")
+    hint = f"did you mean {near[0]}?" if near else otherwise or f"known are {', '.join(known)}"
+    return f"{name}: no such {what}; {hint}"
 
 
 def _wrong(item: Any, raw: Mapping[str, Any]) -> str:

@@ -21,7 +21,7 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from containers.core.errors import ConfigError
-from containers.core.settings import parse
+from containers.core.settings import parse, unknown
 from containers.train import supervisor
 from containers.train.config import TrainConfig
 from containers.train.job import Cluster, JobPaths, TrainingJob, scratch_dir
@@ -29,11 +29,14 @@ from containers.train.job import Cluster, JobPaths, TrainingJob, scratch_dir
 
 def parser() -> argparse.ArgumentParser:
     """Where things are and who is in the job; then one flag per field of TrainConfig, with the field's docstring as help."""
-    flags = argparse.ArgumentParser(prog="python -m containers.train", allow_abbrev=False, description="Train a classifier.")
-    flags.add_argument(
-        "--data", type=Path, required=True, help="folder of photos: a folder per class, or train/valid/test of them"
+    flags = argparse.ArgumentParser(
+        usage="%(prog)s --data PHOTOS --model-dir MODEL [flags]",
+        prog="python -m containers.train",
+        allow_abbrev=False,
+        description="Train a classifier.",
     )
-    flags.add_argument("--model-dir", type=Path, required=True, help="the model that serving reads is written here")
+    flags.add_argument("--data", type=Path, help="folder of photos: a folder per class, or train/valid/test of them (required)")
+    flags.add_argument("--model-dir", type=Path, help="the model that serving reads is written here (required)")
     flags.add_argument("--output-dir", type=Path, help="reports (default: MODEL_DIR.run/output)")
     flags.add_argument("--checkpoint-dir", type=Path, help="what a later run resumes from (default: MODEL_DIR.run/checkpoints)")
     flags.add_argument("--job-name", default="kennel", help="names the rendezvous; the same on every host, new for every job")
@@ -61,20 +64,34 @@ def parser() -> argparse.ArgumentParser:
 
 
 def read_job(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> TrainingJob:
-    """Raises ConfigError; argparse itself ends the process (exit code 2) where a flag is missing or unknown."""
-    given = vars(parser().parse_args(arguments))
+    """Raises ConfigError; argparse itself ends the process (exit code 2) where a flag has no value, or none of its kind."""
+    given, problems = _read_flags(arguments)
     chosen = {
         name.removeprefix("config."): value for name, value in given.items() if name.startswith("config.") and value is not None
     }
-    channels = {"train": given["data"].absolute()}
+    channels = {}
     if chosen.get("pretrained", "auto") not in ("auto", "none"):
         channels["pretrained"] = _folder(chosen.pop("pretrained"))
-    return _job(given, environ, parse(TrainConfig, chosen, where="the flags"), channels)
+    config = parse(TrainConfig, chosen, where="the flags", also=problems)
+    return _job(given, environ, config, {"train": given["data"].absolute(), **channels})
 
 
 def stand_in(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> TrainingJob:
-    """The job's name, hosts and places, where its hyperparameters cannot be used. Raises ConfigError."""
-    return _job(vars(parser().parse_args(arguments)), environ, TrainConfig(), {})
+    """The job's name, hosts and places, where its hyperparameters or flags cannot be used. Raises ConfigError."""
+    given, _ = _read_flags(arguments)
+    return _job({**given, "model_dir": given["model_dir"] or Path("model")}, environ, TrainConfig(), {})
+
+
+def _read_flags(arguments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """What was given, and in words what is missing or unknown."""
+    parsed, strange = parser().parse_known_args(arguments)
+    given = vars(parsed)
+    known = [f"--{name.removeprefix('config.').replace('_', '-')}" for name in given]
+    flags = [each.partition("=")[0] for each in strange if each.startswith("--")]  # the others may be their values
+    problems = [unknown(each, known, what="flag", otherwise="--help lists them") for each in flags]
+    problems += [f"{each}: belongs to no flag; these begin with --" for each in strange if not flags]
+    needed = {"data": "--data: name the folder of photos", "model_dir": "--model-dir: name the folder for the model"}
+    return given, problems + [words for name, words in needed.items() if given[name] is None]
 
 
 def _job(given: Mapping[str, Any], environ: Mapping[str, str], config: TrainConfig, channels: dict[str, Path]) -> TrainingJob:

@@ -1,5 +1,7 @@
 """Flags: every hyperparameter has one, and they build the same job as SageMaker's files."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -106,11 +108,43 @@ def test_the_device_is_a_flag_or_the_environments() -> None:
     assert read("--device", "cuda", KENNEL_DEVICE="cpu").device == "cuda"
 
 
-def test_an_unknown_flag_ends_with_2(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as caught:
-        read("--epoch", 3)
-    assert caught.value.code == 2
-    assert "--epoch" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--lerning-rate", 1), "--lerning-rate: no such flag; did you mean --learning-rate?"),
+        (("--lerning-rate=-1",), "--lerning-rate: no such flag; did you mean --learning-rate?"),
+        (("--model-dri", "runs"), "--model-dri: no such flag; did you mean --model-dir?"),
+        (("--host", "a,b"), "--host: no such flag; did you mean --hosts?"),
+        (("--zzzz", 1), "--zzzz: no such flag; --help lists them"),
+        (("photos",), "photos: belongs to no flag"),
+    ],
+)
+def test_an_unknown_flag_is_told_with_the_nearest(flags: tuple[object, ...], words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read(*flags)
+    assert words in str(caught.value)
+    assert "1 setting cannot" in str(caught.value)
+
+
+def test_unknown_missing_and_wrong_flags_are_told_together() -> None:
+    with pytest.raises(ConfigError) as caught:
+        door.read_job(["--dta", "photos", "--epochs", "many"], {})
+    said = str(caught.value)
+    for words in ("4 settings", "--dta: no such flag; did you mean --data?", "--data: name", "--model-dir: name", "epochs: "):
+        assert words in said
+
+
+def test_a_host_with_an_unknown_flag_can_still_tell_the_others() -> None:
+    job = door.stand_in(["--hosts", "b,a", "--host-index", "0", "--lerning-rate", "1"], {})
+    assert (job.cluster.hosts, job.cluster.current_host) == (("a", "b"), "b")
+
+
+def test_an_unknown_flag_ends_the_program_with_2() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "containers.train", "--lerning-rate", "1"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "did you mean --learning-rate?" in done.stderr
 
 
 def test_scratch_is_of_this_process_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
