@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.support.scripted_server import VARIABLE, Script
+from tests.support.scripted_server import GPUS, VARIABLE, Script
 from tests.support.server import Server, serving
 
 
@@ -19,9 +19,24 @@ class Scripted:
         Script(**changes).write(self._path)
 
     @property
+    def batches(self) -> list[tuple[str, int]]:
+        """Device and photos of each batch that the engine was given, warm-up and golden photo included."""
+        lines = self._path.with_suffix(".batches").read_text().splitlines()
+        return [(device, int(photos)) for device, photos in map(str.split, lines)]
+
+    @property
     def sizes(self) -> list[int]:
-        """Photos of each batch that the engine was given, warm-up and golden photo included."""
-        return [int(line) for line in self._path.with_suffix(".sizes").read_text().splitlines()]
+        """Photos of each of `batches`."""
+        return [photos for _, photos in self.batches]
+
+
+def with_gpus(folder: Path, count: int) -> dict[str, str]:
+    """Environment of a server whose host shows so many GPUs, and no other."""
+    devices = folder / "dev"
+    devices.mkdir()
+    for number in range(count):
+        (devices / f"nvidia{number}").touch()
+    return {GPUS: str(devices), "CUDA_VISIBLE_DEVICES": ",".join(map(str, range(count)))}
 
 
 @contextmanager

@@ -35,7 +35,7 @@ def until(condition: Callable[[], object], what: str, patience: float = PATIENCE
 class Server:
     """`python -m containers.serve` with its log in `log`. SERVE_ settings are given by name.
 
-    `port` None leaves the choice to the environment. `program` is another module that runs the server.
+    `port` None leaves the choice to the environment. `program` is another module that runs the server, or a program.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Server:
         environ: dict[str, str] | None = None,
         *,
         port: int | None = 0,
-        program: str = "containers.serve",
+        program: str | Path = "containers.serve",
         **settings: object,
     ) -> None:
         self.model_dir, self.log, self._given_port = model_dir, log, port
@@ -53,7 +53,8 @@ class Server:
         env = {key: value for key, value in os.environ.items() if not key.startswith(("SERVE_", "SAGEMAKER_"))}
         env |= {"OMP_WAIT_POLICY": "PASSIVE", "CUDA_VISIBLE_DEVICES": "", "PYTHONUNBUFFERED": "1"}
         env |= {f"SERVE_{name.upper()}": str(value) for name, value in wanted.items()} | (environ or {})
-        command = [sys.executable, "-m", program, "--model-dir", str(model_dir), "--host", "127.0.0.1"]
+        command = [str(program)] if isinstance(program, Path) else [sys.executable, "-m", program]
+        command += ["--model-dir", str(model_dir), "--host", "127.0.0.1"]
         command += [] if port is None else ["--port", str(port)]
         with log.open("w") as out:
             self.process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=out, stderr=subprocess.STDOUT)
