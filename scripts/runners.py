@@ -1,5 +1,6 @@
 """The demo's two ways to run the same two programs: containers through Compose, or processes of this machine."""
 
+import hashlib
 import os
 import shutil
 import signal
@@ -42,11 +43,16 @@ class Runner(Protocol):
         """End the server; False when there was none."""
 
 
-class Containers:
-    log = "docker compose logs serve"
+def project_of(root: Path) -> str:
+    """What Compose calls the demo of the clone in `root`: another clone's server, and `docker compose up`, are not its own."""
+    return f"kennel-demo-{hashlib.sha256(str(root).encode()).hexdigest()[:8]}"
 
+
+class Containers:
     def __init__(self, docker: Docker) -> None:
-        self._compose: Command = [docker.cli, "compose"]
+        project = project_of(ROOT)
+        self._compose: Command = [docker.cli, "compose", "--project-name", project]
+        self.log = f"docker compose --project-name {project} logs serve"
         self._docker = docker
 
     def prepare(self) -> None:

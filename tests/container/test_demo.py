@@ -9,7 +9,6 @@ import re
 import shutil
 import subprocess
 import sys
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +20,7 @@ import requests
 from containers.core import manifest
 from scripts.environment import STAMPS
 from scripts.machine import ROOT
+from scripts.runners import project_of
 from tests.support.requirement import unavailable
 from tests.support.server import free_port
 
@@ -35,11 +35,11 @@ class Clone:
         if not (ROOT / ".git").exists():
             unavailable("this tree is no git checkout, so there is nothing to clone")
         subprocess.run(["git", "clone", "--quiet", ROOT, folder], check=True)
-        self.folder, self.project = folder, f"kennel-test-{uuid.uuid4().hex[:8]}"
+        self.folder, self.project = folder, project_of(folder.resolve())
         self.port = free_port()
         ours = ("KENNEL_", "SERVE_", "SAGEMAKER_", "MAKE", "MODEL_DIR", "DATA", "PORT", "BASE_IMAGE", "MFLAGS")
         self.environ = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-        self.environ |= {"COMPOSE_PROJECT_NAME": self.project, "CUDA_VISIBLE_DEVICES": ""}
+        self.environ["CUDA_VISIBLE_DEVICES"] = ""
 
     def make(self, *arguments: str) -> str:
         """What `make ARGUMENTS` prints. It ends well."""
@@ -142,6 +142,10 @@ def check_a_first_run(clone: Clone, machine: Machine, data: Path) -> None:
 
 
 def check_the_end(clone: Clone, machine: Machine) -> None:
+    other = Clone(clone.folder.with_name("other"))
+    other.environ = clone.environ
+    assert other.make("stop") == "No server of the demo was running.\n", "it is another clone's"
+    assert requests.get(f"{clone.url}/ping", timeout=5).status_code == 200
     assert clone.make("stop") == "The demo's server has ended.\n"
     with pytest.raises(requests.ConnectionError):
         requests.get(f"{clone.url}/ping", timeout=5)

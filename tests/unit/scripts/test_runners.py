@@ -40,6 +40,29 @@ def test_a_server_that_could_not_be_found_again_is_not_left_behind(processes: ru
 
 
 def test_a_server_in_a_container_says_its_port(fake_docker) -> None:
-    running = fake_docker(compose='case "$2" in ps) echo 1f2e;; port) echo 127.0.0.1:9000;; esac')
+    running = fake_docker(compose='case "$4" in ps) echo 1f2e;; port) echo 127.0.0.1:9000;; esac')
     assert runners.Containers(Docker(running)).port() == 9000
     assert runners.Containers(Docker(fake_docker("ended", compose="exit 0"))).port() is None
+
+
+def test_stop_ends_the_container_server_of_this_clone_only(
+    fake_docker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine keeps a file for each project that runs."""
+    project = f"{tmp_path}/$3"
+    docker = Docker(
+        fake_docker(
+            compose=f'test "$2" = --project-name; case "$4" in up) touch {project};; down) rm {project};; '
+            f"ps) ! test -e {project} || echo 1f2e;; port) echo 127.0.0.1:9000;; esac"
+        )
+    )
+    clones = []
+    for name in ("one", "two"):
+        monkeypatch.setattr(runners, "ROOT", tmp_path / name)
+        clones.append(runners.Containers(docker))
+    clones[0].serve(tmp_path, 9000)
+    assert clones[1].stop() is False
+    assert clones[0].port() == 9000
+    assert clones[0].stop() is True
+    assert clones[0].port() is None
+    assert clones[0].log == f"docker compose --project-name {runners.project_of(tmp_path / 'one')} logs serve"
