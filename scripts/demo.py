@@ -14,6 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ RUN = ROOT / "runs" / "demo"
 NEXT = RUN / "next"
 TRAINING_FLAGS = ("--architecture", "efficientnet_lite0", "--head-epochs", "15", "--epochs", "0", "--engines", "none")
 READY_SECONDS = 180.0
+NEEDED = 3
+"""Photos of a class, for one in each split that training makes."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -78,8 +81,31 @@ def check_data(data: Path) -> None:
     expected = "DATA names a folder that holds a folder of photos for each class"
     if not data.is_dir():
         raise Stop(f"{data} is not a folder: {expected}")
-    if not any(entry.is_dir() and not entry.name.startswith(".") for entry in data.iterdir()):
+    folders = [entry for entry in data.iterdir() if entry.is_dir() and not entry.name.startswith((".", "__MACOSX"))]
+    if not folders:
         raise Stop(f"{data} holds no folder: {expected}")
+    if not any(folder.name.lower().startswith("train") for folder in folders):  # else they may be splits, which training reads
+        check_classes(sorted(folders))
+
+
+def check_classes(folders: Sequence[Path]) -> None:
+    """Raises Stop where a class has no photo to choose the model with, or none of them one to show at the end."""
+    found = {folder: _count(folder, NEEDED) for folder in folders}
+    few = [folder for folder in folders if found[folder] < NEEDED - 1] or (
+        list(folders) if max(found.values()) < NEEDED else []
+    )
+    if few:
+        others = f", and {len(few) - 1} more class folder(s) too few" if few[1:] else ""
+        raise Stop(
+            f"{few[0]} holds {found[few[0]]} photo(s){others}: put at least {NEEDED} different ones into the folder of each "
+            "class, to train on, to choose the model with and to test it, or remove the folder"
+        )
+
+
+def _count(folder: Path, most: int) -> int:
+    """Files in it, at whatever depth; `most` where there are more."""
+    files = (entry for entry in folder.rglob("*") if entry.is_file() and not entry.name.startswith("."))
+    return sum(1 for _ in islice(files, most))
 
 
 def check_port_of(port: int) -> None:
@@ -147,7 +173,7 @@ def wait_until_ready(url: str, runner: Runner) -> None:
 
 def report(url: str, seconds: float) -> None:
     """Classify one photo and print what a newcomer wants to see."""
-    photo = unseen_photo()
+    photo = unseen_photo(url)
     answer = classify(url, photo)
     metrics = json.loads((RUN / "model" / "manifest.json").read_text())["metrics"]
     say(f"Answer for {shown(photo)}, a photo it has not seen")
@@ -162,14 +188,17 @@ def report(url: str, seconds: float) -> None:
     )
 
 
-def unseen_photo() -> Path:
+def unseen_photo(url: str) -> Path:
     """A test photo of the run that has just ended. Raises Stop where it had none."""
-    example = json.loads((RUN / "model.run" / "output" / "data_report.json").read_text())["example"]
-    if example is None:
+    found = json.loads((RUN / "model.run" / "output" / "data_report.json").read_text())
+    if found["example"] is None:
+        counts = [f"{name} {sum(splits.values())}" for name, splits in found["classes"].items()]
+        listed = ", ".join(counts[:5]) + (", …" if counts[5:] else "")
         raise Stop(
-            "too few photos for a test split, so there is none the model has not seen; the server is running all the same"
+            f"no class has {NEEDED} different photos ({listed}), so there is none for a test that the model has not seen: add "
+            f"some and try again. The server is running all the same, at {url}; make stop ends it"
         )
-    return Path(example)
+    return Path(found["example"])
 
 
 def classify(url: str, photo: Path) -> dict[str, Any]:

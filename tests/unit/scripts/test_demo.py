@@ -57,10 +57,12 @@ def test_the_photo_to_classify_is_one_that_the_run_kept_for_its_test(tmp_path: P
     report = tmp_path / "model.run" / "output" / "data_report.json"
     report.parent.mkdir(parents=True)
     report.write_text('{"example": "/photos/test/cat/a.jpg"}')
-    assert demo.unseen_photo() == Path("/photos/test/cat/a.jpg")
-    report.write_text('{"example": null}')
-    with pytest.raises(Stop, match="too few photos for a test split"):
-        demo.unseen_photo()
+    assert demo.unseen_photo("http://here") == Path("/photos/test/cat/a.jpg")
+    report.write_text('{"example": null, "classes": {"cat": {"train": 1, "valid": 1}, "dog": {"train": 1, "valid": 1}}}')
+    with pytest.raises(
+        Stop, match=r"no class has 3 different photos \(cat 2, dog 2\).* all the same, at http://here; make stop"
+    ):
+        demo.unseen_photo("http://here")
 
 
 def test_the_example_photos_are_whole() -> None:
@@ -101,6 +103,32 @@ def test_a_folder_without_classes_ends_with_one_line_before_any_set_up(tmp_path:
     assert (done.returncode, done.stdout) == (1, "")
     expected = "DATA names a folder that holds a folder of photos for each class"
     assert done.stderr.strip() == f"make demo: {data} {problem}: {expected}"
+
+
+@pytest.mark.parametrize(
+    ("photos", "says"),
+    [
+        ({"cat": 9, "dog": 1, "emu": 9}, "dog holds 1 photo(s): put at least 3 different ones into the folder of each class"),
+        ({"cat": 0, "dog": 1}, "cat holds 0 photo(s), and 1 more class folder(s) too few: put at least 3"),
+        ({"cat": 2, "dog": 2}, "cat holds 2 photo(s), and 1 more class folder(s) too few: put at least 3"),
+        ({"cat": 2, "dog": 3}, ""),
+        ({"train/cat": 1, "valid/cat": 1}, ""),
+        ({"cat/deeper": 3, "__MACOSX": 0}, ""),
+    ],
+    ids=str,
+)
+def test_a_class_with_too_few_photos_is_named_before_any_set_up(tmp_path: Path, photos: dict[str, int], says: str) -> None:
+    for name, count in photos.items():
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / ".hidden").touch()
+        for number in range(count):
+            (tmp_path / name / f"{number}.jpg").touch()
+    if not says:
+        return demo.check_data(tmp_path)
+    with pytest.raises(Stop) as caught:
+        demo.check_data(tmp_path)
+    assert str(caught.value).startswith(f"{tmp_path}/{says}")
+    return None
 
 
 def test_a_number_that_is_no_port_ends_with_one_line() -> None:
