@@ -12,14 +12,17 @@ if __name__ == "__main__":  # until `FirstProcess` stands: a PID 1 loses a signa
 
 import argparse
 import os
+import shlex
 import socket
 import sys
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import ValidationError
 
+from containers.core import logs
 from containers.core.errors import ConfigError
 from containers.core.settings import parse, unknown
 from containers.train import supervisor
@@ -154,9 +157,16 @@ def _check_interface(name: object) -> None:
         raise ConfigError(f"--network-interface {name} is none of this host's: {', '.join(known)}")
 
 
+def serving_advice(job: TrainingJob) -> dict[str, str]:
+    """The command that serves the model, where the server is: the train image has none."""
+    command = f"python -m containers.serve --model-dir {shlex.quote(str(job.paths.model_dir))}"
+    return {"serve_it": command} if find_spec("containers.serve") else {}
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
-    return supervisor.run(lambda: read_job(given), lambda: stand_in(given))
+    logs.for_people()
+    return supervisor.run(lambda: read_job(given), lambda: stand_in(given), advice=serving_advice)
 
 
 if __name__ == "__main__":

@@ -42,13 +42,15 @@ def run(
     read: Callable[[], TrainingJob],
     stand_in: Callable[[], TrainingJob],
     *,
+    advice: Callable[[TrainingJob], dict[str, str]] = lambda _: {},
     failure_file: Path | None = None,
     worker: str = WORKER,
     stop_seconds: float = STOP_SECONDS,
 ) -> int:
     """Run the job that `read` returns and give the process's exit code. `failure_file` serves until the job names its own.
 
-    `stand_in`: a job of the same name and hosts, for telling these where `read` fails.
+    `stand_in`: a job of the same name and hosts, for telling these where `read` fails. `advice`: fields for the last line of a
+    job that has trained its model, on the host that has it.
     """
     this = FirstProcess(stop_seconds)
     own_process.adopt_orphans()
@@ -69,7 +71,10 @@ def run(
     this.stop_file = job.paths.stop_file
     this.announce_stop()
     try:
-        return _steps(this, job, [worker, str(stop_seconds)])
+        exit_code = _steps(this, job, [worker, str(stop_seconds)])
+        if exit_code == 0 and this.stop_requested_at is None and job.cluster.node_rank == 0:
+            log.info("trained", extra={"model_dir": str(job.paths.model_dir), **advice(job)})
+        return exit_code
     except Exception as error:  # noqa: BLE001 - as above
         return _ended(_why(error), job.paths.failure_file, job.paths.output_dir, requested=False)
     finally:

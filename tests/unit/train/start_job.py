@@ -17,7 +17,7 @@ def main() -> int:
         read, stand_in = (lambda: sagemaker.read_job(root)), (lambda: sagemaker.stand_in(root))
         return supervisor.run(read, stand_in, failure_file=failure_file, worker=worker, stop_seconds=seconds)
     read, stand_in = (lambda: flags.read_job(sys.argv[1:])), (lambda: flags.stand_in(sys.argv[1:]))
-    return supervisor.run(read, stand_in, worker=worker, stop_seconds=seconds)
+    return supervisor.run(read, stand_in, advice=flags.serving_advice, worker=worker, stop_seconds=seconds)
 
 
 if __name__ == "__main__":

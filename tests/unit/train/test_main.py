@@ -1,5 +1,7 @@
 """Flags: every hyperparameter has one, and they build the same job as SageMaker's files."""
 
+import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -145,6 +147,20 @@ def test_an_unknown_flag_ends_the_program_with_2() -> None:
     )
     assert done.returncode == 2
     assert "did you mean --learning-rate?" in done.stderr
+
+
+def test_a_terminal_is_told_in_words() -> None:
+    ours, theirs = pty.openpty()
+    with os.fdopen(ours, "rb", buffering=0) as terminal, os.fdopen(theirs, "wb") as end:
+        done = subprocess.run([sys.executable, "-m", "containers.train"], stdout=end, stderr=subprocess.DEVNULL, check=False)
+        said = terminal.read(4096).decode()
+    assert done.returncode == 2
+    assert " ERROR   job failed  host=unknown  kind=ConfigError  reason=" in said
+
+
+def test_the_command_that_serves_the_model_can_be_typed() -> None:
+    job = door.read_job(["--data", "photos", "--model-dir", "/runs/my dogs"], {})
+    assert door.serving_advice(job) == {"serve_it": "python -m containers.serve --model-dir '/runs/my dogs'"}
 
 
 def test_scratch_is_of_this_process_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

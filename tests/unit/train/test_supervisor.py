@@ -66,6 +66,32 @@ def test_the_failure_of_an_earlier_start_is_not_taken_for_this_ones(tmp_path: Pa
         assert (job.failure is not None, (job.output / "failure.json").exists()) == (code != 0, code != 0)
 
 
+def _last_line(job: Job) -> dict[str, object]:
+    return json.loads([line for line in job.out.splitlines() if line.startswith("{")][-1])
+
+
+def test_a_job_by_flags_ends_with_its_model_and_the_command_that_serves_it(tmp_path: Path) -> None:
+    with Job.with_flags(tmp_path, jobs.photos(tmp_path / "photos")) as job:
+        assert job.wait() == 0, job.out
+    last, model = _last_line(job), str(tmp_path / "model")
+    assert (last["event"], last["model_dir"]) == ("trained", model)
+    assert last["serve_it"] == f"python -m containers.serve --model-dir {model}"
+
+
+def test_a_job_of_sagemaker_ends_with_its_model_alone(tmp_path: Path) -> None:
+    with Job(tmp_path, opt_ml(tmp_path / "ml")) as job:
+        assert job.wait() == 0, job.out
+    last = _last_line(job)
+    assert (last["event"], last["model_dir"]) == ("trained", str(tmp_path / "ml/model"))
+    assert "serve_it" not in last
+
+
+def test_a_job_that_was_stopped_has_not_trained(tmp_path: Path) -> None:
+    with Job.with_flags(tmp_path, jobs.photos(tmp_path / "photos"), how="forever") as job:
+        assert job.wait_for('"working"').stop().wait() == 0, job.out
+    assert '"event": "trained"' not in job.out
+
+
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with Job(tmp_path, "--data", tmp_path, "--model-dir", tmp_path / "file/model") as job:
