@@ -39,8 +39,8 @@ def load(model: nn.Module, architecture: str, directory: Path | None) -> str:
         path = find(directory, architecture)
         if path is None:
             raise ConfigError(
-                f"the pretrained channel {directory} holds none of {', '.join(_names(architecture))}: "
-                "add one of them, or leave the channel out"
+                f"the pretrained weights' folder {directory} holds none of {', '.join(_names(architecture))}: "
+                "add one of them, or leave out --pretrained (on SageMaker the pretrained channel)"
             )
         return _from_file(model, architecture, path, "pretrained channel")
     baked = os.environ.get(ENVIRONMENT)
@@ -73,8 +73,9 @@ def _from_file(model: nn.Module, architecture: str, path: Path, source: str) -> 
 def _from_torchvision(model: nn.Module, architecture: str) -> str:
     name = architectures.lookup(architecture).weights
     remedy = (
-        f"give a directory with {architecture}.safetensors (or torchvision's .pth) as the pretrained channel, "
-        "use an image with these weights baked in, or set pretrained=none to train from scratch"
+        f"name a folder with {architecture}.safetensors (or torchvision's .pth) by --pretrained (on SageMaker the pretrained "
+        "channel), use an image with these weights baked in, "
+        "or train from scratch with --pretrained none (there pretrained=none)"
     )
     if name is None:
         raise ConfigError(f"torchvision has no ImageNet weights of {architecture}: {remedy}")

@@ -70,7 +70,9 @@ def test_a_channel_without_the_weights_is_an_error_even_where_the_image_has_them
     save_file(imagenet, tmp_path / f"{NAME}.safetensors")
     monkeypatch.setenv(pretrained.ENVIRONMENT, str(tmp_path))
     (tmp_path / "channel").mkdir()
-    with pytest.raises(ConfigError, match=r"holds none of squeezenet1_1\.safetensors"):
+    with pytest.raises(
+        ConfigError, match=r"holds none of squeezenet1_1\.safetensors.*leave out --pretrained .*the pretrained channel"
+    ):
         pretrained.load(architectures.build(NAME, 3), NAME, tmp_path / "channel")
 
 
@@ -103,7 +105,7 @@ def test_weights_that_do_not_fit_are_one_line(tmp_path: Path, imagenet: dict[str
 
 
 def test_without_a_source_the_message_says_what_to_do() -> None:
-    with pytest.raises(ConfigError, match=r"pretrained channel.*pretrained=none"):
+    with pytest.raises(ConfigError, match=r"by --pretrained .*pretrained channel.* --pretrained none .*pretrained=none"):
         pretrained.load(architectures.build("efficientnet_lite0", 3), "efficientnet_lite0", None)
 
 
@@ -151,7 +153,7 @@ def test_without_a_network_the_message_says_what_to_do(hub: Path, monkeypatch: p
         pretrained.load(architectures.build(NAME, 3), NAME, None)
     said = str(caught.value)
     assert said.startswith("cannot download the ImageNet weights of squeezenet1_1 (<urlopen error ")
-    assert said.endswith("or set pretrained=none to train from scratch")
+    assert said.endswith("train from scratch with --pretrained none (there pretrained=none)")
     assert "\n" not in said
 
 
@@ -173,7 +175,7 @@ def test_a_download_that_is_not_the_weights_is_one_line_and_is_not_kept(
     with pytest.raises(ConfigError) as caught:
         pretrained.load(architectures.build(NAME, 3), NAME, None)
     assert said in str(caught.value)
-    assert str(caught.value).endswith("or set pretrained=none to train from scratch")
+    assert str(caught.value).endswith("train from scratch with --pretrained none (there pretrained=none)")
     assert "\n" not in str(caught.value)
     assert list(hub.iterdir()) == []
 
