@@ -56,10 +56,8 @@ class HttpSender:
     """POSTs one photo, over one connection kept open. 429 and 503 are refusals; other trouble is a failure."""
 
     def __init__(self, url: str, body: bytes, content_type: str, timeout_seconds: float = 60.0) -> None:
-        parts = urlsplit(url)
-        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        self._connection = kind(parts.netloc, timeout=timeout_seconds)
-        self._path, self._body = parts.path or "/invocations", body
+        self._connection = _connection(url, timeout_seconds)
+        self._path, self._body = urlsplit(url).path or "/invocations", body
         self._headers = {"Content-Type": content_type}
 
     def send(self) -> Outcome:
@@ -74,6 +72,19 @@ class HttpSender:
 
     def close(self) -> None:
         self._connection.close()
+
+
+def ping(url: str, timeout_seconds: float = 5.0) -> int:
+    """The HTTP status of the `/ping` beside `url`, a server's /invocations. Raises OSError, HTTPException."""
+    with closing(_connection(url, timeout_seconds)) as connection:
+        connection.request("GET", urlsplit(url).path.rpartition("/")[0] + "/ping")
+        return int(connection.getresponse().status)
+
+
+def _connection(url: str, timeout_seconds: float) -> http.client.HTTPConnection:
+    parts = urlsplit(url)
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    return kind(parts.netloc, timeout=timeout_seconds)
 
 
 def closed(make_sender: Callable[[], Sender], clients: int, seconds: float) -> Step:

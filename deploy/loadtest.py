@@ -10,6 +10,7 @@ import math
 import mimetypes
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from rich.table import Table
 from containers.core.errors import ConfigError
 from deploy import load_generator as load
 from deploy.context import Context
-from deploy.errors import DeployError, code_of, explained
+from deploy.errors import DeployError, Refused, TimedOut, code_of, explained
 
 SAFETY_FACTOR = 0.5
 IN_FLIGHT_SHARE = 0.7
@@ -29,6 +30,7 @@ _GAIN = 1.05  # doubling the clients must bring this much more to go on
 _BAD_SHARE = 0.01
 _OPEN_SHARES = (0.5, 0.7, 0.8, 0.9, 1.0)
 _MOST_CLIENTS = 256
+_READY_SECONDS = 600.0  # SageMaker's own default for a model's start
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +57,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, context: Context) -> None:
-    """Raises ConfigError for a photo that cannot be read, DeployError when the server gives no good answer at all."""
+    """Raises ConfigError for a photo that cannot be read, DeployError when the server gives no good answer at all.
+
+    A server that is still loading its model is waited for.
+    """
     try:
         body = args.photo.read_bytes()
     except OSError as error:
@@ -66,6 +71,8 @@ def run(args: argparse.Namespace, context: Context) -> None:
         context.emit({"would_load": where}, lambda: f"would load {where}, up to {_MOST_CLIENTS} clients at once")
         return
     runtime = None if args.url else endpoint_client(context)
+    if args.url:
+        wait_until_ready(args.url, context)
 
     def make_sender() -> load.Sender:
         if args.url:
@@ -79,6 +86,25 @@ def run(args: argparse.Namespace, context: Context) -> None:
     proposal = propose(steps, args.p95_ms, args.instances, args.usual_rps, args.peak_rps, where)
     found = {"server": where, "steps": [step.as_dict() for step in steps], "proposal": asdict(proposal)}
     context.emit(found, lambda: _table(proposal, args.p95_ms))
+
+
+def wait_until_ready(url: str, context: Context) -> None:
+    """Until /ping is no longer 503; a server that has no /ping is taken as it is.
+
+    Raises Refused where nobody listens, TimedOut where the server never becomes ready.
+    """
+
+    def state() -> str:
+        try:
+            return "not ready, its model is still loading" if load.ping(url) == 503 else "ready"
+        except (OSError, HTTPException) as error:
+            raise Refused(url, f"nobody answers there ({error})", hint="start the server, or mend --url") from error
+
+    try:
+        context.wait(url, state, until={"ready"}, limit_seconds=_READY_SECONDS, every_seconds=1.0)
+    except TimedOut as late:
+        hint = "the server's own log says why its model does not load; run the same command again to go on waiting"
+        raise TimedOut(url, f"/ping is {late.problem}", hint=hint) from late
 
 
 def ramp(make_sender: Callable[[], load.Sender], p95_ms: float, seconds: float) -> Iterator[load.Step]:
@@ -108,6 +134,10 @@ def propose(
     kept = [step for step in steps if step.kind == "closed" and keeps(step)]
     if not kept:
         best = min((step.p95_ms for step in steps), default=math.inf)
+        if math.isinf(best):
+            counts = f"{sum(step.refused for step in steps)} refused, {sum(step.failed for step in steps)} failed"
+            hint = "look at the server's log: it may not take this photo, or be busy with others'"
+            raise DeployError(where, f"no request got a good answer: {counts}", hint=hint)
         hint = "allow more with --p95-ms, choose a faster instance type or engine, or look at the server's log"
         raise DeployError(where, f"no load keeps 95 % of answers within {p95_ms:g} ms; the best was {best:.0f} ms", hint=hint)
     most = max(step.throughput for step in kept)
