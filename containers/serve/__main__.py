@@ -1,5 +1,10 @@
 """`python -m containers.serve --model-dir DIR`: serve a model directory over HTTP, on a laptop as in the container."""
 
+from containers.core import installed
+
+if __name__ == "__main__":
+    installed.insist("python -m containers.serve", "flask", "gunicorn", "numpy")
+
 import argparse
 import os
 import resource

@@ -9,6 +9,9 @@ import signal
 
 if __name__ == "__main__":  # until `FirstProcess` stands: a PID 1 loses a signal that it has no handler for
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
+    from containers.core import installed
+
+    installed.insist("python -m containers.train", "torch", "pydantic", "pythonjsonlogger")
 
 import argparse
 import os

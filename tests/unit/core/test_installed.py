@@ -18,7 +18,17 @@ def bare(tmp_path_factory):
     return folder / "bin" / "python"
 
 
-@pytest.mark.parametrize("program", ["deploy", "tests.conformance", "benchmarks.serving", "benchmarks.training"])
+PROGRAMS = (
+    "containers.train",
+    "containers.serve",
+    "deploy",
+    "tests.conformance",
+    "benchmarks.serving",
+    "benchmarks.training",
+)
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
 def test_a_python_without_packages_is_told_in_one_line_what_to_do(bare, program):
     done = subprocess.run([bare, "-m", program, "--help"], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, ""), done.stderr
