@@ -38,3 +38,15 @@ def test_the_int8_engine_is_chosen_and_answers_as_the_artifact_promises(colourfu
     assert (
         np.mean([answer == name for (name, _), answer in zip(photos, answers, strict=True)]) >= entry.accuracy - 1 / 60 - 1e-9
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["openvino-fp32", "eager"])
+def test_another_engine_is_served_where_it_is_asked_for(colourful, tmp_path, engine: str):
+    model_dir, _ = colourful
+    facts = manifest.read(model_dir)
+    with serving(model_dir, tmp_path / "log", engine=engine, fronts=1) as server:
+        assert server.await_event("model loaded")["engine"] == engine
+        golden = server.invoke((model_dir / manifest.GOLDEN_FILE).read_bytes(), "image/png").json()["predictions"][0]
+    served = [golden["probabilities"][name] for name in facts.class_names]
+    assert np.abs(np.subtract(served, facts.golden.probabilities)).max() <= manifest.EAGER_TOLERANCE

@@ -142,13 +142,43 @@ def test_what_the_platform_sends_is_given_back_with_errors_too(model_dir, tmp_pa
         assert (line["status"], line["error"]) == (400, "BadRequest")
 
 
-def test_the_log_level_is_the_environment_s(model_dir, tmp_path):
-    with scripted(model_dir, tmp_path, {"KENNEL_LOG_LEVEL": "WARNING"}, port=free_port()) as engine:
+@pytest.mark.parametrize(
+    "level", [{"KENNEL_LOG_LEVEL": "WARNING"}, {"SAGEMAKER_CONTAINER_LOG_LEVEL": "30"}], ids=["ours", "sagemaker"]
+)
+def test_the_log_level_is_the_environment_s(model_dir, tmp_path, level: dict[str, str]):
+    with scripted(model_dir, tmp_path, level, port=free_port()) as engine:
         assert engine.server.invoke(JPEG).status_code == 200
         assert engine.server.log.read_text() == ""
         engine.play(room=0)
         assert engine.server.invoke(JPEG).status_code == 507
         assert {json.loads(line)["level"] for line in engine.server.log.read_text().splitlines()} == {"ERROR"}
+
+
+def test_every_error_of_the_server_is_clean_json_and_only_those_to_try_again_say_when(model_dir, tmp_path):
+    with scripted(model_dir, tmp_path, slots=1, request_timeout_seconds=3) as engine:
+        server, sent = engine.server, {"X_Amzn_SageMaker_Custom_Attributes": "trace=1", "X_Amzn_SageMaker_Inference_Id": "id-1"}
+
+        def refused(status: int, kind: str, retry_after: str | None = None) -> None:
+            answer = server.invoke(JPEG, **sent)
+            assert (answer.status_code, answer.headers.get("Retry-After")) == (status, retry_after)
+            assert answer.headers["Content-Type"] == "application/json"
+            assert answer.headers["X-Amzn-SageMaker-Custom-Attributes"] == "trace=1"
+            error = answer.json()["error"]
+            assert (error["kind"], error["request_id"], answer.headers["X-Request-Id"]) == (kind, "id-1", "id-1")
+            assert len(answer.text) < 2048
+            assert "Traceback" not in answer.text
+
+        engine.play(room=0)
+        refused(507, "OutOfMemory")
+        engine.play(seconds=600)
+        refused(504, "DeadlineExceeded")
+        refused(503, "Overloaded", "1")  # its only slot may still be written
+        engine.play()
+        until(lambda: server.invoke(JPEG).status_code == 200, "the slot came back")
+        engine.play(broken=True, may_load=False)
+        refused(500, "ModelFailed")
+        until(lambda: server.ping() == 503, "the model process has ended")
+        refused(503, "NotReady", "5")
 
 
 def test_it_listens_where_sagemaker_says_and_opens_no_other_port(model_dir, tmp_path):
