@@ -1,10 +1,8 @@
-"""One line per event on stdout: a constant message, numbers in fields, the context in every line. It is JSON,
-which SageMaker's metrics and every program read; on the terminal of a person the same in words.
+"""One JSON line per event on stdout: a constant message, numbers in fields, the context in every line.
 
 log = logs.get(__name__)
 log.info("epoch", extra={"epoch": 3, "train_loss": 0.41})
 {"time": "2026-11-22T14:00:00.123Z", "level": "INFO", "event": "epoch", "logger": "…", "epoch": 3, "train_loss": 0.41}
-14:00:00 INFO    epoch  epoch=3  train_loss=0.41
 """
 
 import io
@@ -20,9 +18,6 @@ from typing import Any, TextIO
 from pythonjsonlogger.json import JsonFormatter
 
 from containers.core import redaction
-
-_PEOPLE = "KENNEL_LOG_FOR_PEOPLE"
-"""From a program to the processes it starts; nobody else sets it."""
 
 
 class _Lines(JsonFormatter):
@@ -61,33 +56,8 @@ class _Lines(JsonFormatter):
         log_data.update(fields)
 
 
-class _Words(_Lines):
-    """The same without the logger's name and what is null, at this machine's hour; a traceback as Python prints it. A character
-    that a terminal would obey, as in a file's name, is written as an escape.
-    """
-
-    def jsonify_log_record(self, log_data: dict[str, Any]) -> str:
-        hour = datetime.fromisoformat(log_data.pop("time")).astimezone().strftime("%H:%M:%S")
-        level, event, _ = (log_data.pop(name) for name in ("level", "event", "logger"))
-        traces = [_visible(f"\n{log_data.pop(name)}", "\n") for name in ("exc_info", "stack_info") if log_data.get(name)]
-        fields = [f"  {name}={self._shown(value)}" for name, value in log_data.items() if value is not None]
-        return "".join([_visible(f"{hour} {level:<7} {event}"), *map(_visible, fields), *traces])
-
-    def _shown(self, value: Any) -> str:
-        if isinstance(value, float):
-            return f"{value:.4g}" if abs(value) < 10_000 else f"{value:.0f}"
-        if isinstance(value, str) and value and not set(' "=') & set(value):
-            return value
-        return super().jsonify_log_record(value)
-
-
-def _visible(text: str, kept: str = "") -> str:
-    return "".join(each if each.isprintable() or each in kept else ascii(each)[1:-1] for each in text)
-
-
 def configure(level: str | None = None, stream: TextIO | None = None, **context: Any) -> None:
-    """Send every logger of this process to `stream` (stdout) as lines that all carry `context` (rank, host …): JSON, unless it
-    is a terminal of a program that called `for_people`.
+    """Send every logger of this process to `stream` (stdout) as JSON lines that all carry `context` (rank, host …).
 
     `level` falls back to KENNEL_LOG_LEVEL, then SageMaker's SAGEMAKER_CONTAINER_LOG_LEVEL (a number), then INFO.
     An unknown level is INFO. Calling it again replaces the handler, it never doubles lines.
@@ -99,18 +69,11 @@ def configure(level: str | None = None, stream: TextIO | None = None, **context:
         with suppress(OSError):  # it flushes, and nobody may read there any more, or the disk be full
             target.reconfigure(errors="backslashreplace")
     handler = logging.StreamHandler(target)
-    handler.setFormatter(_Words(context) if target.isatty() and _PEOPLE in os.environ else _Lines(context))
+    handler.setFormatter(_Lines(context))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(number)
     logging.captureWarnings(True)
-
-
-def for_people() -> None:
-    """Of a program that people start by hand, and no platform that reads JSON: a terminal gets words from now on, also from
-    the processes that are started.
-    """
-    os.environ[_PEOPLE] = "1"
 
 
 def get(name: str) -> logging.Logger:

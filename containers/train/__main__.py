@@ -25,7 +25,6 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from containers.core import logs
 from containers.core.errors import ConfigError
 from containers.core.settings import parse, unknown
 from containers.train import supervisor
@@ -76,8 +75,10 @@ def read_job(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) 
         name.removeprefix("config."): value for name, value in given.items() if name.startswith("config.") and value is not None
     }
     channels = {}
-    if chosen.get("pretrained", "auto") not in ("auto", "none"):
-        channels["pretrained"] = _folder(chosen.pop("pretrained"))
+    if (folder := chosen.get("pretrained", "auto")) not in ("auto", "none"):
+        channels["pretrained"] = Path(chosen.pop("pretrained")).absolute()
+        if not channels["pretrained"].is_dir():
+            problems.append(f"--pretrained {folder}: say auto, none, or the folder that holds the weights")
     config = parse(TrainConfig, chosen, where="the flags", also=problems)
     return _job(given, environ, config, {"train": given["data"].absolute(), **channels})
 
@@ -93,9 +94,10 @@ def _read_flags(arguments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
     parsed, strange = parser().parse_known_args(arguments)
     given = vars(parsed)
     known = [f"--{name.removeprefix('config.').replace('_', '-')}" for name in given]
-    flags = [each.partition("=")[0] for each in strange if each.startswith("--")]  # the others may be their values
-    problems = [unknown(each, known, what="flag", otherwise="--help lists them") for each in flags]
-    problems += [f"{each}: belongs to no flag; these begin with --" for each in strange if not flags]
+    flags = [each for each in strange if each.startswith("--") and each != "--"]
+    problems = [unknown(each.partition("=")[0], known, what="flag", otherwise="--help lists them") for each in flags]
+    words, values = [each for each in strange if not each.startswith("--")], sum("=" not in each for each in flags)
+    problems += [f"{each}: belongs to no flag; these begin with --" for each in words[values:]]
     needed = {"data": "--data: name the folder of photos", "model_dir": "--model-dir: name the folder for the model"}
     return given, problems + [words for name, words in needed.items() if given[name] is None]
 
@@ -115,12 +117,6 @@ def _job(given: Mapping[str, Any], environ: Mapping[str, str], config: TrainConf
     return TrainingJob(
         name=given["job_name"], config=config, cluster=_cluster(given), paths=paths, channels=channels, device=device
     )
-
-
-def _folder(pretrained: str) -> Path:
-    if not Path(pretrained).is_dir():
-        raise ConfigError(f"--pretrained {pretrained}: say auto, none, or the folder that holds the weights")
-    return Path(pretrained).absolute()
 
 
 def _cluster(given: Mapping[str, object]) -> Cluster:
@@ -168,7 +164,6 @@ def serving_advice(job: TrainingJob) -> dict[str, str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
-    logs.for_people()
     return supervisor.run(lambda: read_job(given), lambda: stand_in(given), advice=serving_advice)
 
 

@@ -8,11 +8,12 @@ store of the first host. They end with the failure told here, and not after half
 (`agent`) says so itself, to those that have come.
 
     key (below the group's name) value        written
-    unfit/<host>                 a Failure    by the host that is not fit, which then closes the rendezvous
-    gave-up/<host>               a Failure    by a host that had gathered, likewise
+    unfit/<host>, unfit/*        a Failure    by the host that is not fit, which then closes the rendezvous
+    gave-up/<host>, gave-up/*    a Failure    by a host that had gathered, likewise
     heard/<host>                 "1"          by each host that ends for it, the first one too
     listens/<host>               "1"          by each that hears before it gathers (`listening`)
 
+* is for hosts that do not count the one that says it, as where their lists of hosts differ.
 The first host keeps the store, so it stays until all have heard, as long as hosts may reasonably start apart.
 """
 
@@ -40,17 +41,18 @@ STAY_SECONDS = 300.0
 GAVE_UP_SECONDS = 30.0
 """What hosts that have come need to hear of one that gave up: they look every second."""
 _POLL_SECONDS = 0.2
+_ANYONE = "*"
 
 
 def say(handler: RendezvousHandler, job: TrainingJob, why: Failure, seconds: float = STAY_SECONDS) -> None:
     """Leave `why` for every host that gathers, or will, and let none of them wait. On the first host: until all have heard."""
-    _close(handler, f"unfit/{job.cluster.current_host}", why)
+    _close(handler, "unfit", job.cluster, why)
     _heard(_store(handler), job.cluster, job.cluster.hosts, seconds)
 
 
 def give_up(handler: RendezvousHandler, job: TrainingJob, why: Failure, there: Collection[str]) -> None:
     """The same of a host that has gathered. On the first host: until those that are `there`, or listen, have heard."""
-    _close(handler, f"gave-up/{job.cluster.current_host}", why)
+    _close(handler, "gave-up", job.cluster, why)
     store = _store(handler)
     listening = [host for host in job.cluster.hosts if store.check([f"listens/{host}"])]
     _heard(store, job.cluster, {*there, *listening}, GAVE_UP_SECONDS)
@@ -62,7 +64,7 @@ def hear(handler: RendezvousHandler, job: TrainingJob, there: Collection[str] = 
     """
     store = _store(handler)
     for how, hosts, seconds in (("unfit", job.cluster.hosts, STAY_SECONDS), ("gave-up", there, GAVE_UP_SECONDS)):
-        if why := _told(store, job.cluster.hosts, how):
+        if why := _told(store, (*job.cluster.hosts, _ANYONE), how):
             _heard(store, job.cluster, hosts, seconds)
             return why
     return None
@@ -100,8 +102,9 @@ def _told(store: Store, hosts: Collection[str], how: str) -> Failure | None:
     return failure.root_cause(Failure.model_validate_json(bytes(store.get(key)).decode()) for key in told) if told else None
 
 
-def _close(handler: RendezvousHandler, key: str, why: Failure) -> None:
-    _store(handler).set(key, why.model_dump_json())
+def _close(handler: RendezvousHandler, how: str, cluster: Cluster, why: Failure) -> None:
+    for name in (cluster.current_host, _ANYONE):
+        _store(handler).set(f"{how}/{name}", why.model_dump_json())
     gathering: Any = handler  # torch types neither
     gathering.set_closed()
 

@@ -39,7 +39,7 @@ def check_hosts(handler: Any, name: str, cluster: Cluster) -> None:
     if cluster.node_rank == 0:
         store.set("hosts", json.dumps(cluster.hosts))
         return
-    deadline = time.monotonic() + rendezvous.JOIN_SECONDS
+    deadline = time.monotonic() + handler.settings.timeout.join.total_seconds()
     while not store.check(["hosts"]):  # the first host's store may be that of its farewell
         if handler.is_closed():
             raise RendezvousClosedError

@@ -1,11 +1,9 @@
-"""containers/core/logs.py: one line per event, whatever is in it: JSON, or words on a person's terminal."""
+"""containers/core/logs.py: one JSON line per event, whatever is in it."""
 
 import io
 import json
 import logging
 import math
-import os
-import re
 import warnings
 
 import pytest
@@ -20,7 +18,6 @@ def _restore_root_logger():
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield
-    os.environ.pop("KENNEL_LOG_FOR_PEOPLE", None)
     root.handlers[:] = handlers
     root.setLevel(level)
     logging.captureWarnings(False)
@@ -120,59 +117,6 @@ def test_python_warnings_become_lines():
         logging.captureWarnings(True)
         warnings.warn("old way", DeprecationWarning, stacklevel=1)
     assert "old way" in _lines(stream)[0]["event"]
-
-
-class _Terminal(io.StringIO):
-    def isatty(self):
-        return True
-
-
-def _in_words(event, **fields):
-    logs.for_people()
-    stream = _Terminal()
-    logs.configure(stream=stream, rank=0)
-    logs.get("x").info(event, extra=fields)
-    return stream.getvalue()
-
-
-def test_a_persons_terminal_gets_words():
-    said = _in_words(
-        "epoch", epoch=3, train_loss=0.123456, seconds=12345.6, note="a b", path="café.jpg", none=None, best={"a": 1}
-    )
-    assert re.fullmatch(
-        r"\d\d:\d\d:\d\d INFO    epoch  rank=0  epoch=3  train_loss=0\.1235  seconds=12346  "
-        r'note="a b"  path=café\.jpg  best={"a": 1}\n',
-        said,
-    )
-
-
-@pytest.mark.parametrize(("stream", "by_hand"), [(_Terminal(), False), (io.StringIO(), True)])
-def test_it_stays_json_elsewhere(stream, by_hand):
-    """On SageMaker too, whose metrics are read from it, should it give its containers a terminal."""
-    if by_hand:
-        logs.for_people()
-    logs.configure(stream=stream)
-    logs.get("x").info("epoch")
-    assert _lines(stream)[0]["event"] == "epoch"
-
-
-@given(st.text(), st.text())
-def test_words_are_one_line_that_no_terminal_obeys(event, value):
-    assert _in_words(event, value=value).removesuffix("\n").isprintable()
-
-
-def test_words_keep_a_traceback_as_it_is_and_no_secret(monkeypatch):
-    monkeypatch.setenv("HF_TOKEN", "hf_abcdefgh")
-    logs.for_people()
-    stream = _Terminal()
-    logs.configure(stream=stream)
-    try:
-        raise ValueError("boom \x1b[31m hf_abcdefgh")
-    except ValueError:
-        logs.get("x").exception("failed")
-    head, *trace = stream.getvalue().splitlines()
-    assert head.endswith("ERROR   failed")
-    assert (trace[0], trace[-1]) == ("Traceback (most recent call last):", r"ValueError: boom \x1b[31m <HF_TOKEN>")
 
 
 def test_configuring_twice_does_not_double_lines():

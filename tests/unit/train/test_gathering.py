@@ -1,5 +1,6 @@
 """What is said of a group of hosts that does not form: real stores, and whole jobs of three hosts."""
 
+import time
 from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
@@ -7,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 from torch.distributed import TCPStore
+from torch.distributed.elastic.rendezvous import RendezvousClosedError, RendezvousTimeoutError
 
 from containers.core.errors import ConfigError
 from containers.train import gathering
@@ -52,6 +54,19 @@ def test_each_host_compares_its_list_with_the_first_hosts() -> None:
     differ = r"the lists of hosts \(--hosts\) of host 127\.0\.0\.2 differ from those of host 127\.0\.0\.1"
     with pytest.raises(ConfigError, match=differ):
         gathering.check_hosts(handler, "job", THREE.model_copy(update={"hosts": NAMES[:2]}))
+
+
+@pytest.mark.parametrize(("closed", "ends"), [(True, RendezvousClosedError), (False, RendezvousTimeoutError)])
+def test_a_first_host_that_does_not_say_whom_it_counts_is_waited_for_as_for_a_group(
+    closed: bool, ends: type[Exception]
+) -> None:
+    _, second = stores()
+    patience = SimpleNamespace(timeout=SimpleNamespace(join=timedelta(seconds=0.5)))
+    handler = SimpleNamespace(_store=second, is_closed=lambda: closed, settings=patience)
+    began = time.monotonic()
+    with pytest.raises(ends):
+        gathering.check_hosts(handler, "job", THREE)
+    assert (time.monotonic() - began < 0.5) is closed
 
 
 def test_each_group_of_a_job_gathers_under_a_name_of_its_own() -> None:

@@ -189,13 +189,13 @@ def test_a_host_that_is_to_start_more_processes_than_it_has_gpus_tells_those_tha
         assert f"[host {wrong}]" in job.failure
 
 
-TWO, THREE = "127.0.0.1,127.0.0.2", "127.0.0.1,127.0.0.2,127.0.0.3"
+TWO, THREE, STRANGE = "127.0.0.1,127.0.0.2", "127.0.0.1,127.0.0.2,127.0.0.3", "127.0.0.1,127.0.0.3"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("firsts", "others"), [(THREE, TWO), (TWO, THREE)])
+@pytest.mark.parametrize(("firsts", "others"), [(THREE, TWO), (TWO, THREE), (STRANGE, TWO)])
 def test_hosts_that_count_different_hosts_end_at_once(tmp_path: Path, data: Path, firsts: str, others: str) -> None:
-    """Whichever of them comes last, by whose count torch would take the two for a whole group or not."""
+    """By the count of whoever comes last torch takes the two for a whole group, or not."""
     port = ("--rendezvous-port", jobs.free_port(), "--hosts")
     with (
         Job.with_flags(tmp_path / "a", data, *port, firsts, "--current-host", "127.0.0.1") as first,
