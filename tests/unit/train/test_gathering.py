@@ -32,6 +32,12 @@ def arrived(store: TCPStore) -> None:
     store.check(["any"])
 
 
+def joining(store: TCPStore, *, closed: bool = False) -> SimpleNamespace:
+    """Torch's handler, as far as it matters: over this connection, and with half a second for a group to form."""
+    patience = SimpleNamespace(timeout=SimpleNamespace(join=timedelta(seconds=0.5)))
+    return SimpleNamespace(_store=store, is_closed=lambda: closed, settings=patience)
+
+
 def test_who_did_not_come_is_named_and_nobody_else() -> None:
     first, second = stores()
     handler = SimpleNamespace(_store=second)
@@ -48,8 +54,9 @@ def test_who_did_not_come_is_named_and_nobody_else() -> None:
 
 def test_each_host_compares_its_list_with_the_first_hosts() -> None:
     first, second = stores()
-    handler = SimpleNamespace(_store=second)
-    gathering.check_hosts(SimpleNamespace(_store=first), "job", THREE.model_copy(update={"current_host": NAMES[0]}))
+    handler = joining(second)
+    gathering.check_hosts(joining(first), "job", THREE.model_copy(update={"current_host": NAMES[0]}))
+    arrived(first)
     gathering.check_hosts(handler, "job", THREE)
     differ = r"the lists of hosts \(--hosts\) of host 127\.0\.0\.2 differ from those of host 127\.0\.0\.1"
     with pytest.raises(ConfigError, match=differ):
@@ -60,13 +67,12 @@ def test_each_host_compares_its_list_with_the_first_hosts() -> None:
 def test_a_first_host_that_does_not_say_whom_it_counts_is_waited_for_as_for_a_group(
     closed: bool, ends: type[Exception]
 ) -> None:
-    _, second = stores()
-    patience = SimpleNamespace(timeout=SimpleNamespace(join=timedelta(seconds=0.5)))
-    handler = SimpleNamespace(_store=second, is_closed=lambda: closed, settings=patience)
+    first, second = stores()
     began = time.monotonic()
     with pytest.raises(ends):
-        gathering.check_hosts(handler, "job", THREE)
+        gathering.check_hosts(joining(second, closed=closed), "job", THREE)
     assert (time.monotonic() - began < 0.5) is closed
+    del first  # who keeps the store
 
 
 def test_each_group_of_a_job_gathers_under_a_name_of_its_own() -> None:
