@@ -8,6 +8,7 @@ done, and a latency counts from the moment the request was due. It finds what us
 import http.client
 import math
 import random
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -75,9 +76,12 @@ class HttpSender:
 
 
 def ping(url: str, timeout_seconds: float = 5.0) -> int:
-    """The HTTP status of the `/ping` beside `url`, a server's /invocations. Raises OSError, HTTPException."""
+    """The HTTP status of the `/ping` of the server whose /invocations or /models/NAME/invoke is `url`.
+
+    Raises OSError, HTTPException; ValueError where `url` is none.
+    """
     with closing(_connection(url, timeout_seconds)) as connection:
-        connection.request("GET", urlsplit(url).path.rpartition("/")[0] + "/ping")
+        connection.request("GET", re.sub("(/models/[^/]+)?/[^/]*$", "", urlsplit(url).path) + "/ping")
         return int(connection.getresponse().status)
 
 

@@ -8,9 +8,10 @@ metric (developer guide, endpoint-scaling-loadtest), 70 % of the requests in fli
 import argparse
 import math
 import mimetypes
+import socket
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from http.client import HTTPException
+from http.client import HTTPException, InvalidURL
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ _BAD_SHARE = 0.01
 _OPEN_SHARES = (0.5, 0.7, 0.8, 0.9, 1.0)
 _MOST_CLIENTS = 256
 _READY_SECONDS = 600.0  # SageMaker's own default for a model's start
+_NO_SERVER = (ConnectionRefusedError, socket.gaierror, InvalidURL, ValueError)
+"""What waiting does not mend; the last of them is what no URL, no host's name and a wrong certificate raise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +92,8 @@ def run(args: argparse.Namespace, context: Context) -> None:
 
 
 def wait_until_ready(url: str, context: Context) -> None:
-    """Until /ping is no longer 503; a server that has no /ping is taken as it is.
+    """Until /ping is no longer 503; a server that has no /ping is taken as it is. One that starts or is busy may hang up or let
+    callers wait, as whatever listens for it does.
 
     Raises Refused where nobody listens, TimedOut where the server never becomes ready.
     """
@@ -97,13 +101,17 @@ def wait_until_ready(url: str, context: Context) -> None:
     def state() -> str:
         try:
             return "not ready, its model is still loading" if load.ping(url) == 503 else "ready"
-        except (OSError, HTTPException) as error:
+        except _NO_SERVER as error:
             raise Refused(url, f"nobody answers there ({error})", hint="start the server, or mend --url") from error
+        except TimeoutError:
+            return "not ready, it does not answer in time"
+        except (OSError, HTTPException) as error:
+            return f"not ready, {getattr(error, 'strerror', None) or 'it hangs up or speaks no HTTP'}"
 
     try:
         context.wait(url, state, until={"ready"}, limit_seconds=_READY_SECONDS, every_seconds=1.0)
     except TimedOut as late:
-        hint = "the server's own log says why its model does not load; run the same command again to go on waiting"
+        hint = "the server's own log says why; run the same command again to go on waiting"
         raise TimedOut(url, f"/ping is {late.problem}", hint=hint) from late
 
 
@@ -136,7 +144,7 @@ def propose(
         best = min((step.p95_ms for step in steps), default=math.inf)
         if math.isinf(best):
             counts = f"{sum(step.refused for step in steps)} refused, {sum(step.failed for step in steps)} failed"
-            hint = "look at the server's log: it may not take this photo, or be busy with others'"
+            hint = "look at the server's log: it may refuse this photo, or have too much else to do"
             raise DeployError(where, f"no request got a good answer: {counts}", hint=hint)
         hint = "allow more with --p95-ms, choose a faster instance type or engine, or look at the server's log"
         raise DeployError(where, f"no load keeps 95 % of answers within {p95_ms:g} ms; the best was {best:.0f} ms", hint=hint)

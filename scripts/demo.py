@@ -13,7 +13,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -95,10 +95,10 @@ def check_classes(folders: Sequence[Path]) -> None:
         list(folders) if max(found.values()) < NEEDED else []
     )
     if few:
-        others = f", and {len(few) - 1} more class folder(s) too few" if few[1:] else ""
         raise Stop(
-            f"{few[0]} holds {found[few[0]]} photo(s){others}: put at least {NEEDED} different ones into the folder of each "
-            "class, to train on, to choose the model with and to test it, or remove the folder"
+            f"{few[0].parent} holds too few photos ({_listed({folder.name: found[folder] for folder in few})}): put at least "
+            f"{NEEDED} different ones into the folder of each class, to train on, to choose the model with and to test it, or "
+            "remove the folder"
         )
 
 
@@ -106,6 +106,12 @@ def _count(folder: Path, most: int) -> int:
     """Files in it, at whatever depth; `most` where there are more."""
     files = (entry for entry in folder.rglob("*") if entry.is_file() and not entry.name.startswith("."))
     return sum(1 for _ in islice(files, most))
+
+
+def _listed(photos: Mapping[str, int]) -> str:
+    """Classes with the number of their photos, the first five."""
+    named = [f"{name} {count}" for name, count in photos.items()]
+    return ", ".join(named[:5]) + (", …" if named[5:] else "")
 
 
 def check_port_of(port: int) -> None:
@@ -192,11 +198,10 @@ def unseen_photo(url: str) -> Path:
     """A test photo of the run that has just ended. Raises Stop where it had none."""
     found = json.loads((RUN / "model.run" / "output" / "data_report.json").read_text())
     if found["example"] is None:
-        counts = [f"{name} {sum(splits.values())}" for name, splits in found["classes"].items()]
-        listed = ", ".join(counts[:5]) + (", …" if counts[5:] else "")
+        counts = {name: sum(splits.values()) for name, splits in found["classes"].items()}
         raise Stop(
-            f"no class has {NEEDED} different photos ({listed}), so there is none for a test that the model has not seen: add "
-            f"some and try again. The server is running all the same, at {url}; make stop ends it"
+            f"no photo could be kept for a test ({_listed(counts)}): add other photos to train on, or a folder test/ beside "
+            f"train/, and try again. The server is running all the same, at {url}; make stop ends it"
         )
     return Path(found["example"])
 

@@ -18,6 +18,8 @@ VENV = ROOT / ".venv"
 PRETRAINED = ROOT / ".cache" / "pretrained"
 SERVER_FILES = ROOT / "runs" / "demo"
 STOP_SECONDS = 30.0
+TRAINING = {"KENNEL_SERVING_ADVICE": "off"}
+"""For training's environment: the demo moves the model and serves it itself."""
 
 
 class Runner(Protocol):
@@ -66,7 +68,9 @@ class Containers:
     def train(self, data: Path, out: Path, flags: Sequence[str]) -> None:
         owner = f"{os.getuid()}:{os.getgid()}"  # what it writes belongs to whoever runs the demo
         terminal = [] if sys.stderr.isatty() else ["-T"]
-        command: list[str | Path] = [*self._compose, "run", "--rm", "--no-deps", *terminal, "--user", owner, "-e", "HOME=/tmp"]
+        command: list[str | Path] = [*self._compose, "run", "--rm", "--no-deps", *terminal, "--user", owner]
+        for name, value in {"HOME": "/tmp", **TRAINING}.items():
+            command += ["-e", f"{name}={value}"]
         for folder, mode in ((data, "ro"), (out, "rw")):  # under their own names, so that messages name what is on this machine
             command += ["-v", f"{folder}:{folder}:{mode}"]
         command += ["train", "--data", data, "--model-dir", out / "model", *flags]
@@ -84,9 +88,13 @@ class Containers:
             raise Stop(f"the server has ended: {output([*self._compose, 'logs', '--no-log-prefix', '--tail', '5', 'serve'])}")
 
     def stop(self) -> bool:
+        """Removes all else that has ended, too: what a training or a server left that failed."""
+        down: Command = [*self._compose, "down", "--remove-orphans"]
         was_running = self.port() is not None
         if was_running:
-            run([*self._compose, "down"], "the server could not be stopped")
+            run(down, "the server could not be stopped")
+        else:
+            output(down, STOP_SECONDS)  # in silence: mostly there is nothing
         return was_running
 
     def port(self) -> int | None:
@@ -124,7 +132,7 @@ class Processes:
 
     def train(self, data: Path, out: Path, flags: Sequence[str]) -> None:
         command: Command = [self._python, "-m", "containers.train", "--data", data, "--model-dir", out / "model", *flags]
-        run(command, "training ended with an error", env={"KENNEL_PRETRAINED_DIR": str(PRETRAINED)})
+        run(command, "training ended with an error", env={"KENNEL_PRETRAINED_DIR": str(PRETRAINED), **TRAINING})
 
     def serve(self, model: Path, port: int) -> None:
         SERVER_FILES.mkdir(parents=True, exist_ok=True)

@@ -157,9 +157,13 @@ def _check_interface(name: object) -> None:
 
 
 def serving_advice(job: TrainingJob) -> dict[str, str]:
-    """The command that serves the model, where the server is: the train image has none."""
-    command = f"python -m containers.serve --model-dir {shlex.quote(str(job.paths.model_dir))}"
-    return {"serve_it": command} if find_spec("containers.serve") else {}
+    """The command that serves the model, where the server and its packages are: the train image has none.
+
+    KENNEL_SERVING_ADVICE=off leaves it out, for a program that takes the model from here and serves it itself.
+    """
+    if os.environ.get("KENNEL_SERVING_ADVICE") == "off" or not all(map(find_spec, ("containers.serve", "flask"))):
+        return {}
+    return {"serve_it": f"python -m containers.serve --model-dir {shlex.quote(str(job.paths.model_dir))}"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

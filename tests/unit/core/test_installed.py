@@ -14,7 +14,7 @@ from scripts.machine import ROOT
 def bare(tmp_path_factory):
     """A Python that has the standard library only."""
     folder = tmp_path_factory.mktemp("bare")
-    venv.create(folder, with_pip=False)
+    venv.create(folder, with_pip=False, symlinks=True)
     return folder / "bin" / "python"
 
 

@@ -5,7 +5,6 @@ import json
 import math
 import threading
 import time
-from collections.abc import Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import boto3
@@ -14,7 +13,7 @@ import pytest
 from containers.core.errors import ConfigError
 from deploy import load_generator as load
 from deploy import loadtest
-from deploy.errors import DeployError, Refused, TimedOut
+from deploy.errors import DeployError
 from tests.support import aws as fake
 from tests.support.sagemaker_runtime import SageMakerRuntime
 
@@ -22,9 +21,7 @@ from tests.support.sagemaker_runtime import SageMakerRuntime
 class Server:
     """Two at a time, each for `seconds`; more than `waiting` waiting are refused."""
 
-    def __init__(self, seconds: float = 0.01, waiting: int = 1000, status: int = 200, pings: Sequence[int] = (404,)) -> None:
-        """`pings` are the answers of /ping in turn; the last stays."""
-        left = list(pings)
+    def __init__(self, seconds: float = 0.01, waiting: int = 1000, status: int = 200) -> None:
         room, queue = threading.Semaphore(2), threading.BoundedSemaphore(waiting)
 
         class Handler(BaseHTTPRequestHandler):
@@ -34,7 +31,7 @@ class Server:
                 pass
 
             def do_GET(self) -> None:
-                self._answer((left.pop(0) if left[1:] else left[0]) if self.path == "/ping" else 404)
+                self._answer(404)  # it has no /ping
 
             def do_POST(self) -> None:
                 self.rfile.read(int(self.headers["Content-Length"]))
@@ -178,27 +175,6 @@ def test_the_command(tmp_path, capsys):
     found = json.loads(capsys.readouterr().out)
     assert found["proposal"]["maximum"] >= 1
     assert "answers/s" in context.console.text
-
-
-def test_a_server_that_still_loads_is_waited_for():
-    context = fake.context()
-    with Server(pings=(503, 503, 503, 200)) as server:
-        loadtest.wait_until_ready(server.url, context)
-        assert context.clock.monotonic() == 3
-        assert "not ready, its model is still loading" in context.console.text
-        loadtest.wait_until_ready(server.url, context)  # at once
-    assert context.clock.monotonic() == 3
-
-
-def test_one_that_never_loads_or_is_not_there_is_told(tmp_path):
-    (tmp_path / "dog.jpg").write_bytes(b"photo")
-    with (
-        Server(pings=(503,)) as server,
-        pytest.raises(TimedOut, match=r"still loading after 60\d s\n  try: the server's own log"),
-    ):
-        loadtest.run(command("--photo", str(tmp_path / "dog.jpg"), "--url", server.url), fake.context())
-    with pytest.raises(Refused, match=r"nobody answers there .*refused.*\n  try: start the server, or mend --url"):
-        loadtest.run(command("--photo", str(tmp_path / "dog.jpg"), "--url", "http://127.0.0.1:9"), fake.context())
 
 
 def test_a_photo_that_is_not_there(tmp_path):

@@ -58,9 +58,9 @@ def test_the_photo_to_classify_is_one_that_the_run_kept_for_its_test(tmp_path: P
     report.parent.mkdir(parents=True)
     report.write_text('{"example": "/photos/test/cat/a.jpg"}')
     assert demo.unseen_photo("http://here") == Path("/photos/test/cat/a.jpg")
-    report.write_text('{"example": null, "classes": {"cat": {"train": 1, "valid": 1}, "dog": {"train": 1, "valid": 1}}}')
+    report.write_text('{"example": null, "classes": {"cat": {"train": 1, "valid": 5}, "dog": {"train": 1, "valid": 5}}}')
     with pytest.raises(
-        Stop, match=r"no class has 3 different photos \(cat 2, dog 2\).* all the same, at http://here; make stop"
+        Stop, match=r"no photo could be kept for a test \(cat 6, dog 6\): .* all the same, at http://here; make stop"
     ):
         demo.unseen_photo("http://here")
 
@@ -108,9 +108,10 @@ def test_a_folder_without_classes_ends_with_one_line_before_any_set_up(tmp_path:
 @pytest.mark.parametrize(
     ("photos", "says"),
     [
-        ({"cat": 9, "dog": 1, "emu": 9}, "dog holds 1 photo(s): put at least 3 different ones into the folder of each class"),
-        ({"cat": 0, "dog": 1}, "cat holds 0 photo(s), and 1 more class folder(s) too few: put at least 3"),
-        ({"cat": 2, "dog": 2}, "cat holds 2 photo(s), and 1 more class folder(s) too few: put at least 3"),
+        ({"cat": 9, "dog": 1, "emu": 9}, "(dog 1): put at least 3 different ones into the folder of each class"),
+        ({"cat": 0, "dog": 1}, "(cat 0, dog 1): put at least 3"),
+        ({"cat": 2, "dog": 2}, "(cat 2, dog 2): put at least 3"),
+        (dict.fromkeys("abcdef", 0), "(a 0, b 0, c 0, d 0, e 0, …): put at least 3"),
         ({"cat": 2, "dog": 3}, ""),
         ({"train/cat": 1, "valid/cat": 1}, ""),
         ({"cat/deeper": 3, "__MACOSX": 0}, ""),
@@ -127,7 +128,7 @@ def test_a_class_with_too_few_photos_is_named_before_any_set_up(tmp_path: Path, 
         return demo.check_data(tmp_path)
     with pytest.raises(Stop) as caught:
         demo.check_data(tmp_path)
-    assert str(caught.value).startswith(f"{tmp_path}/{says}")
+    assert str(caught.value).startswith(f"{tmp_path} holds too few photos {says}")
     return None
 
 

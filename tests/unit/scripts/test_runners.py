@@ -45,6 +45,30 @@ def test_a_server_in_a_container_says_its_port(fake_docker) -> None:
     assert runners.Containers(Docker(fake_docker("ended", compose="exit 0"))).port() is None
 
 
+def test_training_is_told_that_the_demo_serves_its_model(fake_docker, processes: runners.Processes, tmp_path: Path) -> None:
+    """The model's folder in training's last line is not where the demo leaves it."""
+    docker = fake_docker(compose="exit 0")
+    runners.Containers(Docker(docker)).train(tmp_path, tmp_path, ())
+    assert " -e KENNEL_SERVING_ADVICE=off " in (docker.parent / "calls").read_text()
+    processes._python.write_text(f'#!/bin/sh\necho "$KENNEL_SERVING_ADVICE" >{tmp_path}/advice\n')
+    processes.train(tmp_path, tmp_path, ())
+    assert (tmp_path / "advice").read_text() == "off\n"
+
+
+def test_stop_removes_what_a_failed_training_left_in_containers(fake_docker, tmp_path: Path) -> None:
+    """Compose makes a network for it; there is no server."""
+    network = tmp_path / "network"
+    containers = runners.Containers(
+        Docker(fake_docker(compose=f'case "$4" in run) touch {network}; exit 2;; down) rm {network};; esac'))
+    )
+    with pytest.raises(Stop, match="training ended with an error"):
+        containers.train(tmp_path, tmp_path, ())
+    assert network.exists()
+    assert containers.stop() is False
+    assert not network.exists()
+    assert containers.stop() is False, "there is nothing left, which is no error"
+
+
 def test_stop_ends_the_container_server_of_this_clone_only(
     fake_docker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

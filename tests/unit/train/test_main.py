@@ -153,6 +153,15 @@ def test_the_command_that_serves_the_model_can_be_typed() -> None:
     assert door.serving_advice(job) == {"serve_it": "python -m containers.serve --model-dir '/runs/my dogs'"}
 
 
+def test_it_is_not_told_where_it_cannot_run_or_another_program_serves_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert door.serving_advice(read()) != {}
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "flask", None)
+        assert door.serving_advice(read()) == {}
+    monkeypatch.setenv("KENNEL_SERVING_ADVICE", "off")
+    assert door.serving_advice(read()) == {}
+
+
 def test_scratch_is_of_this_process_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     scratch = read("--job-name", "../../etc").paths.scratch_dir
