@@ -2,8 +2,10 @@
 
 import argparse
 import json
+import re
 from typing import Any
 
+from containers.core.errors import ConfigError
 from deploy import deployer_policies, iam
 from deploy.context import Context
 from deploy.errors import DeployError
@@ -19,6 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, context: Context) -> None:
+    if args.account and not re.fullmatch("[0-9]{12}", args.account):
+        raise ConfigError(f"--account {args.account}: an account number has 12 digits")
     account = args.account or context.config.stage.account or context.account
     documents = every_document(iam.Scope.of(context.names_in(account), context.config))
     unknown = [name for name in args.which if name not in documents]

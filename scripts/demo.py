@@ -66,6 +66,8 @@ def demo(data: Path, port: int) -> None:
     runner = prepared_runner()
     say(f"Training on {data}")
     runner.train(data, NEXT, TRAINING_FLAGS)
+    if not (NEXT / "model" / "report").is_dir():  # a container hears Ctrl-C alone, and ends well with a half-trained model
+        raise Stop("training was stopped before its end; what an earlier demo trained and serves is as it was")
     check_port_of(port)
     stop_earlier()
     keep(NEXT, RUN)
@@ -189,6 +191,8 @@ def report(url: str, seconds: float) -> None:
         print(f"\nAccuracy on all test photos: {metrics['test_accuracy']:.3f}")
     print(
         f"\nServing at {url}  (done in {seconds:.0f} s; the model is in {shown(RUN / 'model')})\n"
+        f"  a page to try:   {url}/\n"
+        f"  the report:      {shown(RUN / 'model' / 'report' / 'index.html')}\n"
         f"  your own photo:  curl --data-binary @photo.jpg -H 'Content-Type: image/jpeg' {url}/invocations\n"
         f"  end the server:  make stop"
     )

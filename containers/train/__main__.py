@@ -80,7 +80,11 @@ def read_job(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) 
         if not channels["pretrained"].is_dir():
             problems.append(f"--pretrained {folder}: say auto, none, or the folder that holds the weights")
     config = parse(TrainConfig, chosen, where="the flags", also=problems)
-    return _job(given, environ, config, {"train": given["data"].absolute(), **channels})
+    job = _job(given, environ, config, {"train": given["data"].absolute(), **channels})
+    for folder in (job.paths.model_dir, job.paths.output_dir, job.paths.checkpoint_dir):
+        if folder.resolve().is_relative_to(job.channels["train"].resolve()):
+            raise ConfigError(f"{folder} lies in --data, where each folder is a class: choose a place outside {given['data']}")
+    return job
 
 
 def stand_in(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> TrainingJob:

@@ -149,3 +149,9 @@ def test_commands_that_hints_and_pages_name_exist():
         if command == "logs" and what:
             words = [what, "name"] if what in ("ec2", "transform") else [what]
             assert logs._where(words, context)[0] != logs.TRAINING_GROUP, f"{where}: logs {what}"
+
+
+def test_documents_are_of_an_account_that_can_be(capsys):
+    assert program.main(["policies", "--account", "1234"]) == 2
+    assert "--account 1234: an account number has 12 digits" in capsys.readouterr().err
+    assert program.main(["policies", "serve", "--account", "123456789012"]) == 0

@@ -151,6 +151,25 @@ def test_a_folder_that_cannot_be_written_ends_with_one_line(
     assert len(said.err.strip().splitlines()) == 1
 
 
+def test_training_that_was_stopped_replaces_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a container it hears Ctrl-C, which this process does not, and ends well: the best epoch until then is there."""
+
+    class Stopped:
+        def train(self, data: Path, out: Path, flags: object) -> None:
+            (out / "model").mkdir()
+            (out / "model" / "manifest.json").touch()
+
+    monkeypatch.setattr(demo, "RUN", tmp_path)
+    monkeypatch.setattr(demo, "NEXT", tmp_path / "next")
+    monkeypatch.setattr(demo, "earlier_runners", list)
+    monkeypatch.setattr(demo, "prepared_runner", Stopped)
+    monkeypatch.setattr(demo, "keep", lambda new, old: pytest.fail("it took the place of the demo's"))
+    assert demo.main(["--port", str(free_port())]) == 1
+    assert capsys.readouterr().err.startswith("\nmake demo: training was stopped before its end; ")
+
+
 def test_the_new_model_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
     for run, names in (
         ("old", ["manifest.json", "engines/a.xml", ".gitignore"]),

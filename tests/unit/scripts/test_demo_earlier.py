@@ -21,8 +21,8 @@ class Trained:
         self.served: list[int] = []
 
     def train(self, data: Path, out: Path, flags: Sequence[str]) -> None:
-        for name in ("model", "model.run"):
-            (out / name).mkdir()
+        for name in ("model/report", "model.run"):
+            (out / name).mkdir(parents=True)
         for other in self._meanwhile:
             other.bind(("127.0.0.1", self._port))
             other.listen()

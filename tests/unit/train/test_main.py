@@ -135,6 +135,14 @@ def test_unknown_missing_and_wrong_flags_are_told_together() -> None:
         assert words in said
 
 
+@pytest.mark.parametrize("place", ["--model-dir", "--output-dir", "--checkpoint-dir"])
+def test_nothing_is_written_among_the_photos(tmp_path: Path, place: str) -> None:
+    """It would be a class without photos, now and for every later run."""
+    flags = ["--data", str(tmp_path / "photos"), "--model-dir", str(tmp_path / "model"), place, str(tmp_path / "photos/mine")]
+    with pytest.raises(ConfigError, match=r"photos/mine lies in --data, where each folder is a class: choose a place outside"):
+        door.read_job(flags, {})
+
+
 def test_a_host_with_an_unknown_flag_can_still_tell_the_others() -> None:
     job = door.stand_in(["--hosts", "b,a", "--host-index", "0", "--lerning-rate", "1"], {})
     assert (job.cluster.hosts, job.cluster.current_host) == (("a", "b"), "b")

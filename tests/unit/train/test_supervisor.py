@@ -94,7 +94,7 @@ def test_a_job_that_was_stopped_has_not_trained(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with Job(tmp_path, "--data", tmp_path, "--model-dir", tmp_path / "file/model") as job:
+    with Job(tmp_path, "--data", tmp_path / "photos", "--model-dir", tmp_path / "file/model") as job:
         assert job.wait() == 2
     assert job.out.splitlines()[-1].startswith(f"ConfigError: cannot write {tmp_path}/file")
 
@@ -149,7 +149,8 @@ def broken(*_):
     raise LookupError("nobody thought of it")
 if at == "a step":
     supervisor.FirstProcess.run = broken  # in a process of its own
-read = broken if at == "the door" else lambda: flags.read_job(["--data", str(root), "--model-dir", str(root / "model")])
+given = ["--data", str(root / "photos"), "--model-dir", str(root / "model")]
+read = broken if at == "the door" else lambda: flags.read_job(given)
 print(json.dumps(supervisor.run(read, broken, failure_file=root / "model.run/output/failure")))
 """
     process = in_a_process(program, tmp_path, at)
