@@ -6,13 +6,14 @@ done, and a latency counts from the moment the request was due. It finds what us
 """
 
 import http.client
+import json
 import math
 import random
 import re
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol
 from urllib.parse import urlsplit
@@ -21,6 +22,7 @@ import numpy as np
 
 Outcome = Literal["ok", "refused", "failed"]
 _MOST_CLIENTS = 256
+_MOST_CHARACTERS = 300  # of what a server says of its refusal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,16 +65,32 @@ class HttpSender:
 
     def send(self) -> Outcome:
         try:
-            self._connection.request("POST", self._path, self._body, self._headers)
-            response = self._connection.getresponse()
-            response.read()
+            return outcome_of(self.ask()[0])
         except (OSError, http.client.HTTPException):
             self.close()
             return "failed"
-        return "ok" if response.status == 200 else "refused" if response.status in (429, 503) else "failed"
+
+    def ask(self) -> tuple[int, bytes]:
+        """The answer's status and body. Raises OSError, HTTPException; ValueError for a path that is none."""
+        self._connection.request("POST", self._path, self._body, self._headers)
+        response = self._connection.getresponse()
+        return response.status, response.read()
 
     def close(self) -> None:
         self._connection.close()
+
+
+def outcome_of(status: int) -> Outcome:
+    return "ok" if 200 <= status < 300 else "refused" if status in (429, 503) else "failed"
+
+
+def message_of(body: bytes) -> str:
+    """What an answer says of its error, as one short line: the message in its JSON, else all of it."""
+    text = body.decode(errors="replace")
+    with suppress(ValueError, LookupError, TypeError, RecursionError):  # another server's
+        text = str(json.loads(text)["error"]["message"])
+    line = " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
+    return line if len(line) <= _MOST_CHARACTERS else f"{line[:_MOST_CHARACTERS]} …"
 
 
 def ping(url: str, timeout_seconds: float = 5.0) -> int:

@@ -10,6 +10,7 @@ import math
 import mimetypes
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from http.client import HTTPException, InvalidURL
 from pathlib import Path
@@ -60,10 +61,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, context: Context) -> None:
-    """Raises ConfigError for a photo that cannot be read, DeployError when the server gives no good answer at all.
+    """Raises ConfigError for flags that make no test and a photo that cannot be read, DeployError when the server gives no good
+    answer at all.
 
     A server that is still loading its model is waited for.
     """
+    _check(args)
     try:
         body = args.photo.read_bytes()
     except OSError as error:
@@ -76,6 +79,7 @@ def run(args: argparse.Namespace, context: Context) -> None:
     runtime = None if args.url else endpoint_client(context)
     if args.url:
         wait_until_ready(args.url, context)
+        ask_once(args.url, load.HttpSender(args.url, body, content_type))
 
     def make_sender() -> load.Sender:
         if args.url:
@@ -89,6 +93,17 @@ def run(args: argparse.Namespace, context: Context) -> None:
     proposal = propose(steps, args.p95_ms, args.instances, args.usual_rps, args.peak_rps, where)
     found = {"server": where, "steps": [step.as_dict() for step in steps], "proposal": asdict(proposal)}
     context.emit(found, lambda: _table(proposal, args.p95_ms))
+
+
+def _check(args: argparse.Namespace) -> None:
+    for flag in ("p95_ms", "seconds", "instances", "usual_rps", "peak_rps"):
+        value = getattr(args, flag)
+        if value is not None and not 0 < value < math.inf:
+            raise ConfigError(f"--{flag.replace('_', '-')} {value:g}: a number above 0 is expected")
+    if args.usual_rps and args.peak_rps and args.usual_rps > args.peak_rps:
+        raise ConfigError(f"--usual-rps {args.usual_rps:g} is above --peak-rps {args.peak_rps:g}: the peak must be the higher")
+    if args.url is not None and not args.url.lower().startswith(("http://", "https://")):
+        raise ConfigError(f"--url {args.url!r}: it must begin with http:// or https://")
 
 
 def wait_until_ready(url: str, context: Context) -> None:
@@ -113,6 +128,20 @@ def wait_until_ready(url: str, context: Context) -> None:
     except TimedOut as late:
         hint = "the server's own log says why; run the same command again to go on waiting"
         raise TimedOut(url, f"/ping is {late.problem}", hint=hint) from late
+
+
+def ask_once(url: str, sender: load.HttpSender) -> None:
+    """Raises DeployError where the answer is neither good nor a busy server's: hundreds more would be the same."""
+    hint = "choose another --photo, mend --url, or look at the server's log"
+    with closing(sender):
+        try:
+            status, body = sender.ask()
+        except (OSError, HTTPException, ValueError) as error:
+            said = str(error) or type(error).__name__
+            raise DeployError(url, f"the first request got no answer ({said})", hint=hint) from error
+    if load.outcome_of(status) == "failed":
+        said = load.message_of(body) or "no message"
+        raise DeployError(url, f"the first request is answered {status}: {said}", hint=hint)
 
 
 def ramp(make_sender: Callable[[], load.Sender], p95_ms: float, seconds: float) -> Iterator[load.Step]:
@@ -150,7 +179,7 @@ def propose(
         raise DeployError(where, f"no load keeps 95 % of answers within {p95_ms:g} ms; the best was {best:.0f} ms", hint=hint)
     most = max(step.throughput for step in kept)
     knee = next(step for step in kept if step.throughput * _GAIN >= most)
-    open_kept = [step.load for step in steps if step.kind == "open" and keeps(step)]
+    open_kept = [min(step.load, step.throughput) for step in steps if step.kind == "open" and keeps(step)]
     sustained = max(open_kept, default=most * _OPEN_SHARES[0]) / instances
     per_instance = sustained * SAFETY_FACTOR
     maximum = math.ceil(peak_rps / (sustained * IN_FLIGHT_SHARE)) if peak_rps else None

@@ -3,6 +3,7 @@
 import argparse
 import json
 import math
+import re
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -128,9 +129,9 @@ def test_the_proposal_follows_from_the_steps():
         step(load_=2, throughput=95),
         step(load_=4, throughput=100),
         step(load_=8, throughput=101),
-        step("open", 50),
-        step("open", 70),
-        step("open", 80, p95=900),
+        step("open", 50, throughput=50),
+        step("open", 70, throughput=71),
+        step("open", 80, throughput=80, p95=900),
     ]
     proposal = loadtest.propose(steps, 500, 1, usual_rps=30, peak_rps=200, where="here")
     assert proposal.capacity_rps == 101
@@ -142,9 +143,14 @@ def test_the_proposal_follows_from_the_steps():
 
 
 def test_several_instances_are_counted_out():
-    steps = [step(load_=8, throughput=200), step("open", 160)]
+    steps = [step(load_=8, throughput=200), step("open", 160, throughput=160)]
     proposal = loadtest.propose(steps, 500, 2, usual_rps=None, peak_rps=None, where="here")
     assert (proposal.capacity_rps, proposal.sustained_rps, proposal.minimum, proposal.maximum) == (100, 80, None, None)
+
+
+def test_what_was_offered_and_not_answered_is_not_sustained():
+    steps = [step(load_=8, throughput=40), step("open", 20, throughput=20), step("open", 32.1, throughput=24.9)]
+    assert loadtest.propose(steps, 500, 1, None, None, "here").sustained_rps == 24.9
 
 
 @pytest.mark.parametrize("bad", [step(p95=900), step(bad=20)])
@@ -180,6 +186,29 @@ def test_the_command(tmp_path, capsys):
 def test_a_photo_that_is_not_there(tmp_path):
     with pytest.raises(ConfigError, match="--photo"):
         loadtest.run(command("--photo", str(tmp_path / "none.jpg"), "--url", "http://127.0.0.1:9"), fake.context())
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ("--seconds=0", "--seconds 0: a number above 0"),
+        ("--seconds=-1", "--seconds -1: "),
+        ("--seconds=nan", "--seconds nan: "),
+        ("--seconds=inf", "--seconds inf: "),
+        ("--p95-ms=0", "--p95-ms 0: "),
+        ("--instances=0", "--instances 0: "),
+        ("--usual-rps=-5", "--usual-rps -5: "),
+        ("--peak-rps=0", "--peak-rps 0: "),
+        ("--usual-rps=50 --peak-rps=5", "--usual-rps 50 is above --peak-rps 5: "),
+        ("--url=127.0.0.1:9/invocations", "--url '127.0.0.1:9/invocations': it must begin with http:// or https://"),
+        ("--url=localhost:9", "--url 'localhost:9': it must begin"),
+        ("--url=", "--url '': it must begin"),  # an unset variable is no wish to pay for the endpoint
+    ],
+)
+def test_flags_that_make_no_test(tmp_path, flags, said):
+    (tmp_path / "dog.jpg").write_bytes(b"photo")
+    with pytest.raises(ConfigError, match=f"^{re.escape(said)}"):
+        loadtest.run(command("--photo", str(tmp_path / "dog.jpg"), *flags.split()), fake.context(dry_run=True))
 
 
 def test_an_endpoint_is_asked_once_per_request(monkeypatch):

@@ -15,14 +15,14 @@ import pytest
 
 from deploy import load_generator as load
 from deploy import loadtest
-from deploy.errors import Refused, TimedOut
+from deploy.errors import DeployError, Refused, TimedOut
 from tests.support import aws as fake
 
 Answer = int | Callable[[BaseHTTPRequestHandler], None]
 
 
 @contextmanager
-def pinged(*answers: Answer) -> Iterator[str]:
+def pinged(*answers: Answer, posted: Callable[[BaseHTTPRequestHandler], None] | None = None) -> Iterator[str]:
     """The address of a server that gives /ping these answers in turn, or does this instead; the last stays."""
     left = list(answers)
 
@@ -37,6 +37,10 @@ def pinged(*answers: Answer) -> Iterator[str]:
                 self.end_headers()
             else:
                 answer(self)
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            posted(self)
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
@@ -130,3 +134,45 @@ def test_one_that_never_loads_is_told(photo):
 def test_where_no_server_can_be_is_told_at_once(photo, url, why):
     with pytest.raises(Refused, match=rf"nobody answers there .*{why}.*\n  try: start the server, or mend --url"):
         loadtest.run(flags("--photo", photo, "--url", url), fake.context())
+
+
+def answers(status: int, body: bytes, calls: list[str]) -> Callable[[BaseHTTPRequestHandler], None]:
+    def posted(handler: BaseHTTPRequestHandler) -> None:
+        calls.append(handler.path)
+        handler.send_response(status)
+        handler.end_headers()
+        handler.wfile.write(body)
+
+    return posted
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "said"),
+    [
+        (400, b'{"error": {"kind": "ImageError", "message": "no\\nphoto"}}', "answered 400: no photo"),
+        (404, b"<p>\n no \x1b[31m such page </p>", "answered 404: <p> no [31m such page </p>"),
+        (404, b'{"error": "elsewhere"}', 'answered 404: {"error": "elsewhere"}'),
+        (500, b"", "answered 500: no message"),
+        (302, b"x" * 400, f"answered 302: {'x' * 300} …"),
+    ],
+)
+def test_a_request_that_will_never_do_is_sent_once(photo, status, body, said):
+    calls: list[str] = []
+    with pinged(200, posted=answers(status, body, calls)) as url, pytest.raises(DeployError) as caught:
+        loadtest.run(flags("--photo", photo, "--url", f"{url}/invocations"), fake.context())
+    assert caught.value.problem == f"the first request is {said}"
+    assert "--photo" in caught.value.hint
+    assert calls == ["/invocations"]
+
+
+def test_nor_is_one_that_nobody_answers(photo):
+    with pinged(200, posted=hang_up) as url, pytest.raises(DeployError, match=r"first request got no answer .*closed conn"):
+        loadtest.run(flags("--photo", photo, "--url", f"{url}/invocations"), fake.context())
+    with pinged(200) as url, pytest.raises(DeployError, match=r"first request got no answer .*ascii"):
+        loadtest.run(flags("--photo", photo, "--url", f"{url}/é"), fake.context())
+
+
+@pytest.mark.parametrize("status", [200, 204, 429, 503])
+def test_a_good_answer_or_a_busy_servers_lets_the_test_begin(status):
+    with pinged(200, posted=answers(status, b"", [])) as url:
+        loadtest.ask_once(url, load.HttpSender(url, b"photo", "image/jpeg"))
