@@ -37,7 +37,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.asked = False
-        self._impatient = False
+        self._impatient = self._raised = False
 
     def listen(self) -> None:
         """Take SIGTERM and SIGINT, also those that came while they were blocked. Call from the main thread."""
@@ -48,19 +48,25 @@ class StopRequest:
     def _remember(self, _number: int, _frame: FrameType | None) -> None:
         self.asked = True
         if self._impatient:
-            self._impatient = False  # once: what it leads to is not to be left in its middle
+            self._impatient, self._raised = False, True  # once: what it leads to is not to be left in its middle
             raise StopRequested
 
     @contextlib.contextmanager
     def at_once(self) -> Iterator[None]:
-        """For work on one rank that can be abandoned anywhere: a request raises StopRequested right here."""
-        self._impatient = True
+        """For work on one rank that can be abandoned anywhere: a request raises StopRequested right here.
+
+        Native code may lose it, or make an error of its own of it (seen: safetensors, with torch's words for a wrong argument).
+        Then it is raised at the end of the block, in place of what the block itself ends with.
+        """
+        self._impatient, self._raised = True, False
         try:
             if self.asked:
                 raise StopRequested
             yield
         finally:
             self._impatient = False
+            if self._raised:
+                raise StopRequested
 
 
 class Agreement:

@@ -1,11 +1,13 @@
 """Asked to stop: heard by one process, and agreed between ranks."""
 
+import contextlib
 import os
 import signal
 import threading
 
 import pytest
 
+from containers.core.errors import ConfigError
 from containers.train.agreement import Agreement, Signal, StopRequest, StopRequested
 from containers.train.distributed import Group
 from tests.support.training import in_ranks
@@ -62,19 +64,51 @@ def test_a_signal_is_remembered_also_when_it_came_while_blocked(tmp_path):
             signal.signal(number, handler)
 
 
-def test_work_that_can_be_abandoned_is_abandoned_at_once():
+@pytest.fixture
+def listening():
+    """A request that hears real signals, until the test has ended."""
     request = StopRequest()
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        request.listen()
-        with pytest.raises(StopRequested), request.at_once():
+    request.listen()
+    yield request
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_work_that_can_be_abandoned_is_abandoned_at_once(listening):
+    with pytest.raises(StopRequested), listening.at_once():
+        signal.raise_signal(signal.SIGTERM)
+    os.kill(os.getpid(), signal.SIGTERM)  # afterwards it is remembered again, and nothing more
+    listening.asked = False
+
+    def twice():
+        with pytest.raises(StopRequested):
             signal.raise_signal(signal.SIGTERM)
-        os.kill(os.getpid(), signal.SIGTERM)  # afterwards it is remembered again, and nothing more
-        request.asked = False
-        with request.at_once():
-            with pytest.raises(StopRequested):
-                signal.raise_signal(signal.SIGTERM)
-            signal.raise_signal(signal.SIGTERM)  # what the first led to is not left in its middle
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        signal.raise_signal(signal.SIGTERM)  # what the first led to is not left in its middle
+        reached.append(True)
+
+    reached = []
+    with pytest.raises(StopRequested), listening.at_once():
+        twice()
+    assert reached
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("made_of_it", [ConfigError("cannot be read"), None], ids=["an error", "nothing"])
+def test_a_request_that_native_code_swallows_still_ends_the_work(listening, number, made_of_it):
+    def native():
+        with contextlib.suppress(StopRequested):
+            signal.raise_signal(number)
+        if made_of_it is not None:
+            raise made_of_it
+
+    with pytest.raises(StopRequested), listening.at_once():
+        native()
+    listening.asked = False
+    with listening.at_once():
+        pass  # and no work after it
+
+
+def test_an_error_that_no_request_led_to_stays_itself(listening):
+    with pytest.raises(ConfigError), listening.at_once():
+        raise ConfigError("cannot be read")

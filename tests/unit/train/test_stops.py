@@ -11,6 +11,7 @@ import pytest
 
 from containers.core import artifact, manifest
 from containers.train import early_stopping, export, features, pretrained, recorder, run, worker
+from containers.train.agreement import StopRequested
 from tests.support.server import until
 from tests.support.stopwatch import Stopwatch
 from tests.support.training import Workers, events, newest, train
@@ -243,4 +244,26 @@ def test_a_stop_while_weights_are_downloaded_is_heard_there(job, world_size):
                 workers.signal(signal.SIGTERM, rank)
             assert workers.wait() == [INTERRUPTED] * world_size, workers.text()
     assert watch.seconds < 60
+    assert {json.loads(path.read_text())["kennel"]["kind"] for path in workers.errors} == {"NotBegun"}
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_a_stop_while_a_file_of_weights_is_read_is_no_error_of_the_file(job, tmp_path, world_size):
+    """Native code makes an error of its own of what comes out of a signal handler, as safetensors does."""
+    waiting = job(pretrained="auto")
+    (tmp_path / f"{waiting.config.architecture}.safetensors").touch()
+
+    def main(job_file):
+        def read(_path):
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(600)
+            except StopRequested:
+                raise RuntimeError("could not determine the shape of object type 'torch.storage.UntypedStorage'") from None
+
+        pretrained.load_file = read  # in a forked process of its own
+        os.environ[pretrained.ENVIRONMENT] = str(tmp_path)
+        return worker.main(job_file)
+
+    workers = train(waiting, world_size=world_size, expect=INTERRUPTED, main=main)
     assert {json.loads(path.read_text())["kennel"]["kind"] for path in workers.errors} == {"NotBegun"}
